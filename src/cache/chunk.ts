@@ -1,0 +1,78 @@
+/**
+ * Chunks and their keys.
+ *
+ * A chunk is the KV of `chunkTokens` consecutive tokens; the last one of a sequence may be shorter (a tail). Its key
+ * names the whole text up to its end, because keys are chained:
+ *
+ *     root key  = SHA-256("reprise-root-1\n" ‖ space id, 32 bytes ‖ u32 LE length ‖ salt, UTF-8 ‖ u32 LE length ‖ adapter, UTF-8)
+ *     chunk key = SHA-256(parent key, 32 bytes ‖ tokens, u32 LE each)           (the first chunk's parent is the root)
+ *
+ * Keys name records below the memory tier and between hosts. The index itself compares tokens and hashes nothing.
+ * Vectors: test/vectors/keys.json.
+ */
+import { createHash } from "node:crypto";
+import type { SpaceId } from "./space.ts";
+
+declare const brand: unique symbol;
+/** 64 hexadecimal digits. */
+export type RootKey = string & { readonly [brand]: "RootKey" };
+/** 64 hexadecimal digits. */
+export type ChunkKey = string & { readonly [brand]: "ChunkKey" };
+
+/** Token ids of a text, in order. Never changed in place. */
+export type Tokens = Uint32Array;
+
+/** What separates one reader's texts from another's within a space. */
+export interface Root {
+  /** The tenant's salt; "" when there is none. Entries of one salt are invisible under any other. */
+  readonly salt: string;
+  /** Identity of a LoRA adapter; "" for the bare model. */
+  readonly adapter: string;
+}
+
+export const bareRoot: Root = { salt: "", adapter: "" };
+
+export function rootKey(space: SpaceId, root: Root): RootKey {
+  const hash = createHash("sha256").update("reprise-root-1\n").update(Buffer.from(space, "hex"));
+  for (const text of [root.salt, root.adapter]) {
+    const bytes = Buffer.from(text, "utf8");
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(bytes.length);
+    hash.update(length).update(bytes);
+  }
+  return hash.digest("hex") as RootKey;
+}
+
+export function chunkKey(parent: RootKey | ChunkKey, tokens: Tokens): ChunkKey {
+  return createHash("sha256").update(Buffer.from(parent, "hex")).update(tokenBytes(tokens)).digest("hex") as ChunkKey;
+}
+
+/** The keys of all chunks of a text, the tail last. */
+export function chunkKeys(root: RootKey, tokens: Tokens, chunkTokens: number): ChunkKey[] {
+  const keys: ChunkKey[] = [];
+  let parent: RootKey | ChunkKey = root;
+  for (let first = 0; first < tokens.length; first += chunkTokens) {
+    parent = chunkKey(parent, tokens.subarray(first, first + chunkTokens));
+    keys.push(parent);
+  }
+  return keys;
+}
+
+/** Tokens as u32 LE bytes: a view of the same memory, not a copy (every supported machine is little-endian). */
+export function tokenBytes(tokens: Tokens): Uint8Array {
+  return new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
+}
+
+/** The reverse of {@link tokenBytes}; copies, since `bytes` may be unaligned. */
+export function tokensFromBytes(bytes: Uint8Array): Tokens {
+  const copy = bytes.slice();
+  return new Uint32Array(copy.buffer, copy.byteOffset, copy.byteLength >>> 2);
+}
+
+/** Length of the common prefix of `a` from `aStart` and `b` from `bStart`. */
+export function commonTokens(a: Tokens, aStart: number, b: Tokens, bStart: number): number {
+  const limit = Math.min(a.length - aStart, b.length - bStart);
+  let length = 0;
+  while (length < limit && a[aStart + length] === b[bStart + length]) length += 1;
+  return length;
+}

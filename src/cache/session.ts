@@ -1,0 +1,112 @@
+/**
+ * What a guest sees of the cache: the same verbs in the cache's own process ({@link ../cache/cache.ts}) and over the
+ * wire ({@link ../wire/client.ts}), so that engines, the library and the tests are written once.
+ *
+ * The life of a chunk:
+ *
+ *     reserve ──► (guest writes the slot) ──► commit ──► visible ──► load ──► (guest reads the slot) ──► release
+ *        └──────────────► abandon, or the session ends: it never was
+ *
+ * A session belongs to one connection; its leases fall when it closes. Every verb has a deadline, and none of them throws
+ * on a cache that is slow, full or gone: lookups and loads then answer with fewer tokens, reservations with fewer chunks.
+ */
+import type { Root, Tokens } from "./chunk.ts";
+import type { SpaceDescription, SpaceId } from "./space.ts";
+import type { TierName } from "../tier.ts";
+
+declare const brand: unique symbol;
+/** One lease of one session. */
+export type LeaseId = number & { readonly [brand]: "LeaseId" };
+
+export interface SessionOptions {
+  readonly space: SpaceDescription;
+  /** This guest's tensor-parallel rank, below `space.tensorParallel`. */
+  readonly rank: number;
+  /** Bytes of a full chunk's payload of one rank: the size of the slots of this space. */
+  readonly slotBytes: number;
+}
+
+/** A place in the pool. `bytes` is the payload's length, at most the slot's. */
+export interface Slot {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+export interface Lookup {
+  /** Tokens from the start of the text whose KV is stored, counted token by token. */
+  readonly hitTokens: number;
+  /** The same tokens by the tier they would come from. */
+  readonly tokensByTier: Partial<Record<TierName, number>>;
+}
+
+/** A chunk ready to be read from its slot. */
+export interface LoadedChunk {
+  readonly lease: LeaseId;
+  /** Position of the chunk's first token in the text. */
+  readonly firstToken: number;
+  /** Tokens in the payload. */
+  readonly tokenCount: number;
+  /** How many of them, from the first, are the text's: smaller than `tokenCount` in the last chunk of a partial match. */
+  readonly matchedTokens: number;
+  /** Where the chunk was found. */
+  readonly tier: TierName;
+  readonly slot: Slot;
+}
+
+/** A chunk whose slot the guest may write now. `slot.bytes` is the room there is. */
+export interface ReservedChunk {
+  readonly lease: LeaseId;
+  readonly firstToken: number;
+  readonly tokenCount: number;
+  readonly slot: Slot;
+}
+
+export interface Reservation {
+  /** Chunks of the text that nobody has stored or is storing, in order. Empty when all are there. */
+  readonly chunks: readonly ReservedChunk[];
+  /** True when the pool had no room for some of the missing ones: those after the last one given are not stored. */
+  readonly full: boolean;
+}
+
+/** What was written into a reserved slot. */
+export interface WrittenChunk {
+  readonly lease: LeaseId;
+  readonly bytes: number;
+}
+
+export interface WaitOptions {
+  /** The answer is wanted within this time; what is not there by then counts as a miss. */
+  readonly deadlineMs: number;
+}
+
+export interface CacheSession {
+  readonly spaceId: SpaceId;
+  readonly chunkTokens: number;
+  /** The pool's file; slots are offsets into it. Guests on this host map it. */
+  readonly pool: { readonly path: string; readonly bytes: number };
+
+  /** How much of `tokens` is stored, and where. Changes nothing. */
+  lookup(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Lookup>;
+
+  /**
+   * Leases the chunks that hold the longest stored prefix of `tokens`, from the one that contains position `from`, and
+   * yields each in order as soon as it is in the pool. The caller releases each lease. Ends early, without throwing,
+   * at the first chunk that fails or is late.
+   */
+  load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncIterable<LoadedChunk>;
+
+  /** Gives leases of {@link load} back. */
+  release(leases: readonly LeaseId[]): void;
+
+  /** Asks for slots for the chunks of `tokens` that are not stored, tail included. */
+  reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation>;
+
+  /** Makes written chunks visible; resolves when they are. */
+  commit(chunks: readonly WrittenChunk[], wait: WaitOptions): Promise<void>;
+
+  /** Gives reserved slots back unwritten. */
+  abandon(leases: readonly LeaseId[]): void;
+
+  /** Ends the session: every lease falls. */
+  close(): Promise<void>;
+}

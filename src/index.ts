@@ -1,0 +1,1 @@
+export { RepriseError, type ErrorCode } from "./errors.ts";

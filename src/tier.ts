@@ -1,0 +1,82 @@
+/**
+ * A tier below the pool: a place where chunks are kept as records (disk now; shared stores later).
+ *
+ * A record is one chunk: its identity, its tokens and the payloads of all ranks, protected by checksums that are verified
+ * on every read. Tiers move bytes between their medium and pool slots and decide nothing: the cache decides what is
+ * written, read and dropped. Every tier passes src/tiers/tier-suite.ts.
+ */
+import type { ChunkKey, RootKey, Tokens } from "./cache/chunk.ts";
+import type { SpaceId } from "./cache/space.ts";
+
+/** Where a token's KV may be found; "resident" is inside the engine itself. */
+export type TierName = "resident" | "memory" | "disk";
+
+declare const brand: unique symbol;
+/** Names a record within one tier, for as long as the tier is open. */
+export type RecordId = number & { readonly [brand]: "RecordId" };
+
+/** The identity and shape of a chunk, as stored beside its payloads. */
+export interface ChunkRecord {
+  readonly space: SpaceId;
+  readonly root: RootKey;
+  readonly key: ChunkKey;
+  /** The chunk before it, or the root. */
+  readonly parent: ChunkKey | RootKey;
+  /** Position of the first token in the text. */
+  readonly firstToken: number;
+  readonly tokens: Tokens;
+  /** Payload length of each rank. */
+  readonly payloadBytes: readonly number[];
+}
+
+export interface StoredRecord extends ChunkRecord {
+  readonly id: RecordId;
+}
+
+export interface TierStats {
+  readonly records: number;
+  readonly usedBytes: number;
+  readonly capacityBytes: number;
+  /** Records dropped because a checksum did not match, since the tier was opened. */
+  readonly corruptRecords: number;
+}
+
+/** What the cache tells a tier that has to make room. */
+export interface TierOwner {
+  /** True when the record is worth rewriting instead of losing it with its region. */
+  isWanted(id: RecordId): boolean;
+  /** The records are gone. */
+  onEvicted(ids: readonly RecordId[]): void;
+  /** The record was rewritten elsewhere. */
+  onMoved(from: RecordId, to: RecordId): void;
+}
+
+export interface Tier extends AsyncDisposable {
+  readonly name: TierName;
+
+  /** Every record that survived, each parent before its children where the tier can tell. Called once, before any write. */
+  recover(owner: TierOwner): AsyncIterable<StoredRecord>;
+
+  /**
+   * Stores a chunk; makes room first, so that the capacity is never exceeded.
+   *
+   * @returns the record, or `"rejected"` when there is no room (full disk, record larger than the capacity).
+   * @throws RepriseError TIER_UNAVAILABLE when the medium fails.
+   */
+  write(record: ChunkRecord, payloads: readonly Uint8Array[], signal: AbortSignal): Promise<RecordId | "rejected">;
+
+  /**
+   * Reads all ranks' payloads into `into` (each as long as its payload) and verifies them.
+   *
+   * @throws RepriseError RECORD_CORRUPT (the record is dropped) or TIER_UNAVAILABLE.
+   */
+  read(id: RecordId, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone">;
+
+  /** Forgets a record; its room comes back when its region does. */
+  drop(id: RecordId): void;
+
+  /** Makes what was written survive a power cut. */
+  flush(): Promise<void>;
+
+  stats(): TierStats;
+}
