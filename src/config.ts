@@ -35,7 +35,7 @@ function setting<T>(kind: Kind<T>, defaultValue: T, help: string, options: { def
 }
 
 export const settings = {
-  model: setting(text("FILE.gguf"), "", "The model. `npm start` passes the one in models/.", { defaultText: "none" }),
+  model: setting(text("FILE.gguf"), "", "The model.", { defaultText: "the small one that ships" }),
   host: setting(text("ADDRESS"), "127.0.0.1", "Address to listen on. Other than loopback needs --api-key."),
   port: setting(integer("N", 0, 65_535), 8080, "Port to listen on; 0 takes a free one."),
   dataDir: setting(text("DIR"), join(homedir(), ".reprise"), "Where the disk tier, the secret and small files live.", {

@@ -1,14 +1,9 @@
 /** The texts of `--help`, made from the table of settings, and docs/configuration.md, made from the same table. */
 import { environmentName, flagName, settingEntries } from "../config.ts";
-import type { CommandOption } from "./arguments.ts";
+import type { Command } from "./command.ts";
 
-export interface CommandHelp {
-  readonly name: string;
-  readonly summary: string;
-  readonly options: Readonly<Record<string, CommandOption>>;
-}
 
-export function generalHelp(commands: readonly CommandHelp[]): string {
+export function generalHelp(commands: readonly Command[]): string {
   return [
     "Reprise keeps the KV cache of what a language model has read, so that no text is read twice.",
     "",
@@ -21,7 +16,7 @@ export function generalHelp(commands: readonly CommandHelp[]): string {
   ].join("\n");
 }
 
-export function commandHelp(command: CommandHelp): string {
+export function commandHelp(command: Command): string {
   const rows = [
     ...Object.entries(command.options).map(
       ([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help] as const,
