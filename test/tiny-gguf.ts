@@ -195,7 +195,8 @@ function write(path: string, metadata: Map<string, Value>, tensors: readonly Ten
   const random = halfFloats(seed);
   for (const tensor of tensors) {
     const data = Buffer.alloc(aligned(tensorBytes(tensor)));
-    if (tensor.fill === "random") random(new Uint16Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 2), tensor);
+    if (tensor.fill === "random")
+      random(new Uint16Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 2), tensor);
     else new Float32Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 4).fill(tensor.fill);
     writeSync(file, data);
   }

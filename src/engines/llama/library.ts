@@ -22,8 +22,8 @@ export interface Library {
   readonly functions: LlamaFunctions;
   /** The package the libraries came from, for example "linux-x64". */
   readonly build: string;
-  /** Runs `body` while llama.cpp's error lines are collected; they go to the log, and the last one to the caller. */
-  listening: <T>(body: () => T) => { result: T; lastError: string | undefined };
+  /** Runs `body` while llama.cpp's error lines are collected: what it says of why a model cannot be loaded. */
+  listening: <T>(body: () => T) => { result: T; errors: readonly string[] };
 }
 
 /**
@@ -238,12 +238,12 @@ function listen<T>(
   quiet: Pointer,
   log: Log,
   body: () => T,
-): { result: T; lastError: string | undefined } {
-  let lastError: string | undefined;
+): { result: T; errors: readonly string[] } {
+  const errors: string[] = [];
   const hear = (level: number, text: string) => {
     if (level !== errorLevel) return;
-    lastError = text.trim();
-    log.debug(`llama.cpp: ${lastError}`);
+    errors.push(text.trim());
+    log.debug(`llama.cpp: ${text.trim()}`);
   };
   const result = withLogCallback(hear, (callback) => {
     functions.setLog(callback, null);
@@ -253,5 +253,5 @@ function listen<T>(
       functions.setLog(quiet, null);
     }
   });
-  return { result, lastError };
+  return { result, errors };
 }
