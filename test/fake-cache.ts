@@ -67,6 +67,7 @@ export class FakeCache implements StoredKv {
       pool: { path: "", bytes: this.#memory.length },
       lookup: (root, tokens) => this.#answer("lookup", () => this.#lookup(root, tokens)),
       load: (root, tokens, from) => this.#load(root, tokens, from),
+      holds: (lease) => this.leases.has(lease),
       release: (leases) => leases.forEach((lease) => this.leases.delete(lease)),
       reserve: (root, tokens) => this.#answer("reserve", () => this.#reserve(root, tokens)),
       commit: (chunks) => this.#answer("commit", () => this.#commit(chunks)),
@@ -154,7 +155,8 @@ export class FakeCache implements StoredKv {
   }
 
   #abandon(lease: LeaseId): void {
-    const entry = this.#writing.get(lease)!; // as above
+    const entry = this.#writing.get(lease);
+    if (entry === undefined) return;
     this.entries.splice(this.entries.indexOf(entry), 1);
     this.#writing.delete(lease);
     this.leases.delete(lease);

@@ -79,22 +79,16 @@ export class Model {
     // One token a byte and a few for the ends is the most there can be; -n tells how many there are when that is wrong.
     let tokens = new Int32Array(bytes.length + 8);
     const run = () =>
-      this.functions.tokenize(
-        this.#vocabulary,
-        bytes,
-        bytes.length,
-        tokens,
-        tokens.length,
-        options.begin,
-        options.special,
-      );
+      this.functions.tokenize(this.#vocabulary, bytes, bytes.length, tokens, tokens.length, false, options.special);
     let count = run();
     if (count < 0) {
       tokens = new Int32Array(-count);
       count = run();
     }
     if (count < 0) throw new RepriseError("BAD_REQUEST", "The text cannot be tokenized", { field: "prompt" });
-    return new Uint32Array(tokens.buffer, 0, count);
+    const ids = new Uint32Array(tokens.buffer, 0, count);
+    // Not left to llama.cpp, which would put an end token behind a prompt as well where a model has that habit.
+    return options.begin && this.addsBegin ? withFirst(this.#beginToken, ids) : ids;
   }
 
   /** The text of tokens, special ones by their names. */
@@ -121,14 +115,17 @@ export class Model {
 
   /** A special token by its name, "" when the model has none. */
   specialText(which: "begin" | "end"): string {
-    const token =
-      which === "begin" ? this.functions.beginToken(this.#vocabulary) : this.functions.endToken(this.#vocabulary);
+    const token = which === "begin" ? this.#beginToken : this.functions.endToken(this.#vocabulary);
     return token < 0 ? "" : Buffer.from(this.#pieceOf(token, { special: true })).toString("utf8");
   }
 
   /** Does the model want its BOS token at the start of a text? */
   get addsBegin(): boolean {
-    return this.functions.addsBegin(this.#vocabulary);
+    return this.#beginToken >= 0 && this.functions.addsBegin(this.#vocabulary);
+  }
+
+  get #beginToken(): number {
+    return this.functions.beginToken(this.#vocabulary);
   }
 
   /** Does this token end the generation? */
@@ -179,4 +176,11 @@ function readMetadata(functions: LlamaFunctions, model: ModelPointer): Map<strin
     metadata.set(read(index, functions.metadataKey), read(index, functions.metadataValue));
   }
   return metadata;
+}
+
+function withFirst(token: number, tokens: Uint32Array): Uint32Array {
+  const all = new Uint32Array(tokens.length + 1);
+  all[0] = token;
+  all.set(tokens, 1);
+  return all;
 }

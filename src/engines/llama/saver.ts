@@ -8,12 +8,12 @@
  */
 import type { Tokens } from "../../cache/chunk.ts";
 import type { LeaseId, ReservedChunk, WrittenChunk } from "../../cache/session.ts";
+import { within } from "../../cache/deadline.ts";
 import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Sequence } from "./sequence.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { late, within } from "./stored-kv.ts";
 import type { FindStoredKv, StoredKv } from "./stored-kv.ts";
 
 interface Job {
@@ -92,7 +92,7 @@ export class Saver {
     const { session } = job.stored;
     const asked = session.reserve({ salt, adapter: "" }, job.tokens, { deadlineMs: reserveDeadlineMs });
     const reservation = await within(asked, 2 * reserveDeadlineMs);
-    if (reservation === late) {
+    if (reservation === "late") {
       this.#drop(job);
       asked.then(
         ({ chunks }) => session.abandon(leases(chunks)),
@@ -126,7 +126,7 @@ export class Saver {
     const { sequence, stored } = job;
     const { offset, bytes: room } = chunk.slot;
     const need = payloadBytes(this.#options.layout, chunk.tokenCount);
-    if (need > room) return 0;
+    if (need > room || !stored.session.holds(chunk.lease)) return 0;
     const { firstToken, tokenCount } = chunk;
     const target = stored.pool.pointer(offset, need);
     return sequence.context.save(sequence.id, firstToken, firstToken + tokenCount, target, need);
@@ -135,7 +135,7 @@ export class Saver {
   #commit(job: Job, written: readonly WrittenChunk[]): void {
     const commit = within(job.stored.session.commit(written, { deadlineMs: commitDeadlineMs }), 2 * commitDeadlineMs)
       .then((answer) => {
-        if (answer !== late) this.#options.onSaved(written.length);
+        if (answer !== "late") this.#options.onSaved(written.length);
       })
       .catch((error: unknown) => this.#options.log.debug(`KV is not saved: ${describe(error)}`))
       .finally(() => {

@@ -3,13 +3,13 @@
  */
 import type { LoadedChunk } from "../../cache/session.ts";
 import type { Tokens } from "../../cache/chunk.ts";
+import { within } from "../../cache/deadline.ts";
 import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Sequence } from "./sequence.ts";
 import type { Generation } from "./generation.ts";
 import { isPayload } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { late, within } from "./stored-kv.ts";
 import type { StoredKv } from "./stored-kv.ts";
 
 export interface LoadOptions {
@@ -70,7 +70,7 @@ async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
     session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs }),
     lookupDeadlineMs + graceMs,
   );
-  return answer === late ? 0 : answer.hitTokens;
+  return answer === "late" ? 0 : answer.hitTokens;
 }
 
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
@@ -82,7 +82,7 @@ async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): P
   for (;;) {
     const next = chunks.next();
     const result = await within(next, Math.max(1, end + graceMs - performance.now()));
-    if (result === late) {
+    if (result === "late") {
       forgetLate(options, next);
       void chunks.return?.(); // ends when it ends: nobody waits for it
       return;
@@ -118,6 +118,7 @@ function attach(options: LoadOptions, chunk: LoadedChunk): boolean {
   const to = chunk.firstToken + chunk.matchedTokens;
   if (chunk.firstToken > from || to <= from) return false;
   if (options.wholeChunks && chunk.matchedTokens < stored.session.chunkTokens) return false;
+  if (!stored.session.holds(chunk.lease)) return false;
   const { offset, bytes } = chunk.slot;
   if (!isPayload(options.layout, stored.pool.slot(offset, bytes), chunk)) {
     options.log.warn(`a stored chunk at token ${chunk.firstToken} is not KV of this space; it is not used`);
