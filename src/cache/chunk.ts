@@ -65,7 +65,7 @@ export function tokenBytes(tokens: Tokens): Uint8Array {
 
 /** The reverse of {@link tokenBytes}; copies, since `bytes` may be unaligned. */
 export function tokensFromBytes(bytes: Uint8Array): Tokens {
-  const copy = bytes.slice();
+  const copy = new Uint8Array(bytes); // not slice(): a Buffer's is a view
   return new Uint32Array(copy.buffer, copy.byteOffset, copy.byteLength >>> 2);
 }
 

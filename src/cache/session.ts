@@ -95,7 +95,13 @@ export interface CacheSession {
    */
   load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncIterable<LoadedChunk>;
 
-  /** Gives leases of {@link load} back. */
+  /**
+   * True while the lease stands. Ask after copying out of or into a slot: once a lease has fallen (the cache's process
+   * ended, the connection broke), the slot may hold another chunk's bytes, and the copy counts for nothing.
+   */
+  holds(lease: LeaseId): boolean;
+
+  /** Gives leases of {@link load} back. Unknown or fallen ones are ignored. */
   release(leases: readonly LeaseId[]): void;
 
   /** Asks for slots for the chunks of `tokens` that are not stored, tail included. */
@@ -104,7 +110,7 @@ export interface CacheSession {
   /** Makes written chunks visible; resolves when they are. */
   commit(chunks: readonly WrittenChunk[], wait: WaitOptions): Promise<void>;
 
-  /** Gives reserved slots back unwritten. */
+  /** Gives reserved slots back unwritten. Unknown or fallen ones are ignored. */
   abandon(leases: readonly LeaseId[]): void;
 
   /** Ends the session: every lease falls. */

@@ -1,0 +1,172 @@
+/**
+ * The cache: opens sessions for guests and owns what they share: the index, the leases, the pool and the tiers below.
+ *
+ *     sessions ──► spaces (radix trees) ──► chunk store (pool slots, eviction) ◄──► placement ◄──► tiers
+ *        └───────► leases
+ */
+import { RepriseError } from "../errors.ts";
+import { silentLog, type Log } from "../log.ts";
+import type { Tier, TierName, TierStats } from "../tier.ts";
+import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
+import { ChunkStore } from "./chunk-store.ts";
+import { newCounters, type CacheStats, type Counters } from "./counters.ts";
+import { LeastRecentlyUsed, type EvictionPolicy } from "./eviction.ts";
+import { LeaseTable, type HolderId } from "./lease.ts";
+import { Placement } from "./placement.ts";
+import type { CacheSession, SessionOptions } from "./session.ts";
+import type { SlotPool } from "./slot-pool.ts";
+import { Spaces } from "./spaces.ts";
+import type { StoredChunk } from "./stored-chunk.ts";
+
+/** Limits of the cache. Defaults are far above what honest guests use; they bound what a broken one can take. */
+export interface CacheLimits extends SessionLimits {
+  /** Sessions at a time; a further one is refused with QUEUE_FULL. */
+  readonly sessions: number;
+}
+
+export const defaultLimits: CacheLimits = {
+  tokensPerRequest: 2 ** 21,
+  chunksPerReservation: 4096,
+  openLeases: 16_384,
+  sessions: 256,
+};
+
+export interface CacheOptions {
+  /** The cache takes the pool and the tiers over and closes them. */
+  readonly pool: SlotPool;
+  /** Tiers below the pool, from fast to slow. */
+  readonly tiers?: readonly Tier[];
+  readonly policy?: EvictionPolicy<StoredChunk>;
+  readonly limits?: Partial<CacheLimits>;
+  /** Payload bytes that write-behind may pin at a time: a quarter of the pool, at most 1 GiB, unless given. */
+  readonly writeBehindBytes?: number;
+  /** How long a tier that failed is left alone; 5 s unless given. */
+  readonly retryMs?: number;
+  readonly log?: Log;
+}
+
+export class Cache implements AsyncDisposable {
+  readonly #pool: SlotPool;
+  readonly #tiers: readonly Tier[];
+  readonly #limits: CacheLimits;
+  readonly #counters: Counters = newCounters();
+  readonly #leases = new LeaseTable<StoredChunk>();
+  readonly #store: ChunkStore;
+  readonly #spaces: Spaces;
+  readonly #placement: Placement;
+  readonly #sessions = new Set<CacheSession>();
+  #lastHolder = 0;
+  #closed = false;
+
+  private constructor(options: CacheOptions) {
+    this.#pool = options.pool;
+    this.#tiers = options.tiers ?? [];
+    this.#limits = { ...defaultLimits, ...options.limits };
+    const counters = this.#counters;
+    const policy = options.policy ?? new LeastRecentlyUsed<StoredChunk>();
+    const store = new ChunkStore({ pool: options.pool, policy, leases: this.#leases, counters });
+    this.#store = store;
+    this.#spaces = new Spaces({ store, counters });
+    this.#placement = new Placement({
+      store,
+      tiers: this.#tiers,
+      counters,
+      log: options.log ?? silentLog,
+      queueBytes: options.writeBehindBytes ?? Math.min(options.pool.bytes / 4, 2 ** 30),
+      retryMs: options.retryMs ?? 5000,
+    });
+  }
+
+  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all. */
+  static async open(options: CacheOptions): Promise<Cache> {
+    const cache = new Cache(options);
+    for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
+    return cache;
+  }
+
+  /**
+   * A session for one guest.
+   *
+   * @throws RepriseError BAD_REQUEST (with the field) when the options cannot be served, QUEUE_FULL when there are too many sessions.
+   */
+  openSession(options: SessionOptions): CacheSession {
+    if (this.#closed) throw new RepriseError("CACHE_UNAVAILABLE", "the cache is closed");
+    this.#mustServe(options);
+    if (this.#sessions.size >= this.#limits.sessions)
+      throw new RepriseError("QUEUE_FULL", `the cache has ${this.#limits.sessions} sessions already: close some`);
+    const parts: SessionParts = {
+      spaces: this.#spaces,
+      store: this.#store,
+      leases: this.#leases,
+      placement: this.#placement,
+      counters: this.#counters,
+      limits: this.#limits,
+    };
+    const holder = (this.#lastHolder += 1) as HolderId;
+    const session = new LocalSession(parts, options, { holder, onClose: () => this.#sessions.delete(session) });
+    this.#sessions.add(session);
+    return session;
+  }
+
+  stats(): CacheStats {
+    const tiers: Partial<Record<TierName, TierStats>> = {};
+    for (const tier of this.#tiers) tiers[tier.name] = tier.stats();
+    const { chunks, bytes, waitingChunks } = this.#placement.stats();
+    return {
+      ...this.#counters,
+      hitTokens: { ...this.#counters.hitTokens },
+      loadedTokens: { ...this.#counters.loadedTokens },
+      ...this.#spaces.stats(),
+      sessions: this.#sessions.size,
+      leases: this.#leases.size,
+      memory: this.#pool.stats(),
+      tiers,
+      writeBehind: { chunks, bytes, waitingChunks },
+    };
+  }
+
+  /** Asserts that index, leases, pool and tiers tell the same story. */
+  check(): void {
+    this.#store.check(this.#spaces.indexes());
+  }
+
+  /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
+  async flush(): Promise<void> {
+    await this.#placement.drained();
+    for (const tier of this.#tiers) await tier.flush();
+  }
+
+  /** Writes what waits, ends all sessions, closes the tiers and the pool. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const session of this.#sessions) await session.close();
+    await this.#placement.drained();
+    await this.#placement.close();
+    for (const tier of this.#tiers) await tier[Symbol.asyncDispose]();
+    await this.#pool[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #mustServe({ space, rank, slotBytes }: SessionOptions): void {
+    const refuse = (field: string, reason: string): never => {
+      throw new RepriseError("BAD_REQUEST", `cannot open a session: ${reason}`, { field });
+    };
+    if (!isIntegerFrom1(space.tensorParallel, 1024)) refuse("tensorParallel", "tensorParallel must be 1 to 1024");
+    if (!isIntegerFrom1(space.chunkTokens, 65_536)) refuse("chunkTokens", "chunkTokens must be 1 to 65536");
+    if (!Number.isSafeInteger(rank) || rank < 0 || rank >= space.tensorParallel)
+      refuse("rank", `rank ${rank} is not below tensorParallel ${space.tensorParallel}`);
+    if (!isIntegerFrom1(slotBytes, this.#pool.maxSlotBytes))
+      refuse(
+        "slotBytes",
+        `a chunk's payload of ${slotBytes} bytes is not 1 to ${this.#pool.maxSlotBytes}: use fewer tokens per chunk`,
+      );
+  }
+}
+
+function isIntegerFrom1(value: number, limit: number): boolean {
+  return Number.isSafeInteger(value) && value >= 1 && value <= limit;
+}

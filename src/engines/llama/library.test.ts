@@ -1,0 +1,47 @@
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { silentLog } from "../../log.ts";
+import { checkLibrary, checkPackage, openLibrary, packageNames, supported } from "./library.ts";
+
+test("the installed libraries are the supported ones", () => {
+  const library = openLibrary({ gpu: "off", log: silentLog });
+  expect(library.functions.version()).toContain(supported.version);
+});
+
+test("a package of another version, or with another llama.cpp in it, is refused with what to install", () => {
+  const root = fakePackage({ version: "3.21.0", release: supported.release });
+  expect(() => checkPackage(root, root, "linux-x64")).toThrowError(
+    expect.objectContaining({ code: "LIBRARY_UNSUPPORTED", message: expect.stringContaining("3.21.0") }),
+  );
+  const other = fakePackage({ version: supported.package, release: "v0.6.0" });
+  expect(() => checkPackage(other, other, "linux-x64")).toThrowError(/v0\.6\.0.*npm|v0\.6\.0.*install/);
+});
+
+test("a library whose parameter structs have other defaults is refused", () => {
+  const { functions } = openLibrary({ gpu: "off", log: silentLog });
+  const grown = {
+    ...functions,
+    defaultContextParams: () => ({ ...functions.defaultContextParams(), type_k: 0 }),
+  };
+  expect(() => checkLibrary(grown, "linux-x64")).toThrowError(/llama_context_params\.type_k = 0/);
+  expect(() => checkLibrary({ ...functions, version: () => "0.6.1" }, "linux-x64")).toThrowError(/version 0\.6\.1/);
+});
+
+test("a GPU build is taken only when asked for", () => {
+  expect(packageNames("auto", "linux", "x64")).toEqual(["linux-x64-cuda", "linux-x64-vulkan", "linux-x64"]);
+  expect(packageNames("off", "linux", "arm64")).toEqual(["linux-arm64"]);
+  expect(packageNames("auto", "win32", "x64")).toEqual([]);
+});
+
+function fakePackage(facts: { version: string; release: string }): string {
+  const root = mkdtempSync(join(tmpdir(), "reprise-library-"));
+  mkdirSync(root, { recursive: true });
+  writeFileSync(join(root, "package.json"), JSON.stringify({ version: facts.version }));
+  writeFileSync(
+    join(root, "_nlcBuildMetadata.json"),
+    JSON.stringify({ buildOptions: { llamaCpp: { release: facts.release } } }),
+  );
+  return root;
+}

@@ -1,0 +1,62 @@
+/**
+ * Choosing the next token: llama.cpp's own samplers in its own order.
+ *
+ *     repeat penalty (prompt and answer) → frequency and presence (answer) → top-k → top-p → min-p → temperature → draw
+ *
+ * The same seed over the same logits draws the same tokens.
+ */
+import { randomInt } from "node:crypto";
+import type { Sampling } from "../../engine.ts";
+import type { LlamaFunctions, SamplerPointer } from "../../ffi/llama.ts";
+import type { Context } from "./context.ts";
+
+/** Tokens that the repeat penalty looks back on, as llama.cpp has it. */
+const repeatWindow = 64;
+
+export class Sampler {
+  readonly #functions: LlamaFunctions;
+  #chain: SamplerPointer | undefined;
+
+  /** `prompt` is what the repeat penalty has already seen; `maxTokens` bounds what the other penalties will count. */
+  constructor(
+    functions: LlamaFunctions,
+    options: { sampling: Sampling; vocabularySize: number; prompt: Uint32Array; maxTokens: number },
+  ) {
+    const { sampling, vocabularySize } = options;
+    this.#functions = functions;
+    const chain = functions.samplerChain({ no_perf: true });
+    this.#chain = chain;
+    if (sampling.repeatPenalty !== 1) {
+      const penalty = functions.penaltySampler(vocabularySize, repeatWindow, sampling.repeatPenalty, 0, 0);
+      for (const token of options.prompt.subarray(-repeatWindow)) functions.acceptToken(penalty, token);
+      functions.addSampler(chain, penalty);
+    }
+    if (sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0) {
+      const { frequencyPenalty, presencePenalty } = sampling;
+      functions.addSampler(
+        chain,
+        functions.penaltySampler(vocabularySize, options.maxTokens, 1, frequencyPenalty, presencePenalty),
+      );
+    }
+    if (sampling.temperature === 0) {
+      functions.addSampler(chain, functions.greedySampler());
+      return;
+    }
+    if (sampling.topK > 0) functions.addSampler(chain, functions.topKSampler(sampling.topK));
+    if (sampling.topP < 1) functions.addSampler(chain, functions.topPSampler(sampling.topP, 1));
+    if (sampling.minP > 0) functions.addSampler(chain, functions.minPSampler(sampling.minP, 1));
+    functions.addSampler(chain, functions.temperatureSampler(sampling.temperature));
+    functions.addSampler(chain, functions.distributionSampler(sampling.seed ?? randomInt(0xffff_ffff)));
+  }
+
+  /** Draws the token after the batch's token `index`, and remembers it for the penalties. */
+  sample(context: Context, index: number): number {
+    if (this.#chain === undefined) throw new Error("Bug: a freed sampler was used");
+    return this.#functions.sample(this.#chain, context.pointer, index);
+  }
+
+  free(): void {
+    if (this.#chain !== undefined) this.#functions.freeSampler(this.#chain);
+    this.#chain = undefined;
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Saving: KV that a request computed goes to the cache, off every request's way.
+ *
+ *     add ──► asking (which chunks are missing, and where to) ──► writing, a few chunks a step ──► committed
+ *                                 settle: the sequence is wanted for something else, the rest is written at once or dropped
+ *
+ * A job may only copy positions that its sequence still holds: `limit` says up to where, and only ever falls.
+ */
+import type { Tokens } from "../../cache/chunk.ts";
+import type { LeaseId, ReservedChunk, WrittenChunk } from "../../cache/session.ts";
+import { within } from "../../cache/deadline.ts";
+import { describe } from "../../errors.ts";
+import type { Log } from "../../log.ts";
+import type { Sequence } from "./sequence.ts";
+import { payloadBytes } from "./sequence-state.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import type { FindStoredKv, StoredKv } from "./stored-kv.ts";
+
+interface Job {
+  readonly sequence: Sequence;
+  readonly stored: StoredKv;
+  readonly tokens: Tokens;
+  /** Chunks still to be written; undefined while the cache is asked. */
+  chunks: ReservedChunk[] | undefined;
+  /** The sequence holds the job's tokens up to here. */
+  limit: number;
+}
+
+export interface SaverOptions {
+  readonly stored: FindStoredKv;
+  readonly layout: PayloadLayout;
+  /** There is something to write: the scheduler shall call {@link Saver.work}. */
+  readonly wake: () => void;
+  readonly onSaved: (chunks: number) => void;
+  readonly log: Log;
+}
+
+const reserveDeadlineMs = 1000;
+const commitDeadlineMs = 5000;
+/** Time to finish what was begun when a sequence is wanted for another request. */
+const settleMs = 50;
+/** Jobs at most; a save beyond that is left out. */
+const maxJobs = 64;
+
+export class Saver {
+  readonly #options: SaverOptions;
+  readonly #jobs: Job[] = [];
+  readonly #commits = new Set<Promise<void>>();
+
+  constructor(options: SaverOptions) {
+    this.#options = options;
+  }
+
+  /** Begins to save the KV of `tokens`, which `sequence` holds from its start. */
+  add(sequence: Sequence, tokens: Tokens, salt: string): void {
+    const stored = this.#options.stored();
+    if (stored === undefined || tokens.length === 0 || this.#jobs.length >= maxJobs) return;
+    const job: Job = { sequence, stored, tokens: tokens.slice(), chunks: undefined, limit: tokens.length };
+    this.#jobs.push(job);
+    this.#ask(job, salt).catch((error: unknown) => {
+      this.#drop(job);
+      this.#options.log.debug(`KV is not saved: ${describe(error)}`);
+    });
+  }
+
+  /** Writes chunks for about `budgetMs`. @returns true when there are more that can be written now. */
+  work(budgetMs: number): boolean {
+    const end = performance.now() + budgetMs;
+    for (const job of this.#jobs.filter((job) => job.chunks !== undefined)) {
+      this.#write(job, end);
+      if (performance.now() >= end) break;
+    }
+    return this.#jobs.some((job) => job.chunks !== undefined);
+  }
+
+  /** Must be called before `sequence` loses its tokens from `keep` on. */
+  settle(sequence: Sequence, keep: number): void {
+    const end = performance.now() + settleMs;
+    for (const job of this.#jobs.filter((job) => job.sequence === sequence)) {
+      if (job.chunks !== undefined && job.limit > keep) this.#write(job, end);
+      job.limit = Math.min(job.limit, keep);
+      this.#abandonLost(job);
+    }
+  }
+
+  /** Resolves when all that was added is saved or dropped. The caller goes on calling {@link work} meanwhile. */
+  get idle(): boolean {
+    return this.#jobs.length === 0 && this.#commits.size === 0;
+  }
+
+  async #ask(job: Job, salt: string): Promise<void> {
+    const { session } = job.stored;
+    const asked = session.reserve({ salt, adapter: "" }, job.tokens, { deadlineMs: reserveDeadlineMs });
+    const reservation = await within(asked, 2 * reserveDeadlineMs);
+    if (reservation === "late") {
+      this.#drop(job);
+      asked.then(
+        ({ chunks }) => session.abandon(leases(chunks)),
+        (error: unknown) => this.#options.log.debug(`a late reservation failed: ${describe(error)}`),
+      );
+      return;
+    }
+    job.chunks = [...reservation.chunks];
+    this.#abandonLost(job);
+    this.#options.wake();
+  }
+
+  /** Writes the job's chunks until `end`, at least one, and commits them. */
+  #write(job: Job, end: number): void {
+    const written: WrittenChunk[] = [];
+    const failed: LeaseId[] = [];
+    const chunks = job.chunks ?? [];
+    while (chunks.length > 0) {
+      const chunk = chunks.shift()!; // not empty
+      const bytes = this.#copy(job, chunk);
+      if (bytes > 0) written.push({ lease: chunk.lease, bytes });
+      else failed.push(chunk.lease);
+      if (performance.now() >= end) break;
+    }
+    if (failed.length > 0) job.stored.session.abandon(failed);
+    if (written.length > 0) this.#commit(job, written);
+    if (chunks.length === 0) this.#drop(job);
+  }
+
+  #copy(job: Job, chunk: ReservedChunk): number {
+    const { sequence, stored } = job;
+    const { offset, bytes: room } = chunk.slot;
+    const need = payloadBytes(this.#options.layout, chunk.tokenCount);
+    if (need > room || !stored.session.holds(chunk.lease)) return 0;
+    const { firstToken, tokenCount } = chunk;
+    const target = stored.pool.pointer(offset, need);
+    return sequence.context.save(sequence.id, firstToken, firstToken + tokenCount, target, need);
+  }
+
+  #commit(job: Job, written: readonly WrittenChunk[]): void {
+    const commit = within(job.stored.session.commit(written, { deadlineMs: commitDeadlineMs }), 2 * commitDeadlineMs)
+      .then((answer) => {
+        if (answer !== "late") this.#options.onSaved(written.length);
+      })
+      .catch((error: unknown) => this.#options.log.debug(`KV is not saved: ${describe(error)}`))
+      .finally(() => {
+        this.#commits.delete(commit);
+        this.#options.wake();
+      });
+    this.#commits.add(commit);
+  }
+
+  /** Gives back the slots of chunks that the sequence no longer holds. */
+  #abandonLost(job: Job): void {
+    if (job.chunks === undefined) return;
+    const lost = job.chunks.filter((chunk) => chunk.firstToken + chunk.tokenCount > job.limit);
+    if (lost.length > 0) job.stored.session.abandon(leases(lost));
+    job.chunks = job.chunks.filter((chunk) => !lost.includes(chunk));
+    if (job.chunks.length === 0) this.#drop(job);
+  }
+
+  #drop(job: Job): void {
+    const index = this.#jobs.indexOf(job);
+    if (index !== -1) this.#jobs.splice(index, 1);
+  }
+}
+
+function leases(chunks: readonly ReservedChunk[]): LeaseId[] {
+  return chunks.map((chunk) => chunk.lease);
+}

@@ -1,0 +1,257 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Rig, chunkTokens, loadTiny, someTokens } from "../../../test/scheduler-rig.ts";
+import type { RigOptions } from "../../../test/scheduler-rig.ts";
+import { greedy } from "../../engine.ts";
+import type { Model } from "./model.ts";
+
+let model: Model;
+const rigs: Rig[] = [];
+
+beforeAll(() => {
+  model = loadTiny({ family: "llama" });
+});
+
+afterAll(async () => {
+  for (const rig of rigs) await rig.close();
+});
+
+function rig(options: RigOptions = {}, of: Model = model): Rig {
+  const made = new Rig(of, options);
+  rigs.push(made);
+  return made;
+}
+
+const noCache = { salt: "", read: false, save: false };
+
+test("a report's computed and reused tokens are the prompt's", async () => {
+  const engine = rig();
+  const prompt = someTokens(300, 1);
+  const cold = await engine.ask(prompt);
+  expect(cold.report).toMatchObject({ promptTokens: 300, computedTokens: 300, reused: {} });
+  const again = await engine.ask(prompt);
+  expect(again.report).toMatchObject({ promptTokens: 300, computedTokens: 1, reused: { resident: 299 } });
+  expect(again.tokens).toEqual(cold.tokens);
+});
+
+test("a next turn goes on token-exactly from the answer before it", async () => {
+  const engine = rig();
+  const first = someTokens(100, 2);
+  const { tokens } = await engine.ask(first, { maxTokens: 10 });
+  const second = Uint32Array.from([...first, ...tokens, ...someTokens(20, 3)]);
+  // The last token of an answer is drawn but never computed.
+  const { report } = await engine.ask(second);
+  expect(report).toMatchObject({ promptTokens: 130, computedTokens: 21, reused: { resident: 109 } });
+});
+
+test("stored KV is loaded beyond what is resident, partial chunks included", async () => {
+  const one = rig();
+  const prompt = someTokens(200, 4);
+  const cold = await one.ask(prompt);
+  await one.settled();
+  expect(one.savedChunks).toBe(Math.ceil((200 + 7) / chunkTokens));
+  expect(one.cache.leases.size).toBe(0);
+
+  const two = rig({ cache: one.cache });
+  const warm = await two.ask(prompt);
+  expect(warm.report).toMatchObject({ computedTokens: 1, reused: { memory: 199 } });
+  expect(warm.tokens).toEqual(cold.tokens);
+
+  const other = Uint32Array.from([...prompt.subarray(0, 150), ...someTokens(50, 5)]);
+  const three = rig({ cache: one.cache });
+  const partly = await three.ask(other);
+  expect(partly.report).toMatchObject({ computedTokens: 50, reused: { memory: 150 } });
+  expect(partly.tokens).toEqual((await three.ask(other, { cache: noCache })).tokens);
+  expect(one.cache.leases.size).toBe(0);
+});
+
+test("resident and stored KV add up in one prompt", async () => {
+  const one = rig({ slots: 1 });
+  const prompt = someTokens(400, 6);
+  await one.ask(prompt);
+  await one.settled();
+  await one.ask(Uint32Array.from([...prompt.subarray(0, 100), ...someTokens(30, 7)]));
+  const both = await one.ask(prompt);
+  expect(both.report).toMatchObject({ computedTokens: 1, reused: { resident: 100, memory: 299 } });
+});
+
+test("what is restored is what was saved, bit for bit", async () => {
+  const one = rig();
+  await one.ask(someTokens(150, 8), { maxTokens: 1 });
+  await one.settled();
+  const [context] = one.contexts;
+  for (const [index, entry] of one.cache.entries.entries()) {
+    const payload = one.cache.payloads()[index]!;
+    const to = entry.text.length;
+    context!.truncate(1, 0);
+    expect(context!.restore(1, entry.firstToken, to, { pointer: payload, bytes: payload.length })).toBe("restored");
+    const copy = new Uint8Array(payload.length);
+    expect(context!.save(1, entry.firstToken, to, copy, copy.length)).toBe(payload.length);
+    expect(Buffer.compare(copy, payload)).toBe(0);
+  }
+});
+
+test("a running request's prompt is shared with another while it runs", async () => {
+  const engine = rig();
+  const prompt = someTokens(300, 9);
+  const first = engine.start(prompt, { maxTokens: 200 });
+  const events = first.answer;
+  await engine.ask(someTokens(20, 10)); // by now the first one decodes
+  const second = await engine.ask(prompt);
+  expect(second.report.reused).toEqual({ resident: 299 });
+  expect((await events).tokens.slice(0, 8)).toEqual(second.tokens);
+});
+
+test("salts never share, neither resident nor stored", async () => {
+  const engine = rig();
+  const prompt = someTokens(200, 11);
+  await engine.ask(prompt, { cache: { salt: "a", read: true, save: true } });
+  await engine.settled();
+  const other = await engine.ask(prompt, { cache: { salt: "b", read: true, save: true } });
+  expect(other.report.reused).toEqual({});
+  const same = await engine.ask(prompt, { cache: { salt: "a", read: true, save: true } });
+  expect(same.report.computedTokens).toBe(1);
+});
+
+test("save: false leaves nothing behind, read: false takes nothing", async () => {
+  const engine = rig();
+  const prompt = someTokens(200, 12);
+  await engine.ask(prompt, { cache: { salt: "", read: true, save: false } });
+  await engine.settled();
+  expect(engine.cache.entries).toEqual([]);
+  expect((await engine.ask(prompt)).report.reused).toEqual({});
+  expect((await engine.ask(prompt, { cache: { salt: "", read: false, save: true } })).report.reused).toEqual({});
+});
+
+test("four at a time answer as each would alone, and more wait their turn", async () => {
+  const engine = rig({ slots: 4, deterministic: true });
+  const prompts = Array.from({ length: 7 }, (_, index) => someTokens(90 + 40 * index, 20 + index));
+  const together = await Promise.all(prompts.map((prompt) => engine.ask(prompt, { maxTokens: 20 })));
+  const alone = rig({ slots: 1, deterministic: true });
+  for (const [index, prompt] of prompts.entries()) {
+    const answer = await alone.ask(prompt, { maxTokens: 20, cache: noCache });
+    expect(together[index]!.tokens).toEqual(answer.tokens);
+  }
+});
+
+test("deterministic mode: cold, resident and stored give the same logits bit for bit", async () => {
+  const prompt = someTokens(333, 30);
+  const ask = { maxTokens: 12, logprobs: 5 };
+  const cold = rig({ deterministic: true });
+  const first = await cold.ask(prompt, ask);
+  await cold.settled();
+  const resident = await cold.ask(prompt, ask);
+  expect(resident.report.reused).toEqual({ resident: 320 });
+
+  const stored = rig({ deterministic: true, cache: cold.cache, slots: 3 });
+  const busy = stored.start(someTokens(500, 31), { maxTokens: 100 });
+  const loaded = await stored.ask(prompt, ask);
+  expect(loaded.report.reused).toEqual({ memory: 320 });
+  await busy.answer;
+
+  const words = (answer: typeof first) => answer.events.filter((event) => event.kind === "text");
+  expect(words(resident)).toEqual(words(first));
+  expect(words(loaded)).toEqual(words(first));
+});
+
+test("a cancelled request leaves its slot, and what it computed stays", async () => {
+  const engine = rig({ slots: 1 });
+  const prompt = someTokens(900, 40);
+  const { id } = engine.start(prompt, { maxTokens: 100 });
+  await new Promise((resolve) => setImmediate(resolve));
+  engine.scheduler.cancel(id);
+  const next = await engine.ask(prompt);
+  expect(next.report.promptTokens).toBe(900);
+  engine.scheduler.cancel(12_345);
+});
+
+test("a cache that hangs, fails or is full costs no request", async () => {
+  const healthy = rig();
+  const prompt = someTokens(200, 50);
+  const { tokens } = await healthy.ask(prompt);
+  await healthy.settled();
+  for (const faults of [{ hang: "lookup" }, { hang: "load" }, { fail: "lookup" }, { fail: "load" }] as const) {
+    const engine = rig({ cache: healthy.cache });
+    Object.assign(healthy.cache.faults, { hang: undefined, fail: undefined }, faults);
+    const started = performance.now();
+    const answer = await engine.ask(prompt, { cache: { salt: "", read: true, save: false } });
+    expect(answer.tokens).toEqual(tokens);
+    expect(performance.now() - started).toBeLessThan(1000);
+  }
+  for (const faults of [{ hang: "reserve" }, { fail: "reserve" }, { full: true }, { fail: "commit" }] as const) {
+    const engine = rig();
+    Object.assign(engine.cache.faults, faults);
+    expect((await engine.ask(prompt)).tokens).toEqual(tokens);
+    expect((await engine.ask(someTokens(100, 51))).tokens).toHaveLength(8);
+    expect(engine.savedChunks).toBe(0);
+  }
+});
+
+test("a payload that is not this space's is a miss", async () => {
+  const one = rig();
+  const prompt = someTokens(200, 60);
+  const { tokens } = await one.ask(prompt);
+  await one.settled();
+  one.cache.payloads()[1]!.fill(7, 16, 40);
+  const two = rig({ cache: one.cache });
+  const answer = await two.ask(prompt);
+  expect(answer.report.reused).toEqual({ memory: chunkTokens });
+  expect(answer.tokens).toEqual(tokens);
+});
+
+test("the same seed draws the same answer, another seed another", async () => {
+  const engine = rig({ slots: 1 });
+  const prompt = someTokens(50, 70);
+  const sampling = { ...greedy, temperature: 1, topP: 0.95, topK: 100, seed: 7 };
+  const ask = (seed: number) => engine.ask(prompt, { sampling: { ...sampling, seed }, cache: noCache, maxTokens: 30 });
+  const first = await ask(7);
+  expect((await ask(7)).tokens).toEqual(first.tokens);
+  expect((await ask(8)).tokens).not.toEqual(first.tokens);
+});
+
+test("log-probabilities are the distribution's", async () => {
+  const engine = rig();
+  const all = await engine.ask(someTokens(20, 71), { logprobs: model.vocabularySize, maxTokens: 2 });
+  for (const event of all.events) {
+    if (event.kind !== "text") continue;
+    for (const entry of event.logprobs!) {
+      const sum = entry.top.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);
+      expect(sum).toBeCloseTo(1, 4);
+      expect(entry.logprob).toBe(entry.top[0]!.logprob); // greedy draws the likeliest
+    }
+  }
+});
+
+test("penalties keep a greedy answer from repeating itself", async () => {
+  const engine = rig();
+  const sampling = { ...greedy, presencePenalty: 100 };
+  const { tokens } = await engine.ask(someTokens(20, 72), { sampling, maxTokens: 40 });
+  expect(new Set(tokens).size).toBe(40);
+});
+
+test("the context's end is a length end", async () => {
+  const engine = rig({ contextTokens: 256 });
+  const answer = await engine.ask(someTokens(250, 73), { maxTokens: 100 });
+  expect(answer.tokens).toHaveLength(6);
+  expect(answer.events.at(-1)).toEqual({ kind: "end", reason: "length", completionTokens: 6 });
+});
+
+test.each(["mamba", "gemma3", "qwen2vl"] as const)("%s is served without reuse", async (family) => {
+  const engine = rig({}, loadTiny({ family }));
+  expect(engine.reuse).toBe(false);
+  const prompt = someTokens(150, 80);
+  const first = await engine.ask(prompt);
+  expect((await engine.ask(prompt)).report.reused).toEqual({});
+  expect((await engine.ask(prompt)).tokens).toEqual(first.tokens);
+  expect(engine.cache.entries).toEqual([]);
+});
+
+test.each(["yarn", "qwen3"] as const)("%s reuses stored KV", async (family) => {
+  const dense = loadTiny({ family });
+  const one = rig({}, dense);
+  const prompt = someTokens(200, 81);
+  const { tokens } = await one.ask(prompt);
+  await one.settled();
+  const warm = await rig({ cache: one.cache }, dense).ask(prompt);
+  expect(warm.report.reused).toEqual({ memory: 199 });
+  expect(warm.tokens).toEqual(tokens);
+});

@@ -1,0 +1,347 @@
+/**
+ * The scheduler: which tokens go through the model next.
+ *
+ * A step is one `llama_decode` per context: one token for every sequence that decodes, and prefill slices shared fairly
+ * between those that still read. Decode is synchronous; between steps the event loop sees messages, cache answers and
+ * timers.
+ *
+ *     waiting ──► placed in a slot ──► loading ──► reading ──► decoding ──► ended: the KV stays resident and is saved
+ *
+ * In deterministic mode every slot has a context of its own, a decode call holds one sequence, and prompts are cut into slices
+ * at fixed positions: then a token's KV has the same bits whatever is cached and whoever else is served.
+ */
+import { RepriseError } from "../../errors.ts";
+import type { GenerateEvent } from "../../engine.ts";
+import type { Log } from "../../log.ts";
+import { batchTokens } from "./context.ts";
+import type { Context, DecodeResult } from "./context.ts";
+import { Generation } from "./generation.ts";
+import type { Work } from "./generation.ts";
+import type { Model } from "./model.ts";
+import { place } from "./placement.ts";
+import { Saver } from "./saver.ts";
+import { Sequence } from "./sequence.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import { loadStoredPrefix } from "./stored-prefix.ts";
+import type { FindStoredKv } from "./stored-kv.ts";
+
+/** What the scheduler tells of. */
+export interface SchedulerListener {
+  /** The request left the queue. */
+  onStarted(id: number): void;
+  onEvent(id: number, event: GenerateEvent): void;
+  onFailed(id: number, error: RepriseError): void;
+  onSaved(chunks: number): void;
+  /** A decode was stopped by the abort flag: clear it, now that the reason is known. */
+  onAborted(): Promise<void>;
+}
+
+export interface SchedulerOptions {
+  readonly model: Model;
+  /** One for all slots, or in deterministic mode one for each. */
+  readonly contexts: readonly Context[];
+  /** Tokens of prompt and answer of one request. */
+  readonly contextTokens: number;
+  /** How payloads look; undefined = this family's KV is not reused. */
+  readonly layout: PayloadLayout | undefined;
+  /** Deterministic mode: tokens per slice, which is the chunk size. */
+  readonly sliceTokens: number | undefined;
+  readonly stored: FindStoredKv;
+  /** First guess of the cost of a prompt token; measured from then on. */
+  readonly computeMsPerToken: number;
+  readonly listener: SchedulerListener;
+  readonly log: Log;
+}
+
+/** While others wait for their next token, a step should not take longer than this. */
+const stepMs = 200;
+const smallestSlice = 16;
+/** Time for saving in a step, and while nothing else is to be done. */
+const saveMs = 5;
+const idleSaveMs = 20;
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #sequences: Sequence[];
+  readonly #waiting: { work: Work; accepted: number }[] = [];
+  readonly #saver: Saver | undefined;
+  #computeMsPerToken: number;
+  #uses = 0;
+  #rotation = 0;
+  #closed = false;
+  #wake: (() => void) | undefined;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    this.#computeMsPerToken = options.computeMsPerToken;
+    this.#sequences = options.contexts.flatMap((context) =>
+      Array.from({ length: context.sequences }, (_, id) => new Sequence(context, id, options.contextTokens)),
+    );
+    const { layout, stored, log } = options;
+    if (layout !== undefined) {
+      const wake = () => this.#wake?.();
+      const onSaved = (chunks: number) => options.listener.onSaved(chunks);
+      this.#saver = new Saver({ stored, layout, log, wake, onSaved });
+    }
+  }
+
+  /** Takes a request; it ends with an end event or a failure, unless it is cancelled. */
+  submit(work: Work): void {
+    this.#waiting.push({ work, accepted: performance.now() });
+    this.#wake?.();
+  }
+
+  /** Forgets a request; nothing more is said of it. Unknown ids have ended already. */
+  cancel(id: number): void {
+    const index = this.#waiting.findIndex(({ work }) => work.id === id);
+    if (index !== -1) this.#waiting.splice(index, 1);
+    const sequence = this.#sequences.find(({ generation }) => generation?.work.id === id);
+    if (sequence?.generation === undefined) return;
+    sequence.generation.cancelled = true;
+    // Whoever loads for it looks at the mark; nobody else does.
+    if (sequence.generation.phase !== "loading") this.#leave(sequence);
+  }
+
+  /** Nothing runs, waits or is being saved. */
+  get idle(): boolean {
+    return this.#waiting.length === 0 && this.#running().length === 0 && this.#saver?.idle !== false;
+  }
+
+  /** Serves until {@link close}. */
+  async run(): Promise<void> {
+    while (!this.#closed) {
+      this.#admit();
+      const stepped = await this.#step();
+      const saving = this.#saver?.work(stepped ? saveMs : idleSaveMs) === true;
+      if (stepped || saving) await nextTurn();
+      else await this.#sleep();
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#wake?.();
+  }
+
+  /** Waits for something to do: a request, a loaded prefix, slots to write. */
+  async #sleep(): Promise<void> {
+    const startable = this.#waiting.length > 0 && this.#sequences.some(({ generation }) => generation === undefined);
+    const runnable = this.#running().some(({ generation }) => generation?.phase !== "loading");
+    if (this.#closed || startable || runnable) return;
+    await new Promise<void>((resolve) => (this.#wake = resolve));
+    this.#wake = undefined;
+  }
+
+  #running(): Sequence[] {
+    return this.#sequences.filter(({ generation }) => generation !== undefined);
+  }
+
+  #admit(): void {
+    while (this.#waiting.length > 0) {
+      const { work, accepted } = this.#waiting[0]!; // not empty
+      const { model, contextTokens, layout, sliceTokens, listener } = this.#options;
+      const placement = place(this.#sequences, {
+        prompt: work.tokens,
+        salt: work.cache.salt,
+        reuse: layout !== undefined && work.cache.read,
+        sliceTokens,
+      });
+      if (placement === undefined) return;
+      this.#waiting.shift();
+      const { sequence, prefix, donor } = placement;
+      const generation = new Generation(work, { model, contextTokens, accepted });
+      generation.countReused("resident", prefix);
+      this.#truncate(sequence, donor === undefined ? prefix : 0);
+      if (donor !== undefined) sequence.shareFrom(donor, prefix);
+      sequence.salt = work.cache.salt;
+      sequence.generation = generation;
+      this.#use(sequence);
+      listener.onStarted(work.id);
+      this.#load(sequence, generation);
+    }
+  }
+
+  /** Loads what is stored, in the background of the others' steps, and then lets the generation read the rest. */
+  #load(sequence: Sequence, generation: Generation): void {
+    const { layout, sliceTokens, log } = this.#options;
+    const stored = this.#options.stored();
+    if (layout === undefined || stored === undefined || !generation.work.cache.read) {
+      generation.startReading();
+      return;
+    }
+    generation.phase = "loading";
+    const loading = loadStoredPrefix({
+      stored,
+      layout,
+      sequence,
+      generation,
+      computeMsPerToken: this.#computeMsPerToken,
+      wholeChunks: sliceTokens !== undefined,
+      makeRoom: () => this.#dropIdle(sequence.context),
+      log,
+    });
+    void loading.then(() => {
+      if (generation.cancelled) this.#leave(sequence);
+      else generation.startReading();
+      this.#wake?.();
+    });
+  }
+
+  /** One decode in every context that has something to do. */
+  async #step(): Promise<boolean> {
+    let stepped = false;
+    for (const context of this.#options.contexts) {
+      const active = this.#sequences.filter(
+        (sequence) => sequence.context === context && sequence.generation !== undefined,
+      );
+      const decoding = active.filter(({ generation }) => generation?.phase === "decoding");
+      const reading = active.filter(({ generation }) => generation?.phase === "reading");
+      if (decoding.length + reading.length === 0) continue;
+      stepped = true;
+      if ((await this.#decode(context, decoding, reading)) === "aborted") break;
+    }
+    return stepped;
+  }
+
+  async #decode(context: Context, decoding: Sequence[], reading: Sequence[]): Promise<DecodeResult> {
+    const slices = this.#slices(decoding.length, reading);
+    const outputs: { sequence: Sequence; index: number }[] = [];
+    context.begin();
+    for (const sequence of decoding) {
+      const { generation, id, count } = sequence;
+      outputs.push({ sequence, index: context.add(id, count, generation!.next, true) }); // decoding has generations
+    }
+    for (const { sequence, tokens, last } of slices) {
+      for (const [offset, token] of tokens.entries()) {
+        const wanted = last && offset === tokens.length - 1;
+        const index = context.add(sequence.id, sequence.count + offset, token, wanted);
+        if (wanted) outputs.push({ sequence, index });
+      }
+    }
+
+    const started = performance.now();
+    const result = context.decode();
+    if (result === "aborted") await this.#options.listener.onAborted();
+    else if (result === "no room") this.#makeRoom(context, [...decoding, ...reading]);
+    else if (result !== "done") this.#fail([...decoding, ...reading], `llama_decode returned ${result.failed}`);
+    if (result !== "done") return result;
+
+    for (const { sequence, index } of outputs.slice(0, decoding.length)) {
+      sequence.append(Uint32Array.of(context.batch.tokens[index]!)); // what was put there above
+    }
+    for (const { sequence, tokens } of slices) {
+      sequence.append(tokens);
+      if (sequence.count % (this.#options.sliceTokens ?? Infinity) === 0) sequence.markExact();
+    }
+    // The first use of the logits copies them from where they were computed; it belongs to the step.
+    for (const { sequence, index } of outputs) this.#draw(sequence, index);
+    this.#measure(performance.now() - started, slices);
+    return result;
+  }
+
+  /** The prompt pieces of this step. */
+  #slices(
+    decoding: number,
+    reading: readonly Sequence[],
+  ): { sequence: Sequence; tokens: Uint32Array; last: boolean }[] {
+    if (reading.length === 0) return [];
+    const { sliceTokens } = this.#options;
+    let room = batchTokens - decoding;
+    if (decoding > 0 && sliceTokens === undefined) {
+      room = Math.min(room, Math.max(smallestSlice, Math.floor(stepMs / this.#computeMsPerToken)));
+    }
+    this.#rotation += 1;
+    return reading.flatMap((_, turn) => {
+      const sequence = reading[(turn + this.#rotation) % reading.length]!; // within bounds
+      const { tokens } = sequence.generation!.work; // reading has generations
+      const fair = Math.ceil(room / (reading.length - turn));
+      const border = sliceTokens === undefined ? fair : sliceTokens - (sequence.count % sliceTokens);
+      const slice = tokens.subarray(sequence.count, sequence.count + Math.min(border, room));
+      room -= slice.length;
+      return slice.length === 0
+        ? []
+        : [{ sequence, tokens: slice, last: sequence.count + slice.length === tokens.length }];
+    });
+  }
+
+  #draw(sequence: Sequence, index: number): void {
+    const generation = sequence.generation!; // outputs are of running sequences
+    const wasReading = generation.phase === "reading";
+    const events = generation.draw(sequence.context, index);
+    for (const event of events) this.#options.listener.onEvent(generation.work.id, event);
+    if (wasReading) this.#savePrompt(sequence);
+    if (events.at(-1)?.kind === "end") this.#leave(sequence);
+  }
+
+  /** Whole chunks of the prompt, as soon as the first token is out. */
+  #savePrompt(sequence: Sequence): void {
+    const stored = this.#options.stored();
+    const { work } = sequence.generation!; // just drawn for
+    if (stored === undefined || !work.cache.save) return;
+    const { chunkTokens } = stored.session;
+    const whole = Math.floor(work.tokens.length / chunkTokens) * chunkTokens;
+    this.#saver?.add(sequence, work.tokens.subarray(0, whole), work.cache.salt);
+  }
+
+  /** Takes a generation out of its slot. What it computed stays there and is saved, where that is allowed. */
+  #leave(sequence: Sequence): void {
+    const generation = sequence.generation!; // callers have one
+    generation.free();
+    sequence.generation = undefined;
+    this.#use(sequence);
+    const { work, reusedTokens } = generation;
+    if (this.#options.layout === undefined) this.#truncate(sequence, 0);
+    else if (this.#options.sliceTokens !== undefined) this.#truncate(sequence, sequence.exactCount);
+    if (!work.cache.save) this.#truncate(sequence, Math.min(sequence.count, reusedTokens));
+    else this.#saver?.add(sequence, sequence.held, work.cache.salt);
+    this.#wake?.();
+  }
+
+  /** Nothing computed in a failed step can be trusted: the slots are emptied. */
+  #fail(sequences: readonly Sequence[], what: string): void {
+    this.#options.log.error(`${what}; ${sequences.length} requests fail`);
+    for (const sequence of sequences) {
+      const { work } = sequence.generation!; // callers have one
+      sequence.generation?.free();
+      sequence.generation = undefined;
+      this.#truncate(sequence, 0);
+      this.#options.listener.onFailed(work.id, new RepriseError("ENGINE_FAILED", `The request failed: ${what}`));
+    }
+  }
+
+  /** No free cells: idle slots go first, then the longest request. */
+  #makeRoom(context: Context, active: readonly Sequence[]): void {
+    if (this.#dropIdle(context) > 0) return;
+    const longest = active.reduce((best, sequence) => (sequence.count > best.count ? sequence : best));
+    this.#fail([longest], "the context has no room left");
+  }
+
+  #dropIdle(context: Context): number {
+    const idle = this.#sequences.filter(
+      (sequence) => sequence.context === context && sequence.generation === undefined && sequence.count > 0,
+    );
+    for (const sequence of idle) this.#truncate(sequence, 0);
+    return idle.length;
+  }
+
+  #truncate(sequence: Sequence, to: number): void {
+    if (to < sequence.count) this.#saver?.settle(sequence, to);
+    sequence.truncate(to);
+  }
+
+  #use(sequence: Sequence): void {
+    this.#uses += 1;
+    sequence.lastUsed = this.#uses;
+  }
+
+  /** Steps of mostly prompt tokens tell what a prompt token costs. */
+  #measure(elapsedMs: number, slices: readonly { tokens: Uint32Array }[]): void {
+    const tokens = slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+    if (tokens >= smallestSlice) this.#computeMsPerToken += (elapsedMs / tokens - this.#computeMsPerToken) * 0.3;
+  }
+}
+
+/** Lets messages, sockets and timers have their turn. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,137 @@
+/**
+ * Loading the stored part of a prompt into a sequence, as long as that beats computing it.
+ */
+import type { LoadedChunk } from "../../cache/session.ts";
+import type { Tokens } from "../../cache/chunk.ts";
+import { within } from "../../cache/deadline.ts";
+import { describe } from "../../errors.ts";
+import type { Log } from "../../log.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Generation } from "./generation.ts";
+import { isPayload } from "./sequence-state.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import type { StoredKv } from "./stored-kv.ts";
+
+export interface LoadOptions {
+  readonly stored: StoredKv;
+  readonly layout: PayloadLayout;
+  readonly sequence: Sequence;
+  readonly generation: Generation;
+  /** The measured cost of computing a token, in milliseconds. */
+  readonly computeMsPerToken: number;
+  /** Deterministic mode: whole chunks only. */
+  readonly wholeChunks: boolean;
+  /** Frees cells that nobody runs in; called when a payload finds no room. */
+  readonly makeRoom: () => void;
+  readonly log: Log;
+}
+
+/** Asking costs a round trip: it must not take longer than this, and is not worth it for fewer tokens. */
+const lookupDeadlineMs = 100;
+const worthwhileTokens = 16;
+/** A load may take as long as computing would, within these bounds. */
+const shortestLoadMs = 20;
+const longestLoadMs = 10_000;
+/** Beyond a deadline given to the cache: after that it hangs. */
+const graceMs = 50;
+/** Copying holds up everybody else's next token: it pauses after this long. */
+const copyMs = 20;
+
+/** Appends what is stored of the generation's prompt to its sequence. Never throws: what fails is computed. */
+export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
+  const { generation, sequence } = options;
+  const started = performance.now();
+  try {
+    const prompt = loadable(generation.work.tokens, options);
+    if (prompt.length - sequence.count < worthwhileTokens) return;
+    const hitTokens = await lookup(options, prompt);
+    const gain = hitTokens - sequence.count;
+    if (gain < worthwhileTokens || generation.cancelled) return;
+    const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
+    await load(options, prompt, deadlineMs);
+  } catch (error) {
+    options.log.debug(`stored KV is not used: ${describe(error)}`);
+  } finally {
+    generation.loadMs = performance.now() - started;
+  }
+}
+
+/** All but the last token, whose logits are needed; in deterministic mode whole chunks of that. */
+function loadable(tokens: Tokens, options: LoadOptions): Tokens {
+  const most = tokens.length - 1;
+  const { chunkTokens } = options.stored.session;
+  return tokens.subarray(0, options.wholeChunks ? Math.floor(most / chunkTokens) * chunkTokens : most);
+}
+
+async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
+  const { session } = options.stored;
+  const root = { salt: options.generation.work.cache.salt, adapter: "" };
+  const answer = await within(
+    session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs }),
+    lookupDeadlineMs + graceMs,
+  );
+  return answer === "late" ? 0 : answer.hitTokens;
+}
+
+async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
+  const { generation, sequence, stored } = options;
+  const root = { salt: generation.work.cache.salt, adapter: "" };
+  const chunks = stored.session.load(root, prompt, sequence.count, { deadlineMs })[Symbol.asyncIterator]();
+  const end = performance.now() + deadlineMs;
+  let pauseAt = performance.now() + copyMs;
+  for (;;) {
+    const next = chunks.next();
+    const result = await within(next, Math.max(1, end + graceMs - performance.now()));
+    if (result === "late") {
+      forgetLate(options, next);
+      void chunks.return?.(); // ends when it ends: nobody waits for it
+      return;
+    }
+    if (result.done === true) return;
+    const goOn = !generation.cancelled && attach(options, result.value);
+    stored.session.release([result.value.lease]);
+    if (!goOn || performance.now() > end) {
+      await within(Promise.resolve(chunks.return?.()), graceMs);
+      return;
+    }
+    if (performance.now() > pauseAt) {
+      await new Promise((resolve) => setImmediate(resolve));
+      pauseAt = performance.now() + copyMs;
+    }
+  }
+}
+
+/** A chunk that arrives after all is leased: it is given back unread. */
+function forgetLate(options: LoadOptions, next: Promise<IteratorResult<LoadedChunk>>): void {
+  next.then(
+    (result) => {
+      if (result.done !== true) options.stored.session.release([result.value.lease]);
+    },
+    (error: unknown) => options.log.debug(`a late load failed: ${describe(error)}`),
+  );
+}
+
+/** Copies a chunk into the sequence. @returns false when the rest is to be computed. */
+function attach(options: LoadOptions, chunk: LoadedChunk): boolean {
+  const { sequence, generation, stored } = options;
+  const from = sequence.count;
+  const to = chunk.firstToken + chunk.matchedTokens;
+  if (chunk.firstToken > from || to <= from) return false;
+  if (options.wholeChunks && chunk.matchedTokens < stored.session.chunkTokens) return false;
+  if (!stored.session.holds(chunk.lease)) return false;
+  const { offset, bytes } = chunk.slot;
+  if (!isPayload(options.layout, stored.pool.slot(offset, bytes), chunk)) {
+    options.log.warn(`a stored chunk at token ${chunk.firstToken} is not KV of this space; it is not used`);
+    return false;
+  }
+  const payload = { pointer: stored.pool.pointer(offset, bytes), bytes };
+  const { context, id } = sequence;
+  if (context.restore(id, from, to, payload) === "no room") {
+    options.makeRoom();
+    if (context.restore(id, from, to, payload) === "no room") return false;
+  }
+  sequence.append(generation.work.tokens.subarray(from, to));
+  if (options.wholeChunks) sequence.markExact();
+  generation.countReused(chunk.tier, to - from);
+  return true;
+}

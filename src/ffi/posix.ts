@@ -1,0 +1,90 @@
+/**
+ * The few POSIX calls that Node lacks: mapping a file, locking it, and making sure that its pages exist.
+ *
+ * Each returns what it made or throws an error shaped like Node's own (`code`, `errno`, `syscall`). Pointers are plain
+ * numbers of type bigint, which koffi takes for `void *`.
+ */
+import { writeSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
+import koffi from "koffi";
+
+/** An address in this process. */
+export type Pointer = bigint;
+
+const libc = koffi.load(null);
+const nativeMmap = libc.func(
+  "void *mmap(void *address, size_t bytes, int protection, int flags, int file, int64_t offset)",
+);
+const nativeMunmap = libc.func("int munmap(void *address, size_t bytes)");
+const nativeFlock = libc.func("int flock(int file, int operation)");
+// macOS has no posix_fallocate; see allocate().
+const nativeFallocate =
+  process.platform === "linux" ? libc.func("int posix_fallocate(int file, int64_t offset, int64_t bytes)") : undefined;
+
+const protectionReadWrite = 3;
+const mapShared = 1;
+const mapFailed = 0xffff_ffff_ffff_ffffn;
+const lockExclusiveNow = 2 | 4;
+const zeros = Buffer.alloc(1 << 20);
+
+/** Maps the first `bytes` of an open file, shared, for reading and writing. @throws ENOMEM, EACCES … */
+export function mapFile(file: number, bytes: number): Pointer {
+  const pointer = nativeMmap(null, bytes, protectionReadWrite, mapShared, file, 0) as Pointer | null;
+  if (pointer === null || pointer === mapFailed || pointer === -1n) throw posixError("mmap", koffi.errno());
+  return pointer;
+}
+
+/** Ends a mapping. Whoever still has a view of it must not touch it again. */
+export function unmap(pointer: Pointer, bytes: number): void {
+  if (nativeMunmap(pointer, bytes) !== 0) throw posixError("munmap", koffi.errno());
+}
+
+/** The memory at `pointer` as an ArrayBuffer; Node's fs calls read and write it in place. */
+export function memoryAt(pointer: Pointer, bytes: number): ArrayBuffer {
+  return koffi.view(pointer, bytes);
+}
+
+/**
+ * Takes the lock of an open file without waiting. The lock falls when the file is closed or its owner dies, in
+ * whatever way.
+ */
+export function tryLock(file: number): "locked" | "busy" {
+  while (nativeFlock(file, lockExclusiveNow) !== 0) {
+    const errno = koffi.errno();
+    if (errno === koffi.os.errno["EWOULDBLOCK"]) return "busy";
+    if (errno !== koffi.os.errno["EINTR"]) throw posixError("flock", errno);
+  }
+  return "locked";
+}
+
+/**
+ * Makes sure that a range of a file has its pages, so that touching it through a mapping can never fail. The range must
+ * not have been written yet.
+ *
+ * @returns `"full"` when the file system has no room.
+ */
+export function allocate(file: number, offset: number, bytes: number): "allocated" | "full" {
+  if (nativeFallocate === undefined) return writeZeros(file, offset, bytes);
+  for (;;) {
+    const errno = nativeFallocate(file, offset, bytes) as number;
+    if (errno === 0) return "allocated";
+    if (errno === koffi.os.errno["ENOSPC"] || errno === koffi.os.errno["EFBIG"]) return "full";
+    if (errno !== koffi.os.errno["EINTR"]) throw posixError("posix_fallocate", errno);
+  }
+}
+
+function writeZeros(file: number, offset: number, bytes: number): "allocated" | "full" {
+  try {
+    for (let done = 0; done < bytes;)
+      done += writeSync(file, zeros, 0, Math.min(zeros.length, bytes - done), offset + done);
+    return "allocated";
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOSPC") return "full";
+    throw error;
+  }
+}
+
+function posixError(syscall: string, errno: number): Error {
+  const code = getSystemErrorName(-errno);
+  return Object.assign(new Error(`${code}: ${syscall} failed`), { code, errno: -errno, syscall });
+}

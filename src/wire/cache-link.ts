@@ -1,0 +1,284 @@
+/**
+ * One connection of a guest to the cache: requests out, answers in, and which leases came over it.
+ *
+ * Leases are renumbered so that those of an earlier connection can never be mistaken for this one's:
+ *
+ *     lease seen by the guest = epoch × 2^36 + lease of the cache
+ */
+import type { Socket } from "node:net";
+import { tokenBytes, type Root, type Tokens } from "../cache/chunk.ts";
+import type {
+  LeaseId,
+  LoadedChunk,
+  Lookup,
+  Reservation,
+  SessionOptions,
+  WaitOptions,
+  WrittenChunk,
+} from "../cache/session.ts";
+import { RepriseError } from "../errors.ts";
+import type { TierName } from "../tier.ts";
+import { Channel, type ChannelLimits } from "./channel.ts";
+import { maxPendingRequests, maxRequestTokens, parseAnswer, protocolVersion, type Answer } from "./protocol.ts";
+
+/** Where the pool's file lies and how long it is. */
+export interface PoolPlace {
+  readonly path: string;
+  readonly bytes: number;
+}
+
+export interface CacheLinkOptions {
+  readonly epoch: number;
+  readonly limits: ChannelLimits;
+  readonly pingMs: number;
+  readonly onEnd: (reason: Error | undefined) => void;
+}
+
+type ChunkAnswer = Extract<Answer, { type: "chunk" }>;
+
+/** A request that waits: gets every answer with its number; undefined stands for "too late" and "connection lost". */
+type Waiter = (answer: Answer | undefined) => void;
+
+const epochStep = 2 ** 36;
+
+export class CacheLink {
+  readonly #channel: Channel;
+  readonly #options: CacheLinkOptions;
+  readonly #waiting = new Map<number, Waiter>();
+  /** Requests nobody waits for any more whose answer has not come: bounded like those that wait. */
+  readonly #late = new Set<number>();
+  readonly #held = new Set<LeaseId>();
+  readonly #heartbeat: NodeJS.Timeout;
+  #poolBytes = 0;
+  #lastNumber = 0;
+  #heard = true;
+  #whenOver: (() => void)[] = [];
+
+  constructor(socket: Socket, options: CacheLinkOptions) {
+    this.#options = options;
+    this.#channel = new Channel(socket, options.limits, {
+      onFrame: (body) => this.#received(parseAnswer(body)),
+      onEnd: (reason) => this.#ended(reason),
+    });
+    this.#heartbeat = setInterval(() => this.#beat(), options.pingMs);
+    this.#heartbeat.unref();
+  }
+
+  /** The handshake. @throws RepriseError CACHE_UNAVAILABLE, or the refusal's own code */
+  async greet(options: SessionOptions & { readonly token?: string }): Promise<{ spaceId: string; pool: PoolPlace }> {
+    const { space, rank, slotBytes, token = "" } = options;
+    const answer = await this.#ask({
+      type: "hello",
+      version: protocolVersion,
+      features: [],
+      space,
+      rank,
+      slotBytes,
+      token,
+    });
+    if (answer?.type === "error") {
+      throw new RepriseError(answer.code, `the cache refused: ${answer.message}`);
+    }
+    if (answer?.type !== "welcome") throw new RepriseError("CACHE_UNAVAILABLE", "no cache answered the handshake");
+    if (answer.version !== protocolVersion)
+      throw new RepriseError("PROTOCOL", `the cache speaks protocol version ${answer.version}, not ${protocolVersion}`);
+    this.#channel.greeted();
+    this.#poolBytes = answer.poolBytes;
+    return { spaceId: answer.spaceId, pool: { path: answer.poolPath, bytes: answer.poolBytes } };
+  }
+
+  async lookup(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Lookup | undefined> {
+    const answer = await this.#ask({ type: "lookup", ...textFields(root, tokens) }, wait);
+    if (answer?.type !== "found") return undefined;
+    return { hitTokens: answer.hitTokens, tokensByTier: answer.tokensByTier };
+  }
+
+  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
+    const arrived: ChunkAnswer[] = [];
+    let over = false;
+    let wake = () => {};
+    const number = this.#send({ type: "load", ...textFields(root, tokens), from }, wait, (answer) => {
+      if (answer?.type === "chunk") arrived.push(answer);
+      else over = true;
+      wake();
+    });
+    if (number === undefined) return;
+    const timer = setTimeout(() => this.#giveUp(number), Math.max(0, wait.deadlineMs));
+    try {
+      for (;;) {
+        const chunk = arrived.shift();
+        if (chunk !== undefined) {
+          const lease = this.#localLease(chunk.lease);
+          if (this.holds(lease)) yield this.#loadedChunk(chunk, lease);
+        } else if (over) return;
+        else await new Promise<void>((resolve) => (wake = resolve));
+      }
+    } finally {
+      clearTimeout(timer);
+      this.giveBack(
+        "release",
+        arrived.map(({ lease }) => this.#localLease(lease)),
+      );
+      this.#giveUp(number);
+    }
+  }
+
+  async reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation | undefined> {
+    const answer = await this.#ask({ type: "reserve", ...textFields(root, tokens) }, wait);
+    if (answer?.type !== "reserved") return undefined;
+    const chunks = answer.chunks.map(([lease, firstToken, tokenCount, offset, bytes]) => ({
+      lease: this.#localLease(lease),
+      firstToken,
+      tokenCount,
+      slot: { offset, bytes },
+    }));
+    return { chunks, full: answer.full };
+  }
+
+  async commit(chunks: readonly WrittenChunk[], wait: WaitOptions): Promise<void> {
+    const held = chunks.filter(({ lease }) => this.#held.delete(lease));
+    if (held.length === 0) return;
+    const tuples = held.map(({ lease, bytes }) => [this.#cacheLease(lease), bytes]);
+    await this.#ask({ type: "commit", chunks: tuples }, wait);
+  }
+
+  async stats(wait: WaitOptions): Promise<{ readonly [key: string]: unknown } | undefined> {
+    const answer = await this.#ask({ type: "stats" }, wait);
+    return answer?.type === "figures" ? answer.stats : undefined;
+  }
+
+  async ping(wait: WaitOptions): Promise<boolean> {
+    return (await this.#ask({ type: "ping" }, wait))?.type === "pong";
+  }
+
+  holds(lease: LeaseId): boolean {
+    return this.#held.has(lease);
+  }
+
+  giveBack(type: "release" | "abandon", leases: readonly LeaseId[]): void {
+    const held = leases.filter((lease) => this.#held.delete(lease));
+    if (held.length > 0) this.#channel.send({ type, leases: held.map((lease) => this.#cacheLease(lease)) });
+  }
+
+  /** Ends the session; resolves when the cache has closed the connection. */
+  async bye(): Promise<void> {
+    if (this.#channel.isOver) return;
+    const over = new Promise<void>((resolve) => this.#whenOver.push(resolve));
+    this.#channel.send({ type: "bye" });
+    this.#channel.end();
+    const timer = setTimeout(() => this.destroy(new RepriseError("CANCELLED", "closed")), 1000);
+    await over;
+    clearTimeout(timer);
+  }
+
+  destroy(reason: Error): void {
+    this.#channel.destroy(reason);
+  }
+
+  /** Sends a request and waits for its one answer; undefined: none within the deadline, or none possible. */
+  #ask(request: object, wait?: WaitOptions): Promise<Answer | undefined> {
+    return new Promise((resolve) => {
+      let timer: NodeJS.Timeout | undefined;
+      const number = this.#send(request, wait, (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      });
+      if (number === undefined) resolve(undefined);
+      else if (wait !== undefined) timer = setTimeout(() => this.#giveUp(number), Math.max(0, wait.deadlineMs));
+    });
+  }
+
+  #send(request: object, wait: WaitOptions | undefined, waiter: Waiter): number | undefined {
+    if (this.#channel.isOver || this.#waiting.size + this.#late.size >= maxPendingRequests) return undefined;
+    const id = (this.#lastNumber += 1);
+    this.#waiting.set(id, waiter);
+    const deadline =
+      wait === undefined ? {} : { deadlineMs: Math.min(3_600_000, Math.max(0, Math.ceil(wait.deadlineMs))) };
+    this.#channel.send({ ...request, id, ...deadline });
+    return id;
+  }
+
+  /** Stops waiting for a request: what still comes is given back. */
+  #giveUp(number: number): void {
+    const waiter = this.#waiting.get(number);
+    if (waiter === undefined) return;
+    this.#waiting.delete(number);
+    this.#late.add(number);
+    this.#channel.send({ type: "cancel", id: number });
+    waiter(undefined);
+  }
+
+  #received(answer: Answer): void {
+    this.#heard = true;
+    this.#takeLeases(answer);
+    const waiter = this.#waiting.get(answer.id);
+    if (waiter === undefined && !this.#late.has(answer.id))
+      throw new RepriseError("PROTOCOL", "the cache answered what was not asked");
+    if (waiter === undefined) this.#returnLeases(answer);
+    if (answer.type !== "chunk") {
+      this.#waiting.delete(answer.id);
+      this.#late.delete(answer.id);
+    }
+    waiter?.(answer);
+  }
+
+  #takeLeases(answer: Answer): void {
+    if (answer.type === "chunk") this.#take(answer.lease, answer.offset, answer.bytes);
+    if (answer.type === "reserved")
+      for (const [lease, , , offset, bytes] of answer.chunks) this.#take(lease, offset, bytes);
+  }
+
+  #take(lease: number, offset: number, bytes: number): void {
+    if (lease >= epochStep || offset + bytes > this.#poolBytes)
+      throw new RepriseError("PROTOCOL", "the cache named a slot that is not in its pool");
+    this.#held.add(this.#localLease(lease));
+  }
+
+  /** Gives back what came in an answer that nobody waits for. */
+  #returnLeases(answer: Answer): void {
+    if (answer.type === "chunk") this.giveBack("release", [this.#localLease(answer.lease)]);
+    if (answer.type === "reserved")
+      this.giveBack(
+        "abandon",
+        answer.chunks.map(([lease]) => this.#localLease(lease)),
+      );
+  }
+
+  #loadedChunk(chunk: ChunkAnswer, lease: LeaseId): LoadedChunk {
+    const { firstToken, tokenCount, matchedTokens, tier, offset, bytes } = chunk;
+    return { lease, firstToken, tokenCount, matchedTokens, tier: tier as TierName, slot: { offset, bytes } };
+  }
+
+  /** A link that has been silent since the last beat, though it was asked, is given up. */
+  #beat(): void {
+    if (!this.#heard) {
+      this.destroy(new RepriseError("CACHE_UNAVAILABLE", "the cache gives no sign of life"));
+      return;
+    }
+    this.#heard = false;
+    this.#send({ type: "ping" }, { deadlineMs: this.#options.pingMs }, () => {});
+  }
+
+  #ended(reason: Error | undefined): void {
+    clearInterval(this.#heartbeat);
+    this.#held.clear();
+    const waiters = [...this.#waiting.values()];
+    this.#waiting.clear();
+    this.#late.clear();
+    for (const waiter of waiters) waiter(undefined);
+    for (const resolve of this.#whenOver.splice(0)) resolve();
+    this.#options.onEnd(reason);
+  }
+
+  #localLease(lease: number): LeaseId {
+    return (this.#options.epoch * epochStep + lease) as LeaseId;
+  }
+
+  #cacheLease(lease: LeaseId): number {
+    return lease - this.#options.epoch * epochStep;
+  }
+}
+
+function textFields(root: Root, tokens: Tokens): object {
+  return { salt: root.salt, adapter: root.adapter, tokens: tokenBytes(tokens.subarray(0, maxRequestTokens)) };
+}

@@ -1,0 +1,99 @@
+/**
+ * One end of a connection: frames in, frames out, and the limits that both sides keep.
+ *
+ * A peer that does not read is disconnected once `maxOutgoingBytes` wait for it; one that begins a frame and falls silent,
+ * after `stallMs`; one that sends what is no frame, at once.
+ */
+import type { Socket } from "node:net";
+import { RepriseError } from "../errors.ts";
+import { encodeFrame, FrameReader, maxFrameBytes } from "./frames.ts";
+
+export interface ChannelEvents {
+  /** A whole frame's body. Throwing a RepriseError disconnects the peer. */
+  onFrame(body: Buffer): void;
+  /** Once, when the connection is over. `reason`: why it was we who ended it, or what broke it. */
+  onEnd(reason: Error | undefined): void;
+}
+
+export interface ChannelLimits {
+  readonly maxOutgoingBytes: number;
+  readonly stallMs: number;
+}
+
+export const defaultChannelLimits: ChannelLimits = { maxOutgoingBytes: 2 * maxFrameBytes, stallMs: 10_000 };
+
+export class Channel {
+  readonly #socket: Socket;
+  readonly #limits: ChannelLimits;
+  readonly #reader = new FrameReader();
+  readonly #events: ChannelEvents;
+  #stall: NodeJS.Timeout | undefined;
+  #reason: Error | undefined;
+  #over = false;
+
+  constructor(socket: Socket, limits: ChannelLimits, events: ChannelEvents) {
+    this.#socket = socket;
+    this.#limits = limits;
+    this.#events = events;
+    socket.on("data", (piece: Buffer) => this.#received(piece));
+    socket.on("error", (error) => {
+      this.#reason ??= error;
+    });
+    socket.on("close", () => this.#ended());
+  }
+
+  get isOver(): boolean {
+    return this.#over;
+  }
+
+  /** Lets long frames in: the peer has said who it is. */
+  greeted(): void {
+    this.#reader.limitBytes = maxFrameBytes;
+  }
+
+  send(message: object): void {
+    if (this.#over) return;
+    this.#socket.write(encodeFrame(message));
+    if (this.#socket.writableLength > this.#limits.maxOutgoingBytes)
+      this.destroy(new RepriseError("PROTOCOL", "a peer does not read what is sent to it"));
+  }
+
+  /** Ends the connection after what was sent, as far as the peer takes it. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  destroy(reason: Error): void {
+    this.#reason ??= reason;
+    this.#socket.destroy();
+    this.#ended();
+  }
+
+  #received(piece: Buffer): void {
+    if (this.#over) return;
+    this.#reader.push(piece);
+    try {
+      for (let body = this.#reader.next(); body !== undefined && !this.#over; body = this.#reader.next()) {
+        clearTimeout(this.#stall);
+        this.#stall = undefined;
+        this.#events.onFrame(body);
+      }
+    } catch (error) {
+      if (!(error instanceof RepriseError)) throw error;
+      this.destroy(error);
+      return;
+    }
+    if (this.#reader.pendingBytes === 0 || this.#over) return;
+    this.#stall ??= setTimeout(
+      () => this.destroy(new RepriseError("PROTOCOL", "a peer fell silent in the middle of a frame")),
+      this.#limits.stallMs,
+    );
+  }
+
+  #ended(): void {
+    if (this.#over) return;
+    this.#over = true;
+    clearTimeout(this.#stall);
+    this.#events.onEnd(this.#reason);
+  }
+}

@@ -1,0 +1,212 @@
+/** One guest at the cache's door: its connection, its session, and the requests it waits for. */
+import type { Socket } from "node:net";
+import type { Cache } from "../cache/cache.ts";
+import type { CacheSession } from "../cache/session.ts";
+import { RepriseError } from "../errors.ts";
+import { Channel, type ChannelLimits } from "./channel.ts";
+import {
+  maxPendingRequests,
+  parseRequest,
+  protocolVersion,
+  type Answer,
+  type Hello,
+  type Request,
+} from "./protocol.ts";
+
+export interface GuestConnectionOptions {
+  readonly cache: Pick<Cache, "openSession" | "stats">;
+  readonly mayEnter: (token: string) => boolean;
+  readonly graceMs: number;
+  readonly helloMs: number;
+  readonly limits: ChannelLimits;
+  /** The connection is over and its leases have fallen. */
+  readonly onOver: (reason: Error | undefined) => void;
+}
+
+type Numbered = Exclude<Request, { type: "hello" | "cancel" | "release" | "abandon" | "bye" }>;
+
+export class GuestConnection {
+  readonly #options: GuestConnectionOptions;
+  readonly #channel: Channel;
+  readonly #helloTimer: NodeJS.Timeout;
+  /** Requests not answered yet; a load's entry says whether it was called off. */
+  readonly #pending = new Map<number, { cancelled: boolean }>();
+  #session: CacheSession | undefined;
+  #saidBye = false;
+  #grace: NodeJS.Timeout | undefined;
+  #reason: Error | undefined;
+  #over = false;
+
+  constructor(socket: Socket, options: GuestConnectionOptions) {
+    this.#options = options;
+    this.#channel = new Channel(socket, options.limits, {
+      onFrame: (body) => this.#received(parseRequest(body)),
+      onEnd: (reason) => this.#disconnected(reason),
+    });
+    this.#helloTimer = setTimeout(
+      () => this.#channel.destroy(new RepriseError("PROTOCOL", "a peer connected and did not say hello")),
+      options.helloMs,
+    );
+  }
+
+  /** Disconnects the guest and ends its session without grace: the cache itself is going. */
+  async close(): Promise<void> {
+    this.#saidBye = true;
+    this.#channel.destroy(new RepriseError("CANCELLED", "the cache is closing"));
+    clearTimeout(this.#grace);
+    await this.#finish();
+  }
+
+  #disconnected(reason: Error | undefined): void {
+    clearTimeout(this.#helloTimer);
+    this.#reason = reason;
+    if (this.#session === undefined || this.#saidBye) void this.#finish();
+    else this.#grace = setTimeout(() => void this.#finish(), this.#options.graceMs);
+  }
+
+  async #finish(): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
+    await this.#session?.close();
+    this.#options.onOver(this.#reason);
+  }
+
+  #received(request: Request): void {
+    if (request.type === "hello") {
+      this.#greet(request);
+      return;
+    }
+    const session = this.#session;
+    if (session === undefined) throw new RepriseError("PROTOCOL", "a peer did not begin with hello");
+    switch (request.type) {
+      case "release":
+        session.release(request.leases);
+        return;
+      case "abandon":
+        session.abandon(request.leases);
+        return;
+      case "cancel": {
+        const load = this.#pending.get(request.id);
+        if (load !== undefined) load.cancelled = true;
+        return;
+      }
+      case "bye":
+        this.#saidBye = true;
+        void this.#finish().then(() => this.#channel.end());
+        return;
+      default:
+        void this.#answer(session, request);
+    }
+  }
+
+  #greet(hello: Hello): void {
+    if (this.#session !== undefined) throw new RepriseError("PROTOCOL", "a peer said hello twice");
+    const refusal = this.#enter(hello);
+    if (refusal === undefined) return;
+    this.#send({ type: "error", id: hello.id, code: refusal.code, message: refusal.message });
+    this.#channel.end();
+  }
+
+  #enter(hello: Hello): RepriseError | undefined {
+    if (hello.version !== protocolVersion)
+      return new RepriseError(
+        "PROTOCOL",
+        `protocol version ${hello.version} was asked for; this cache speaks ${protocolVersion}`,
+      );
+    if (!this.#options.mayEnter(hello.token)) return new RepriseError("PROTOCOL", "the token is not this cache's");
+    try {
+      const { space, rank, slotBytes } = hello;
+      this.#session = this.#options.cache.openSession({ space, rank, slotBytes });
+    } catch (error) {
+      if (error instanceof RepriseError) return error;
+      throw error;
+    }
+    clearTimeout(this.#helloTimer);
+    this.#channel.greeted();
+    this.#send({
+      type: "welcome",
+      id: hello.id,
+      version: protocolVersion,
+      features: [],
+      spaceId: this.#session.spaceId,
+      poolPath: this.#session.pool.path,
+      poolBytes: this.#session.pool.bytes,
+    });
+    return undefined;
+  }
+
+  async #answer(session: CacheSession, request: Numbered): Promise<void> {
+    const { id } = request;
+    if (this.#pending.has(id)) {
+      this.#channel.destroy(new RepriseError("PROTOCOL", "a peer used a number twice"));
+      return;
+    }
+    if (this.#pending.size >= maxPendingRequests) {
+      this.#send({ type: "error", id, code: "QUEUE_FULL", message: `${maxPendingRequests} requests wait already` });
+      return;
+    }
+    const state = { cancelled: false };
+    this.#pending.set(id, state);
+    try {
+      if (request.type === "load") await this.#load(session, request, state);
+      else this.#send(await this.#answerTo(session, request));
+    } finally {
+      this.#pending.delete(id);
+    }
+  }
+
+  async #answerTo(session: CacheSession, request: Exclude<Numbered, { type: "load" }>): Promise<Answer> {
+    const { id } = request;
+    switch (request.type) {
+      case "lookup": {
+        const { hitTokens, tokensByTier } = await session.lookup(rootOf(request), request.tokens, request);
+        return { type: "found", id, hitTokens, tokensByTier };
+      }
+      case "reserve": {
+        const { chunks, full } = await session.reserve(rootOf(request), request.tokens, request);
+        const tuples = chunks.map(
+          ({ lease, firstToken, tokenCount, slot }) =>
+            [lease, firstToken, tokenCount, slot.offset, slot.bytes] as const,
+        );
+        return { type: "reserved", id, full, chunks: tuples };
+      }
+      case "commit":
+        await session.commit(request.chunks, request);
+        return { type: "committed", id };
+      case "stats":
+        return { type: "figures", id, stats: JSON.parse(JSON.stringify(this.#options.cache.stats())) };
+      case "ping":
+        return { type: "pong", id };
+      default:
+        throw new Error(`Bug: an unknown request ${JSON.stringify(request satisfies never)}`);
+    }
+  }
+
+  async #load(
+    session: CacheSession,
+    request: Extract<Request, { type: "load" }>,
+    state: { cancelled: boolean },
+  ): Promise<void> {
+    const { id, tokens, from } = request;
+    for await (const chunk of session.load(rootOf(request), tokens, from, request)) {
+      const { lease, slot, ...rest } = chunk;
+      if (state.cancelled || this.#channel.isOver) {
+        session.release([lease]);
+        break;
+      }
+      this.#send({ type: "chunk", id, lease, ...rest, offset: slot.offset, bytes: slot.bytes });
+    }
+    this.#send({ type: "loaded", id });
+  }
+
+  #send(answer: Answer): void {
+    this.#channel.send(answer);
+  }
+}
+
+function rootOf({ salt, adapter }: { readonly salt: string; readonly adapter: string }): {
+  salt: string;
+  adapter: string;
+} {
+  return { salt, adapter };
+}

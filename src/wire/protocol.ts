@@ -1,0 +1,359 @@
+/**
+ * The wire protocol: the verbs of session.ts as messages, each a MessagePack map in a frame (frames.ts).
+ *
+ *     guest                                        cache
+ *       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token
+ *             ◄─────────────────────────────────── welcome    spaceId, pool
+ *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
+ *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
+ *       load ────────────────────────────────────►
+ *             ◄──────────────────────── chunk, chunk, … loaded       as each becomes ready; `cancel` ends it
+ *       release · abandon · bye ──────────────────►            no answer
+ *
+ * Bytes of KV never travel here: a chunk's message names its slot in the pool. Tokens are binary, u32 LE. A peer that
+ * sends anything else is disconnected. Golden frames of every message: test/golden/wire.
+ */
+import type { LeaseId, WrittenChunk } from "../cache/session.ts";
+import type { SpaceDescription } from "../cache/space.ts";
+import { errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
+import { tokensFromBytes, type Tokens } from "../cache/chunk.ts";
+import { decodeValue, type Value } from "./msgpack.ts";
+
+export const protocolVersion = 1;
+/** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
+export const maxPendingRequests = 1024;
+/** Tokens of a text in one message; what comes after them is neither found nor stored. They take half a frame. */
+export const maxRequestTokens = 2 ** 21;
+/** Leases in one message. */
+const maxListed = 65_536;
+const maxDeadlineMs = 3_600_000;
+
+export interface Hello {
+  readonly type: "hello";
+  readonly id: number;
+  readonly version: number;
+  /** Names of optional abilities; what both sides name is in force. None are defined yet. */
+  readonly features: readonly string[];
+  readonly space: SpaceDescription;
+  readonly rank: number;
+  readonly slotBytes: number;
+  /** "" when the cache asks for none. */
+  readonly token: string;
+}
+
+interface TextRequest {
+  readonly id: number;
+  readonly deadlineMs: number;
+  readonly salt: string;
+  readonly adapter: string;
+  readonly tokens: Tokens;
+}
+
+export type Request =
+  | Hello
+  | ({ readonly type: "lookup" } & TextRequest)
+  | ({ readonly type: "load"; readonly from: number } & TextRequest)
+  | { readonly type: "cancel"; readonly id: number }
+  | { readonly type: "release"; readonly leases: readonly LeaseId[] }
+  | ({ readonly type: "reserve" } & TextRequest)
+  | {
+      readonly type: "commit";
+      readonly id: number;
+      readonly deadlineMs: number;
+      readonly chunks: readonly WrittenChunk[];
+    }
+  | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
+  | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "bye" };
+
+export type Answer =
+  | {
+      readonly type: "welcome";
+      readonly id: number;
+      readonly version: number;
+      readonly features: readonly string[];
+      readonly spaceId: string;
+      readonly poolPath: string;
+      readonly poolBytes: number;
+    }
+  | {
+      readonly type: "found";
+      readonly id: number;
+      readonly hitTokens: number;
+      readonly tokensByTier: Readonly<Record<string, number>>;
+    }
+  | {
+      readonly type: "chunk";
+      readonly id: number;
+      readonly lease: number;
+      readonly firstToken: number;
+      readonly tokenCount: number;
+      readonly matchedTokens: number;
+      readonly tier: string;
+      readonly offset: number;
+      readonly bytes: number;
+    }
+  | { readonly type: "loaded"; readonly id: number }
+  /** Each chunk: lease, first token, token count, slot offset, slot bytes. */
+  | {
+      readonly type: "reserved";
+      readonly id: number;
+      readonly full: boolean;
+      readonly chunks: readonly ReservedTuple[];
+    }
+  | { readonly type: "committed"; readonly id: number }
+  | { readonly type: "figures"; readonly id: number; readonly stats: { readonly [key: string]: Value } }
+  | { readonly type: "pong"; readonly id: number }
+  | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
+
+export type ReservedTuple = readonly [
+  lease: number,
+  firstToken: number,
+  tokenCount: number,
+  offset: number,
+  bytes: number,
+];
+
+/** Reads a guest's message. @throws RepriseError PROTOCOL unless every field is as it must be */
+export function parseRequest(body: Uint8Array): Request {
+  const fields = new Fields(decodeValue(body));
+  const request = requestOf(fields);
+  fields.end();
+  return request;
+}
+
+/** Reads a cache's message. @throws RepriseError PROTOCOL unless every field is as it must be */
+export function parseAnswer(body: Uint8Array): Answer {
+  const fields = new Fields(decodeValue(body));
+  const answer = answerOf(fields);
+  fields.end();
+  return answer;
+}
+
+function requestOf(fields: Fields): Request {
+  const type = fields.text("type", 16);
+  switch (type) {
+    case "hello":
+      return {
+        type,
+        id: fields.integer("id"),
+        version: fields.integer("version"),
+        features: fields.texts("features"),
+        space: parseSpace(fields.map("space")),
+        rank: fields.integer("rank"),
+        slotBytes: fields.integer("slotBytes"),
+        token: fields.text("token", 4096),
+      };
+    case "lookup":
+    case "reserve":
+      return { type, ...textRequest(fields) };
+    case "load":
+      return { type, ...textRequest(fields), from: fields.integer("from") };
+    case "release":
+    case "abandon":
+      return { type, leases: fields.integers("leases", maxListed) as LeaseId[] };
+    case "commit":
+      return {
+        type,
+        id: fields.integer("id"),
+        deadlineMs: fields.integer("deadlineMs", maxDeadlineMs),
+        chunks: fields
+          .tuples("chunks", 2, maxListed)
+          .map(([lease, bytes]) => ({ lease: lease as LeaseId, bytes: bytes! })), // tuples of 2
+      };
+    case "stats":
+    case "ping":
+      return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
+    case "cancel":
+      return { type, id: fields.integer("id") };
+    case "bye":
+      return { type };
+    default:
+      throw wrong("type", "is not a request");
+  }
+}
+
+function answerOf(fields: Fields): Answer {
+  const type = fields.text("type", 16);
+  const id = fields.integer("id");
+  switch (type) {
+    case "welcome":
+      return {
+        type,
+        id,
+        version: fields.integer("version"),
+        features: fields.texts("features"),
+        spaceId: fields.text("spaceId", 64),
+        poolPath: fields.text("poolPath", 4096),
+        poolBytes: fields.integer("poolBytes"),
+      };
+    case "found":
+      return {
+        type,
+        id,
+        hitTokens: fields.integer("hitTokens"),
+        tokensByTier: fields.map("tokensByTier").allIntegers(),
+      };
+    case "chunk":
+      return {
+        type,
+        id,
+        lease: fields.integer("lease"),
+        firstToken: fields.integer("firstToken"),
+        tokenCount: fields.integer("tokenCount"),
+        matchedTokens: fields.integer("matchedTokens"),
+        tier: fields.text("tier", 32),
+        offset: fields.integer("offset"),
+        bytes: fields.integer("bytes"),
+      };
+    case "reserved":
+      return {
+        type,
+        id,
+        full: fields.boolean("full"),
+        chunks: fields.tuples("chunks", 5, maxListed) as unknown[] as ReservedTuple[],
+      };
+    case "figures":
+      return { type, id, stats: fields.raw("stats") };
+    case "loaded":
+    case "committed":
+    case "pong":
+      return { type, id };
+    case "error": {
+      const code = fields.text("code", 64);
+      if (!Object.hasOwn(errorCodes, code)) throw wrong("code", "is not an error code");
+      return { type, id, code: code as ErrorCode, message: fields.text("message", 65_536) };
+    }
+    default:
+      throw wrong("type", "is not an answer");
+  }
+}
+
+function textRequest(fields: Fields): TextRequest {
+  return {
+    id: fields.integer("id"),
+    deadlineMs: fields.integer("deadlineMs", maxDeadlineMs),
+    salt: fields.text("salt", 4096),
+    adapter: fields.text("adapter", 4096),
+    tokens: fields.tokens("tokens"),
+  };
+}
+
+function parseSpace(fields: Fields): SpaceDescription {
+  const line = (name: string) => {
+    const text = fields.text(name, 4096);
+    if (/[\r\n]/.test(text)) throw wrong(name, "has a line break");
+    return text;
+  };
+  const space: SpaceDescription = {
+    engine: line("engine"),
+    payloadFormat: fields.integer("payloadFormat"),
+    weights: line("weights"),
+    keyType: line("keyType"),
+    valueType: line("valueType"),
+    layers: fields.integer("layers"),
+    keyValueHeads: fields.integer("keyValueHeads"),
+    keySize: fields.integer("keySize"),
+    valueSize: fields.integer("valueSize"),
+    layout: line("layout"),
+    attention: line("attention"),
+    rope: line("rope"),
+    tensorParallel: fields.integer("tensorParallel"),
+    chunkTokens: fields.integer("chunkTokens"),
+  };
+  fields.end();
+  return space;
+}
+
+/** The fields of a message, each read once and checked; {@link end} refuses what nobody asked for. */
+class Fields {
+  readonly #map: { readonly [key: string]: Value };
+  #read = 0;
+
+  constructor(value: Value | undefined) {
+    if (!isMap(value)) throw wrong("message", "is not a map");
+    this.#map = value;
+  }
+
+  integer(name: string, limit = Number.MAX_SAFE_INTEGER): number {
+    const value = this.#take(name);
+    if (!isCount(value) || value > limit) throw wrong(name, "is not an integer within its limits");
+    return value;
+  }
+
+  boolean(name: string): boolean {
+    const value = this.#take(name);
+    if (typeof value !== "boolean") throw wrong(name, "is not true or false");
+    return value;
+  }
+
+  text(name: string, limit: number): string {
+    const value = this.#take(name);
+    if (typeof value !== "string" || value.length > limit) throw wrong(name, `is not a text of at most ${limit}`);
+    return value;
+  }
+
+  texts(name: string): string[] {
+    const value = this.#take(name);
+    if (!Array.isArray(value) || value.length > 64 || !value.every((text) => typeof text === "string"))
+      throw wrong(name, "is not a short list of texts");
+    return value;
+  }
+
+  integers(name: string, limit: number): number[] {
+    const value = this.#take(name);
+    if (!Array.isArray(value) || value.length > limit || !value.every(isCount))
+      throw wrong(name, "is not a list of integers");
+    return value;
+  }
+
+  tuples(name: string, width: number, limit: number): number[][] {
+    const value = this.#take(name);
+    const isTuple = (item: Value) => Array.isArray(item) && item.length === width && item.every(isCount);
+    if (!Array.isArray(value) || value.length > limit || !value.every(isTuple))
+      throw wrong(name, `is not a list of ${width}s`);
+    return value as number[][];
+  }
+
+  tokens(name: string): Tokens {
+    const value = this.#take(name);
+    if (!(value instanceof Uint8Array) || value.length % 4 !== 0) throw wrong(name, "is not a row of u32");
+    return tokensFromBytes(value);
+  }
+
+  map(name: string): Fields {
+    return new Fields(this.#take(name));
+  }
+
+  raw(name: string): { readonly [key: string]: Value } {
+    const value = this.#take(name);
+    if (!isMap(value)) throw wrong(name, "is not a map");
+    return value;
+  }
+
+  allIntegers(): Record<string, number> {
+    return Object.fromEntries(Object.keys(this.#map).map((name) => [name, this.integer(name)]));
+  }
+
+  end(): void {
+    if (this.#read !== Object.keys(this.#map).length) throw wrong("message", "has a field that does not belong");
+  }
+
+  #take(name: string): Value | undefined {
+    this.#read += 1;
+    return this.#map[name];
+  }
+}
+
+function isMap(value: Value | undefined): value is { readonly [key: string]: Value } {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array);
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function wrong(field: string, what: string): RepriseError {
+  return new RepriseError("PROTOCOL", `a peer sent a message whose ${field} ${what}`);
+}

@@ -1,0 +1,41 @@
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import {
+  counting,
+  loadAndVerify,
+  openTestCache,
+  save,
+  slotBytes,
+  temporaryFolder,
+  testSpace,
+  wait,
+} from "../../test/support/cache.ts";
+import { bareRoot } from "../cache/chunk.ts";
+import { PoolMapping } from "../ffi/pool-mapping.ts";
+import { connectCache } from "./client.ts";
+import { WireServer } from "./server.ts";
+
+const options = { space: testSpace(), rank: 0, slotBytes };
+
+test("a guest in another place saves and loads through the pool it maps", async () => {
+  using folder = temporaryFolder();
+  await using cache = await openTestCache();
+  const socketPath = join(folder.path, "cache.sock");
+  await using server = await WireServer.listen({ socketPath, cache });
+  const guest = await connectCache({ ...options, socketPath });
+  const mapping = PoolMapping.open(guest.pool.path, guest.pool.bytes);
+  const memory = { view: (offset: number, bytes: number) => mapping.slot(offset, bytes) };
+
+  const tokens = counting(10);
+  expect(await save(guest, memory, tokens)).toBe(3);
+  expect(await guest.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { memory: 10 } });
+  expect(await loadAndVerify(guest, memory, tokens)).toBe(10);
+  expect(await guest.ping(wait)).toBe(true);
+  expect(await guest.stats(wait)).toMatchObject({ savedChunks: 3, sessions: 1 });
+  cache.check();
+
+  await guest.close();
+  mapping.close();
+  expect(server.connections).toBe(0);
+  expect(cache.stats()).toMatchObject({ leases: 0, sessions: 0 });
+});

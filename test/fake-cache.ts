@@ -1,0 +1,170 @@
+/**
+ * A cache in this process's memory, for tests of the engine alone: no eviction, no tiers, no deadlines. `faults` makes it
+ * slow, silent or wrong.
+ */
+import { commonTokens } from "../src/cache/chunk.ts";
+import type { Root, Tokens } from "../src/cache/chunk.ts";
+import type {
+  CacheSession,
+  LeaseId,
+  LoadedChunk,
+  Lookup,
+  Reservation,
+  ReservedChunk,
+  WrittenChunk,
+} from "../src/cache/session.ts";
+import type { SpaceId } from "../src/cache/space.ts";
+import { addressOf } from "../src/ffi/llama.ts";
+import type { StoredKv } from "../src/engines/llama/stored-kv.ts";
+
+interface Entry {
+  readonly salt: string;
+  /** The text up to the end of the chunk. */
+  readonly text: Tokens;
+  readonly firstToken: number;
+  readonly offset: number;
+  bytes: number;
+  visible: boolean;
+}
+
+export interface Faults {
+  /** Verbs that never answer. */
+  hang?: "lookup" | "load" | "reserve" | "commit";
+  /** Verbs that reject. */
+  fail?: "lookup" | "load" | "reserve" | "commit";
+  /** No slots are given. */
+  full?: boolean;
+}
+
+export class FakeCache implements StoredKv {
+  readonly faults: Faults = {};
+  readonly entries: Entry[] = [];
+  /** Leases given and not given back. */
+  readonly leases = new Set<LeaseId>();
+  readonly #memory: Uint8Array;
+  readonly #writing = new Map<LeaseId, Entry>();
+  #used = 0;
+  #nextLease = 1;
+  readonly chunkTokens: number;
+
+  constructor(options: { chunkTokens: number; slotBytes: number; slots: number }) {
+    this.chunkTokens = options.chunkTokens;
+    this.slotBytes = options.slotBytes;
+    this.#memory = new Uint8Array(options.slotBytes * options.slots);
+  }
+
+  readonly slotBytes: number;
+
+  readonly pool = {
+    slot: (offset: number, bytes: number): Uint8Array => this.#memory.subarray(offset, offset + bytes),
+    pointer: (offset: number): bigint => addressOf(this.#memory) + BigInt(offset),
+  };
+
+  get session(): CacheSession {
+    return {
+      spaceId: "0".repeat(64) as SpaceId,
+      chunkTokens: this.chunkTokens,
+      pool: { path: "", bytes: this.#memory.length },
+      lookup: (root, tokens) => this.#answer("lookup", () => this.#lookup(root, tokens)),
+      load: (root, tokens, from) => this.#load(root, tokens, from),
+      holds: (lease) => this.leases.has(lease),
+      release: (leases) => leases.forEach((lease) => this.leases.delete(lease)),
+      reserve: (root, tokens) => this.#answer("reserve", () => this.#reserve(root, tokens)),
+      commit: (chunks) => this.#answer("commit", () => this.#commit(chunks)),
+      abandon: (leases) => leases.forEach((lease) => this.#abandon(lease)),
+      close: () => Promise.resolve(),
+    };
+  }
+
+  /** Bytes of the stored payloads, in the order they were stored. */
+  payloads(): Uint8Array[] {
+    return this.entries.map((entry) => this.pool.slot(entry.offset, entry.bytes));
+  }
+
+  async #answer<T>(verb: NonNullable<Faults["hang"]>, body: () => T): Promise<T> {
+    if (this.faults.hang === verb) return new Promise(() => {});
+    if (this.faults.fail === verb) throw new Error(`${verb} fails`);
+    await Promise.resolve();
+    return body();
+  }
+
+  #lookup(root: Root, tokens: Tokens): Lookup {
+    const last = this.#chain(root, tokens).at(-1);
+    const hitTokens = last === undefined ? 0 : last.firstToken + last.matchedTokens;
+    return { hitTokens, tokensByTier: { memory: hitTokens } };
+  }
+
+  async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<LoadedChunk> {
+    for (const { entry, firstToken, matchedTokens } of this.#chain(root, tokens)) {
+      await this.#answer("load", () => undefined);
+      if (firstToken + matchedTokens <= from) continue;
+      const lease = this.#lease();
+      const tokenCount = entry.text.length - firstToken;
+      yield { lease, firstToken, tokenCount, matchedTokens, tier: "memory", slot: entry };
+    }
+  }
+
+  /** The stored chunks that begin `tokens`. */
+  #chain(root: Root, tokens: Tokens): { entry: Entry; firstToken: number; matchedTokens: number }[] {
+    const chain = [];
+    for (let firstToken = 0; firstToken < tokens.length; firstToken += this.chunkTokens) {
+      let best: { entry: Entry; matched: number } | undefined;
+      for (const entry of this.entries) {
+        if (entry.salt !== root.salt || entry.firstToken !== firstToken || !entry.visible) continue;
+        const matched = commonTokens(entry.text, 0, tokens, 0) - firstToken;
+        if (matched > (best?.matched ?? 0)) best = { entry, matched };
+      }
+      if (best === undefined) break;
+      chain.push({ entry: best.entry, firstToken, matchedTokens: best.matched });
+      if (best.matched < this.chunkTokens) break;
+    }
+    return chain;
+  }
+
+  #reserve(root: Root, tokens: Tokens): Reservation {
+    const chunks: ReservedChunk[] = [];
+    for (let firstToken = 0; firstToken < tokens.length; firstToken += this.chunkTokens) {
+      const text = tokens.slice(0, firstToken + this.chunkTokens);
+      const known = this.entries.some(
+        (entry) =>
+          entry.salt === root.salt &&
+          entry.firstToken === firstToken &&
+          entry.text.length >= text.length &&
+          commonTokens(entry.text, 0, text, 0) === text.length,
+      );
+      if (known) continue;
+      if (this.faults.full === true || this.#used + this.slotBytes > this.#memory.length) return { chunks, full: true };
+      const entry = { salt: root.salt, text, firstToken, offset: this.#used, bytes: 0, visible: false };
+      this.#used += this.slotBytes;
+      this.entries.push(entry);
+      const lease = this.#lease();
+      this.#writing.set(lease, entry);
+      const slot = { offset: entry.offset, bytes: this.slotBytes };
+      chunks.push({ lease, firstToken, tokenCount: text.length - firstToken, slot });
+    }
+    return { chunks, full: false };
+  }
+
+  #commit(chunks: readonly WrittenChunk[]): void {
+    for (const { lease, bytes } of chunks) {
+      const entry = this.#writing.get(lease)!; // a lease that was not given is a bug of the guest
+      Object.assign(entry, { bytes, visible: true });
+      this.#writing.delete(lease);
+      this.leases.delete(lease);
+    }
+  }
+
+  #abandon(lease: LeaseId): void {
+    const entry = this.#writing.get(lease);
+    if (entry === undefined) return;
+    this.entries.splice(this.entries.indexOf(entry), 1);
+    this.#writing.delete(lease);
+    this.leases.delete(lease);
+  }
+
+  #lease(): LeaseId {
+    const lease = this.#nextLease++ as LeaseId;
+    this.leases.add(lease);
+    return lease;
+  }
+}

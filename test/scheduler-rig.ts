@@ -1,0 +1,156 @@
+/**
+ * The engine's inside without its process: a tiny model, its contexts and a scheduler, driven by the test.
+ */
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { greedy } from "../src/engine.ts";
+import type { GenerateEvent, PromptReport } from "../src/engine.ts";
+import { Context } from "../src/engines/llama/context.ts";
+import { familyFacts, measureLayout, refusal } from "../src/engines/llama/family.ts";
+import type { Work } from "../src/engines/llama/generation.ts";
+import { checkModelFile } from "../src/engines/llama/gguf-header.ts";
+import { openLibrary } from "../src/engines/llama/library.ts";
+import { Model } from "../src/engines/llama/model.ts";
+import { Scheduler } from "../src/engines/llama/scheduler.ts";
+import { payloadBytes } from "../src/engines/llama/sequence-state.ts";
+import type { RepriseError } from "../src/errors.ts";
+import { silentLog } from "../src/log.ts";
+import { FakeCache } from "./fake-cache.ts";
+import { writeTinyGguf } from "./tiny-gguf.ts";
+import type { TinyModel } from "./tiny-gguf.ts";
+
+export const library = openLibrary({ gpu: "off", log: silentLog });
+export const chunkTokens = 64;
+
+export function loadTiny(tiny: TinyModel): Model {
+  const path = join(mkdtempSync(join(tmpdir(), "reprise-model-")), "tiny.gguf");
+  writeTinyGguf(path, tiny);
+  return Model.load({ library, file: checkModelFile(path), onProgress: () => true });
+}
+
+export interface Answer {
+  readonly report: PromptReport;
+  readonly text: string;
+  readonly tokens: readonly number[];
+  readonly events: readonly GenerateEvent[];
+}
+
+export interface RigOptions {
+  readonly slots?: number;
+  readonly contextTokens?: number;
+  readonly deterministic?: boolean;
+  /** A cache that another rig filled. */
+  readonly cache?: FakeCache;
+}
+
+export class Rig {
+  readonly model: Model;
+  readonly contexts: Context[];
+  readonly cache: FakeCache;
+  readonly scheduler: Scheduler;
+  /** Undefined = the family refuses reuse. */
+  readonly reuse: boolean;
+  savedChunks = 0;
+  #nextId = 1;
+  readonly #listeners = new Map<
+    number,
+    { event: (event: GenerateEvent) => void; failed: (error: RepriseError) => void }
+  >();
+  readonly #running: Promise<void>;
+
+  constructor(model: Model, options: RigOptions = {}) {
+    const { slots = 2, contextTokens = 1024, deterministic = false } = options;
+    const shape = { library, model, threads: 2, abortFlag: undefined };
+    this.model = model;
+    this.contexts = deterministic
+      ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
+      : [Context.create({ ...shape, cells: slots * contextTokens, sequences: slots })];
+    this.reuse = refusal(familyFacts(model)) === undefined;
+    const layout = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
+    const slotBytes = layout === undefined ? 0 : payloadBytes(layout, chunkTokens);
+    this.cache = options.cache ?? new FakeCache({ chunkTokens, slotBytes, slots: 200 });
+    this.scheduler = new Scheduler({
+      model,
+      contexts: this.contexts,
+      contextTokens,
+      layout,
+      sliceTokens: deterministic ? chunkTokens : undefined,
+      stored: () => this.cache,
+      computeMsPerToken: 1,
+      log: silentLog,
+      listener: {
+        onStarted: () => {},
+        onEvent: (id, event) => this.#listeners.get(id)?.event(event),
+        onFailed: (id, error) => this.#listeners.get(id)?.failed(error),
+        onSaved: (chunks) => (this.savedChunks += chunks),
+        onAborted: () => Promise.resolve(),
+      },
+    });
+    this.#running = this.scheduler.run();
+  }
+
+  /** Runs a request to its end. */
+  ask(prompt: Uint32Array | string, work: Partial<Omit<Work, "id" | "tokens">> = {}): Promise<Answer> {
+    return this.start(prompt, work).answer;
+  }
+
+  start(
+    prompt: Uint32Array | string,
+    work: Partial<Omit<Work, "id" | "tokens">> = {},
+  ): { id: number; answer: Promise<Answer> } {
+    const id = this.#nextId++;
+    const tokens = typeof prompt === "string" ? this.model.tokenize(prompt, { special: true, begin: false }) : prompt;
+    const answer = new Promise<Answer>((resolve, reject) => {
+      const events: GenerateEvent[] = [];
+      const event = (event: GenerateEvent) => {
+        events.push(event);
+        if (event.kind === "end") resolve(answerOf(events));
+      };
+      this.#listeners.set(id, { event, failed: reject });
+    });
+    this.scheduler.submit({
+      id,
+      tokens,
+      sampling: greedy,
+      maxTokens: 8,
+      stop: [],
+      ignoreEnd: true,
+      logprobs: undefined,
+      cache: { salt: "", read: true, save: true },
+      ...work,
+    });
+    return { id, answer };
+  }
+
+  /** Resolves when nothing runs and all is saved. */
+  async settled(): Promise<void> {
+    while (!this.scheduler.idle) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  async close(): Promise<void> {
+    this.scheduler.close();
+    await this.#running;
+    for (const context of this.contexts) context.free();
+  }
+}
+
+/** `count` token ids that follow from `seed`. */
+export function someTokens(count: number, seed: number, vocabulary = 500): Uint32Array {
+  let state = Math.imul(seed, 2_654_435_761) >>> 0;
+  return Uint32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return 6 + ((state >>> 8) % (vocabulary - 6));
+  });
+}
+
+function answerOf(events: readonly GenerateEvent[]): Answer {
+  const prompt = events.find((event) => event.kind === "prompt");
+  const texts = events.filter((event) => event.kind === "text");
+  return {
+    report: prompt!.report, // an answer begins with its report
+    text: texts.map((event) => event.text).join(""),
+    tokens: texts.flatMap((event) => event.tokens),
+    events,
+  };
+}

@@ -1,0 +1,258 @@
+/**
+ * Small GGUF files with random weights, written by the tests themselves: real models for the real library, without Python
+ * or a download. Vocabulary: byte-level BPE (256 bytes, a few merges, `<|…|>` specials, fillers up to the size asked for).
+ */
+import { closeSync, openSync, writeSync } from "node:fs";
+
+export type Family = "llama" | "yarn" | "qwen3" | "gemma3" | "mamba" | "qwen2vl";
+
+export interface TinyModel {
+  readonly family: Family;
+  readonly layers?: number;
+  readonly embedding?: number;
+  readonly heads?: number;
+  readonly keyValueHeads?: number;
+  readonly feedForward?: number;
+  readonly vocabulary?: number;
+  readonly context?: number;
+  /** Other weights for the same shape. */
+  readonly seed?: number;
+}
+
+/** The chat template of the shipped model. */
+export const chatTemplate =
+  "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
+
+const specials = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|pad|>"];
+const merges = ["t h", "h e", "th e", "i n", "a n", "e r", "o n", "r e", "Ġ t", "Ġ a", "Ġ the", "Ġt he", "Ġ o", "Ġ s"];
+
+type Value =
+  | { readonly u32: number }
+  | { readonly f32: number }
+  | { readonly bool: boolean }
+  | { readonly text: string }
+  | { readonly texts: readonly string[] }
+  | { readonly i32s: readonly number[] };
+
+interface Tensor {
+  readonly name: string;
+  /** Fastest dimension first, as GGUF has it. */
+  readonly shape: readonly number[];
+  readonly fill: "random" | number;
+}
+
+/** Writes `model` to `path`. */
+export function writeTinyGguf(path: string, model: TinyModel): void {
+  const shape = {
+    layers: 2,
+    embedding: 128,
+    heads: 2,
+    keyValueHeads: 1,
+    feedForward: 256,
+    vocabulary: 512,
+    context: 2048,
+    ...model,
+  };
+  const architecture = model.family === "yarn" ? "llama" : model.family;
+  const metadata = metadataOf(architecture, shape);
+  const tensors = model.family === "mamba" ? mambaTensors(shape) : attentionTensors(shape);
+  write(path, metadata, tensors, model.seed ?? 1);
+}
+
+type Shape = Required<Omit<TinyModel, "seed">>;
+
+function metadataOf(architecture: string, shape: Shape): Map<string, Value> {
+  const vocabulary = vocabularyOf(shape.vocabulary);
+  const own = (name: string) => `${architecture}.${name}`;
+  const entries = new Map<string, Value>([
+    ["general.architecture", { text: architecture }],
+    ["general.name", { text: `tiny ${shape.family}` }],
+    [own("context_length"), { u32: shape.context }],
+    [own("embedding_length"), { u32: shape.embedding }],
+    [own("block_count"), { u32: shape.layers }],
+    [own("vocab_size"), { u32: shape.vocabulary }],
+    [own("attention.layer_norm_rms_epsilon"), { f32: 1e-5 }],
+    ["tokenizer.ggml.model", { text: "gpt2" }],
+    ["tokenizer.ggml.pre", { text: "qwen2" }],
+    ["tokenizer.ggml.tokens", { texts: vocabulary.tokens }],
+    ["tokenizer.ggml.token_type", { i32s: vocabulary.types }],
+    ["tokenizer.ggml.merges", { texts: merges }],
+    ["tokenizer.ggml.eos_token_id", { u32: 4 }],
+    ["tokenizer.ggml.add_bos_token", { bool: false }],
+    ["tokenizer.chat_template", { text: chatTemplate }],
+  ]);
+  if (shape.family === "mamba") {
+    entries.set(own("feed_forward_length"), { u32: 0 }).set(own("attention.head_count"), { u32: 0 });
+    entries.set(own("ssm.conv_kernel"), { u32: 4 }).set(own("ssm.inner_size"), { u32: 2 * shape.embedding });
+    return entries.set(own("ssm.state_size"), { u32: 16 }).set(own("ssm.time_step_rank"), { u32: 8 });
+  }
+  const headSize = shape.embedding / shape.heads;
+  entries.set(own("feed_forward_length"), { u32: shape.feedForward });
+  entries.set(own("attention.head_count"), { u32: shape.heads });
+  entries.set(own("attention.head_count_kv"), { u32: shape.keyValueHeads });
+  entries.set(own("attention.key_length"), { u32: headSize }).set(own("attention.value_length"), { u32: headSize });
+  entries.set(own("rope.freq_base"), { f32: 10_000 }).set(own("rope.dimension_count"), { u32: headSize });
+  if (shape.family === "yarn") {
+    entries.set(own("rope.scaling.type"), { text: "yarn" }).set(own("rope.scaling.factor"), { f32: 4 });
+    entries.set(own("rope.scaling.original_context_length"), { u32: shape.context / 4 });
+  }
+  if (shape.family === "gemma3") entries.set(own("attention.sliding_window"), { u32: 64 });
+  if (shape.family === "qwen2vl") entries.set(own("rope.dimension_sections"), { i32s: [16, 8, 8, 0] });
+  return entries;
+}
+
+function attentionTensors(shape: Shape): Tensor[] {
+  const { embedding, feedForward, family } = shape;
+  const headSize = embedding / shape.heads;
+  const keys = headSize * shape.keyValueHeads;
+  const ones = (name: string, size: number): Tensor => ({ name, shape: [size], fill: 1 });
+  const random = (name: string, from: number, to: number): Tensor => ({ name, shape: [from, to], fill: "random" });
+  const tensors = [random("token_embd.weight", embedding, shape.vocabulary), ones("output_norm.weight", embedding)];
+  for (let layer = 0; layer < shape.layers; layer += 1) {
+    const own = (name: string) => `blk.${layer}.${name}`;
+    tensors.push(
+      ones(own("attn_norm.weight"), embedding),
+      random(own("attn_q.weight"), embedding, embedding),
+      random(own("attn_k.weight"), embedding, keys),
+      random(own("attn_v.weight"), embedding, keys),
+      random(own("attn_output.weight"), embedding, embedding),
+      ones(own("ffn_norm.weight"), embedding),
+      random(own("ffn_gate.weight"), embedding, feedForward),
+      random(own("ffn_up.weight"), embedding, feedForward),
+      random(own("ffn_down.weight"), feedForward, embedding),
+    );
+    if (family === "qwen3" || family === "gemma3") {
+      tensors.push(ones(own("attn_q_norm.weight"), headSize), ones(own("attn_k_norm.weight"), headSize));
+    }
+    if (family === "gemma3") {
+      tensors.push(ones(own("post_attention_norm.weight"), embedding), ones(own("post_ffw_norm.weight"), embedding));
+    }
+    if (family === "qwen2vl") {
+      for (const [name, size] of [
+        ["attn_q.bias", embedding],
+        ["attn_k.bias", keys],
+        ["attn_v.bias", keys],
+      ] as const) {
+        tensors.push({ name: own(name), shape: [size], fill: 0 });
+      }
+    }
+  }
+  return tensors;
+}
+
+function mambaTensors(shape: Shape): Tensor[] {
+  const { embedding } = shape;
+  const inner = 2 * embedding;
+  const tensors: Tensor[] = [
+    { name: "token_embd.weight", shape: [embedding, shape.vocabulary], fill: "random" },
+    { name: "output_norm.weight", shape: [embedding], fill: 1 },
+  ];
+  for (let layer = 0; layer < shape.layers; layer += 1) {
+    const own = (name: string) => `blk.${layer}.${name}`;
+    tensors.push(
+      { name: own("attn_norm.weight"), shape: [embedding], fill: 1 },
+      { name: own("ssm_in.weight"), shape: [embedding, 2 * inner], fill: "random" },
+      { name: own("ssm_conv1d.weight"), shape: [4, inner], fill: 0.25 },
+      { name: own("ssm_conv1d.bias"), shape: [inner], fill: 0 },
+      { name: own("ssm_x.weight"), shape: [inner, 8 + 2 * 16], fill: "random" },
+      { name: own("ssm_dt.weight"), shape: [8, inner], fill: "random" },
+      { name: own("ssm_dt.bias"), shape: [inner], fill: 0 },
+      { name: own("ssm_a"), shape: [16, inner], fill: -1 },
+      { name: own("ssm_d"), shape: [inner], fill: 1 },
+      { name: own("ssm_out.weight"), shape: [inner, embedding], fill: "random" },
+    );
+  }
+  return tensors;
+}
+
+function vocabularyOf(size: number): { tokens: string[]; types: number[] } {
+  const tokens = [...specials, ...byteCharacters(), ...new Set(merges.map((merge) => merge.replace(" ", "")))];
+  while (tokens.length < size) tokens.push(`w${tokens.length}`);
+  return { tokens, types: tokens.map((_, index) => (index < specials.length ? 3 : 1)) };
+}
+
+/** GPT-2's printable stand-ins for the 256 bytes. */
+function byteCharacters(): string[] {
+  const printable = (byte: number) => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+  let next = 256;
+  return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++));
+}
+
+function write(path: string, metadata: Map<string, Value>, tensors: readonly Tensor[], seed: number): void {
+  const header: Buffer[] = [Buffer.from("GGUF"), u32(3), u64(tensors.length), u64(metadata.size)];
+  for (const [key, value] of metadata) header.push(text(key), ...valueBytes(value));
+  let offset = 0;
+  for (const tensor of tensors) {
+    header.push(text(tensor.name), u32(tensor.shape.length), ...tensor.shape.map(u64));
+    header.push(u32(tensor.fill === "random" ? 1 : 0), u64(offset));
+    offset += aligned(tensorBytes(tensor));
+  }
+  const head = Buffer.concat(header);
+  const file = openSync(path, "w");
+  writeSync(file, head);
+  writeSync(file, Buffer.alloc(aligned(head.length) - head.length));
+  const random = halfFloats(seed);
+  for (const tensor of tensors) {
+    const data = Buffer.alloc(aligned(tensorBytes(tensor)));
+    if (tensor.fill === "random")
+      random(new Uint16Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 2), tensor);
+    else new Float32Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 4).fill(tensor.fill);
+    writeSync(file, data);
+  }
+  closeSync(file);
+}
+
+/** Fills with f16 numbers whose spread keeps activations near 1. */
+function halfFloats(seed: number): (into: Uint16Array, tensor: Tensor) => void {
+  let state = seed >>> 0;
+  return (into, tensor) => {
+    // Uniform in ±2^exponent·[1, 2): the exponent follows the row length, the mantissa and sign are random.
+    const exponent = 15 - Math.round(Math.log2(tensor.shape[0]!) / 2);
+    for (let index = 0; index < into.length; index += 1) {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      const smaller = (state >>> 27) & 3;
+      into[index] = ((state >>> 16) & 0x8000) | ((exponent - smaller) << 10) | ((state >>> 8) & 0x3ff);
+    }
+  };
+}
+
+function tensorBytes(tensor: Tensor): number {
+  return tensor.shape.reduce((product, size) => product * size, 1) * (tensor.fill === "random" ? 2 : 4);
+}
+
+function valueBytes(value: Value): Buffer[] {
+  if ("u32" in value) return [u32(4), u32(value.u32)];
+  if ("f32" in value) return [u32(6), f32(value.f32)];
+  if ("bool" in value) return [u32(7), Buffer.from([value.bool ? 1 : 0])];
+  if ("text" in value) return [u32(8), text(value.text)];
+  if ("texts" in value) return [u32(9), u32(8), u64(value.texts.length), ...value.texts.map(text)];
+  return [u32(9), u32(5), u64(value.i32s.length), ...value.i32s.map(u32)];
+}
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / 32) * 32;
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value >>> 0);
+  return bytes;
+}
+
+function u64(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(value));
+  return bytes;
+}
+
+function f32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeFloatLE(value);
+  return bytes;
+}
+
+function text(value: string): Buffer {
+  const bytes = Buffer.from(value, "utf8");
+  return Buffer.concat([u64(bytes.length), bytes]);
+}
