@@ -81,9 +81,11 @@ export function createApp(options: AppOptions): App {
 
   app.route("/", openAiRoutes({ engine, access, metrics, log, limits, version }));
   app.route("/", adminRoutes({ engine, cacheStats, metrics, limits }));
-  app.get("/*", async (c, next) => {
-    const file = await page.answer(c.req.path, c.req.raw.headers);
-    if (file === undefined) return next();
+  // As middleware and not as a route: for a route, every path would be one that may be asked with GET.
+  app.use(async (c, next) => {
+    const asked = c.req.method === "GET" || c.req.method === "HEAD";
+    const file = asked ? await page.answer(c.req.path, c.req.raw.headers) : undefined;
+    if (file === undefined) await next();
     return file;
   });
 

@@ -63,11 +63,12 @@ export async function listen(options: ListenOptions): Promise<Listening> {
     },
   });
   server.maxConnections = options.maximumConnections ?? 4096;
-  answerBrokenRequests(server);
+  const connections = new Connections(server);
+  answerBrokenRequests(server, connections);
   await bind(server, host, options.port);
 
   const { port } = server.address() as AddressInfo; // a TCP server that listens has one
-  const close = ({ graceMs = 5000 } = {}) => closeServer(server, graceMs);
+  const close = ({ graceMs = 5000 } = {}) => closeServer(server, connections, graceMs);
   return {
     host,
     port,
@@ -96,15 +97,43 @@ function bind(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
+/** Which connections there are, and which of them have a request that is not answered yet. */
+class Connections {
+  readonly #open = new Set<Socket>();
+  readonly #answering = new Map<Socket, number>();
+
+  constructor(server: Server) {
+    server.on("connection", (socket) => {
+      this.#open.add(socket);
+      socket.once("close", () => {
+        this.#open.delete(socket);
+        this.#answering.delete(socket);
+      });
+    });
+    server.on("request", ({ socket }, response: ServerResponse) => {
+      this.#answering.set(socket, (this.#answering.get(socket) ?? 0) + 1);
+      response.once("close", () => {
+        const left = (this.#answering.get(socket) ?? 1) - 1;
+        if (left > 0) this.#answering.set(socket, left);
+        else this.#answering.delete(socket);
+      });
+    });
+  }
+
+  isAnswering(socket: Socket): boolean {
+    return this.#answering.has(socket);
+  }
+
+  /** Closes those that nothing is being answered on, also ones that never asked (Node counts these as busy). */
+  closeIdle(): void {
+    for (const socket of this.#open) if (!this.#answering.has(socket)) socket.destroySoon();
+  }
+}
+
 /** What Node cannot parse never becomes a request; it gets an answer in the usual shape, unless one is being given. */
-function answerBrokenRequests(server: Server): void {
-  const answering = new WeakSet<Socket>();
-  server.on("request", ({ socket }, response: ServerResponse) => {
-    answering.add(socket);
-    response.once("close", () => answering.delete(socket));
-  });
+function answerBrokenRequests(server: Server, connections: Connections): void {
   server.on("clientError", (error, socket) => {
-    if (!socket.writable || answering.has(socket as Socket) || codeOf(error) === "ECONNRESET") {
+    if (!socket.writable || connections.isAnswering(socket as Socket) || codeOf(error) === "ECONNRESET") {
       socket.destroy();
       return;
     }
@@ -123,11 +152,12 @@ function brokenStatus(code: string | undefined): [status: string, reason: string
   return ["400 Bad Request", "This is not a valid HTTP request."];
 }
 
-async function closeServer(server: Server, graceMs: number): Promise<void> {
+async function closeServer(server: Server, connections: Connections, graceMs: number): Promise<void> {
   if (!server.listening) return;
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  connections.closeIdle();
   // A connection whose answer ends from now on would otherwise be kept for a next request.
-  const idle = setInterval(() => server.closeIdleConnections(), 50);
+  const idle = setInterval(() => connections.closeIdle(), 50);
   const cut = setTimeout(() => server.closeAllConnections(), graceMs);
   await closed;
   clearInterval(idle);
