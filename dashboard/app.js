@@ -40,6 +40,7 @@ form.addEventListener("submit", (event) => {
   const text = question.value.trim();
   if (text === "" || running) return;
   question.value = "";
+  question.focus();
   void startTurn(text);
 });
 

@@ -13,7 +13,7 @@ export function createRun(number) {
 
   const started = performance.now();
   const tick = () => {
-    figures.textContent = `reading the prompt, ${seconds(performance.now() - started)}`;
+    figures.textContent = `reading the prompt, ${((performance.now() - started) / 1000).toFixed(1)} s`;
   };
   tick();
   const timer = setInterval(tick, 200);

@@ -1,9 +1,9 @@
 /** Everything around the answers: is the server well, what does it hold, which model is it, and its tokenizer. */
 import { Hono } from "hono";
 import type { Engine, ModelInfo } from "../engine.ts";
-import type { AppEnv, HttpLimits } from "./app-env.ts";
+import type { AppEnv } from "./app-env.ts";
 import type { Metrics } from "./metrics.ts";
-import { readJson } from "./read-json.ts";
+import type { BodyReader } from "./read-json.ts";
 import { parseDetokenize, parseTokenize } from "./request-body.ts";
 import { checkModelName, loadedModel, modelNames } from "./served-model.ts";
 
@@ -11,10 +11,10 @@ export interface AdminParts {
   readonly engine: Engine;
   readonly cacheStats: () => unknown;
   readonly metrics: Metrics;
-  readonly limits: HttpLimits;
+  readonly bodies: BodyReader;
 }
 
-export function adminRoutes({ engine, cacheStats, metrics, limits }: AdminParts): Hono<AppEnv> {
+export function adminRoutes({ engine, cacheStats, metrics, bodies }: AdminParts): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
   app.get("/health", (c) => {
@@ -39,14 +39,14 @@ export function adminRoutes({ engine, cacheStats, metrics, limits }: AdminParts)
   });
 
   app.post("/tokenize", async (c) => {
-    const { text, begin, special } = parseTokenize(await readJson(c.req.raw, limits.bodyBytes));
+    const { text, begin, special } = parseTokenize(await bodies.json(c.req.raw));
     loadedModel(engine);
     const tokens = await engine.tokenize(text, { begin, special });
     return c.json({ tokens: [...tokens], count: tokens.length });
   });
 
   app.post("/detokenize", async (c) => {
-    const body = await readJson(c.req.raw, limits.bodyBytes);
+    const body = await bodies.json(c.req.raw);
     return c.json({ content: await engine.detokenize(parseDetokenize(body, loadedModel(engine))) });
   });
 

@@ -87,6 +87,29 @@ describe("every failure has OpenAI's shape", () => {
     expect(sent).toBeLessThan(200_000);
   });
 
+  test("bodies that arrive together share a limit, which comes back when they are gone", async () => {
+    const { app } = fakeApp({ limits: { bodyBytes: 60_000, allBodiesBytes: 100_000 } });
+    const headers = { "content-type": "application/json" };
+    const half = () => {
+      let release = (): void => {};
+      const body = new ReadableStream<Uint8Array>({
+        start(controller) {
+          controller.enqueue(new Uint8Array(50_000).fill(0x20));
+          release = () => controller.close();
+        },
+      });
+      const answer = app.request(chatPath, { method: "POST", body, headers, duplex: "half" as const });
+      return { answer: Promise.resolve(answer), release: () => release() };
+    };
+    const waiting = [half(), half()];
+    const third = await half().answer;
+    expect(third.status).toBe(429);
+    expect(third.headers.get("retry-after")).toBe("2");
+    for (const { release } of waiting) release();
+    for (const { answer } of waiting) expect((await answer).status).toBe(400); // spaces are no JSON
+    expect((await post(app, chatPath, ask("x".repeat(55_000)))).status).toBe(200);
+  });
+
   test("a prompt that is longer than the context", async () => {
     const { app } = fakeApp({ fake: { contextTokens: 10 } });
     const response = await post(app, chatPath, ask("word ".repeat(11)));

@@ -19,6 +19,7 @@ import { defaultLimits, type AppEnv, type HttpLimits } from "./app-env.ts";
 import { createMetrics } from "./metrics.ts";
 import { openAiRoutes } from "./openai.ts";
 import { createPage } from "./page.ts";
+import { BodyReader } from "./read-json.ts";
 import { answerTo, RequestRefused, toResponse } from "./refusal.ts";
 
 export interface AppOptions {
@@ -51,6 +52,7 @@ export function createApp(options: AppOptions): App {
   const { engine, cacheStats, log, version } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const access = new Access(options);
+  const bodies = new BodyReader(limits);
   const metrics = createMetrics({
     engine,
     cacheStats,
@@ -79,8 +81,8 @@ export function createApp(options: AppOptions): App {
   }
   app.use(methodNotAllowed({ app, onMethodNotAllowed: (_, methods) => toResponse(wrongMethod(methods, log)) }));
 
-  app.route("/", openAiRoutes({ engine, access, metrics, log, limits, version }));
-  app.route("/", adminRoutes({ engine, cacheStats, metrics, limits }));
+  app.route("/", openAiRoutes({ engine, access, bodies, metrics, log, limits, version }));
+  app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies }));
   // As middleware and not as a route: for a route, every path would be one that may be asked with GET.
   app.use(async (c, next) => {
     const asked = c.req.method === "GET" || c.req.method === "HEAD";

@@ -14,7 +14,7 @@ import type { Access } from "./access.ts";
 import { chatShape, completionShape, repriseOf, usageOf, type AnswerShape, type TextEvent } from "./answer-shape.ts";
 import type { AppEnv, HttpLimits } from "./app-env.ts";
 import type { Metrics } from "./metrics.ts";
-import { readJson } from "./read-json.ts";
+import type { BodyReader } from "./read-json.ts";
 import { answerTo } from "./refusal.ts";
 import { parseChat, parseCompletion, type ParsedRequest } from "./request-body.ts";
 import { checkModelName, loadedModel } from "./served-model.ts";
@@ -23,6 +23,7 @@ import { dataFrame, doneFrame, eventStream, eventStreamHeaders, keepAliveComment
 export interface OpenAiParts {
   readonly engine: Engine;
   readonly access: Access;
+  readonly bodies: BodyReader;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly limits: HttpLimits;
@@ -43,7 +44,7 @@ async function answerRequest(
   shape: AnswerShape,
 ): Promise<Response> {
   const model = loadedModel(parts.engine);
-  const parsed = parse(await readJson(c.req.raw, parts.limits.bodyBytes), model);
+  const parsed = parse(await parts.bodies.json(c.req.raw), model);
   if (parsed.model !== undefined) checkModelName(parsed.model, model);
   const salt = parts.access.saltOf(c.get("tenant"), parsed.cacheSalt);
   const request = { ...parsed.generate, cache: { salt, read: parsed.read, save: parsed.save } };

@@ -9,51 +9,73 @@ const maximumDepth = 64;
 /** Objects and arrays in one body. 4,096 messages with a few parts each, and large tool schemas, stay far below. */
 const maximumContainers = 200_000;
 
-/**
- * The parsed body of `request`.
- *
- * @throws RequestRefused 415 when the content is not declared as JSON (which also keeps other sites' forms from posting
- *   here), 413 when it is longer than `limitBytes`, 400 when it is not JSON.
- */
-export async function readJson(request: Request, limitBytes: number): Promise<unknown> {
-  const type = request.headers.get("content-type")?.split(";", 1)[0]?.trim().toLowerCase();
-  if (type === undefined || !/^application\/(?:[\w.-]+\+)?json$/.test(type)) {
-    throw new RequestRefused(415, "not_json", "Send the body as JSON, with the header Content-Type: application/json.");
+export interface BodyLimits {
+  /** The largest body; a larger one is answered 413. */
+  readonly bodyBytes: number;
+  /** Of all bodies that are being received at a time; beyond it, 429. */
+  readonly allBodiesBytes: number;
+}
+
+export class BodyReader {
+  readonly #limits: BodyLimits;
+  /** Bytes that arrived and are not parsed yet, over all requests. */
+  #heldBytes = 0;
+
+  constructor(limits: BodyLimits) {
+    this.#limits = limits;
   }
-  const bytes = await readBounded(request, limitBytes);
-  checkShape(bytes);
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as unknown;
-  } catch (error) {
-    const reason = error instanceof SyntaxError ? shorten(error.message, 200) : "it is not UTF-8";
-    throw new RequestRefused(400, "invalid_json", `The body is not valid JSON: ${reason}.`);
+
+  /**
+   * The parsed body of `request`.
+   *
+   * @throws RequestRefused 415 when the content is not declared as JSON (which also keeps other sites' forms from posting
+   *   here), 413 or 429 when it passes a limit, 400 when it is not JSON.
+   */
+  async json(request: Request): Promise<unknown> {
+    const type = request.headers.get("content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+    if (type === undefined || !/^application\/(?:[\w.-]+\+)?json$/.test(type)) {
+      throw new RequestRefused(415, "not_json", "Send the body as JSON, with Content-Type: application/json.");
+    }
+    if (Number(request.headers.get("content-length")) > this.#limits.bodyBytes) throw this.#tooLarge();
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    const reader = request.body?.getReader();
+    try {
+      for (let part = await reader?.read(); part !== undefined && !part.done; part = await reader?.read()) {
+        length += part.value.length;
+        this.#heldBytes += part.value.length;
+        if (length > this.#limits.bodyBytes) throw this.#tooLarge();
+        if (this.#heldBytes > this.#limits.allBodiesBytes) throw busy;
+        parts.push(part.value);
+      }
+      return parse(Buffer.concat(parts, length));
+    } finally {
+      this.#heldBytes -= length;
+    }
+  }
+
+  #tooLarge(): RequestRefused {
+    const message = `The body is larger than ${this.#limits.bodyBytes} bytes; send a shorter one.`;
+    return new RequestRefused(413, "body_too_large", message);
   }
 }
+
+const busy = new RequestRefused(429, "too_many_bodies", "Too many large requests arrive at a time; try again.", {
+  headers: { "retry-after": "2" },
+});
 
 /** At most `length` characters of `text`, for messages that quote what a client sent. */
 export function shorten(text: string, length: number): string {
   return text.length <= length ? text : `${text.slice(0, length)}…`;
 }
 
-async function readBounded(request: Request, limitBytes: number): Promise<Uint8Array> {
-  const tooLarge = () =>
-    new RequestRefused(413, "body_too_large", `The body is larger than ${limitBytes} bytes; send a shorter one.`);
-  const declared = request.headers.get("content-length");
-  if (declared !== null && !request.headers.has("transfer-encoding")) {
-    if (Number(declared) > limitBytes) throw tooLarge();
-    const bytes = new Uint8Array(await request.arrayBuffer());
-    if (bytes.length > limitBytes) throw tooLarge();
-    return bytes;
-  }
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  const reader = request.body?.getReader();
-  for (;;) {
-    const part = await reader?.read();
-    if (part === undefined || part.done) return Buffer.concat(parts, length);
-    length += part.value.length;
-    if (length > limitBytes) throw tooLarge();
-    parts.push(part.value);
+function parse(bytes: Uint8Array): unknown {
+  checkShape(bytes);
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as unknown;
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? shorten(error.message, 200) : "it is not UTF-8";
+    throw new RequestRefused(400, "invalid_json", `The body is not valid JSON: ${reason}.`);
   }
 }
 
