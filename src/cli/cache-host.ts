@@ -37,7 +37,14 @@ export class CacheHost implements AsyncDisposable {
   readonly #pool: MemoryPool;
   readonly #lock: DirectoryLock;
 
-  private constructor(parts: { cache: Cache; pool: MemoryPool; server: WireServer; lock: DirectoryLock; secret: Buffer; socketPath: string }) {
+  private constructor(parts: {
+    cache: Cache;
+    pool: MemoryPool;
+    server: WireServer;
+    lock: DirectoryLock;
+    secret: Buffer;
+    socketPath: string;
+  }) {
     this.cache = parts.cache;
     this.#pool = parts.pool;
     this.#server = parts.server;
@@ -54,24 +61,24 @@ export class CacheHost implements AsyncDisposable {
   static async open({ config, log }: CacheHostOptions): Promise<CacheHost> {
     const directory = resolve(config.dataDir);
     makePrivateDirectory(directory);
-    const opened: AsyncDisposable[] = [];
+    const undo: (() => Promise<void> | void)[] = [];
     try {
       const lock = DirectoryLock.take(directory);
-      opened.push(lock);
+      undo.push(() => lock[Symbol.dispose]());
       const secret = readOrMakeSecret(join(directory, "secret"));
       const pool = MemoryPool.open({ id: "serve", capacityBytes: config.memory });
-      opened.push(pool);
+      undo.push(() => pool[Symbol.asyncDispose]());
       mustFit(pool, config.memory);
       const tiers = config.disk === 0 ? [] : [await openDisk(join(directory, "disk"), config.disk, log)];
-      opened.push(...tiers);
+      undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
-      opened.push(cache);
+      undo.push(() => cache.close());
       const socketPath = config.socket === "" ? join(directory, "cache.sock") : resolve(config.socket);
       mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
       const server = await WireServer.listen({ cache, socketPath, log: log.named("wire") });
       return new CacheHost({ cache, pool, server, lock, secret, socketPath });
     } catch (error) {
-      for (const part of opened.reverse()) await part[Symbol.asyncDispose]();
+      for (const step of undo.toReversed()) await step();
       throw error;
     }
   }
@@ -84,7 +91,7 @@ export class CacheHost implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server[Symbol.asyncDispose]();
     await this.cache.close();
-    await this.#lock[Symbol.asyncDispose]();
+    this.#lock[Symbol.dispose]();
   }
 }
 
@@ -92,7 +99,9 @@ function makePrivateDirectory(directory: string): void {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
-    throw new RepriseError("BAD_CONFIG", `--data-dir ${directory} cannot be made: ${describe(error)}`, { cause: error });
+    throw new RepriseError("BAD_CONFIG", `--data-dir ${directory} cannot be made: ${describe(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -100,11 +109,15 @@ function readOrMakeSecret(path: string): Buffer {
   try {
     writeFileSync(path, randomBytes(secretBytes), { flag: "wx", mode: 0o600, flush: true });
   } catch (error) {
-    if (codeOf(error) !== "EEXIST") throw new RepriseError("BAD_CONFIG", `cannot write ${path}: ${describe(error)}`, { cause: error });
+    if (codeOf(error) !== "EEXIST")
+      throw new RepriseError("BAD_CONFIG", `cannot write ${path}: ${describe(error)}`, { cause: error });
   }
   const secret = readFileSync(path);
   if (secret.length !== secretBytes)
-    throw new RepriseError("BAD_CONFIG", `${path} is damaged: it has ${secret.length} bytes instead of ${secretBytes}; remove it to make a new one`);
+    throw new RepriseError(
+      "BAD_CONFIG",
+      `${path} is damaged: it has ${secret.length} bytes instead of ${secretBytes}; remove it to make a new one`,
+    );
   return secret;
 }
 

@@ -2,7 +2,6 @@
 import { environmentName, flagName, settingEntries } from "../config.ts";
 import type { Command } from "./command.ts";
 
-
 export function generalHelp(commands: readonly Command[]): string {
   return [
     "Reprise keeps the KV cache of what a language model has read, so that no text is read twice.",

@@ -9,7 +9,12 @@ export interface Progress {
 
 export function showProgress(title: string): Progress {
   if (!process.stderr.isTTY) return { update() {}, end() {} };
-  const bar = new SingleBar({ format: `${title} {bar} {percentage} %`, stream: process.stderr, clearOnComplete: true, hideCursor: true });
+  const bar = new SingleBar({
+    format: `${title} {bar} {percentage} %`,
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+  });
   bar.start(100, 0);
   return {
     update: (share) => bar.update(Math.round(share * 100)),

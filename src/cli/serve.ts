@@ -28,7 +28,7 @@ export const serve: Command = {
 
     await using host = await CacheHost.open({ config, log });
     const progress = showProgress(`Loading ${modelPath}`);
-    await using engine = startEngine({ config, modelPath, host, log, onProgress: progress.update });
+    await using engine = startEngine({ config, modelPath, host, log, onProgress: (share) => progress.update(share) });
     await using server = await listen({
       app: createApp({
         engine,
@@ -82,7 +82,10 @@ export function startEngine(parts: {
 
 /** The model that was asked for, else the one that ships. @throws RepriseError MODEL_NOT_FOUND */
 export function findModel(config: Pick<Config, "model">): string {
-  const path = config.model === "" ? fileURLToPath(new URL("../../models/reprise-22m-q8_0.gguf", import.meta.url)) : resolve(config.model);
+  const path =
+    config.model === ""
+      ? fileURLToPath(new URL("../../models/reprise-22m-q8_0.gguf", import.meta.url))
+      : resolve(config.model);
   try {
     if (statSync(path).isFile()) return path;
   } catch (error) {

@@ -77,13 +77,15 @@ async function compareRuns(config: Config, size: { promptCount: number; longest:
   for (const [index, prompt] of prompts.entries()) {
     for (const [name, answers] of Object.entries(arms)) {
       const [expected, got] = [cold[index]?.tokens.join(" "), answers[index]?.tokens.join(" ")];
-      if (expected !== got) differences.push(`prompt ${index} (${prompt.length} tokens), ${name}: tokens ${got} instead of ${expected}`);
+      if (expected !== got)
+        differences.push(`prompt ${index} (${prompt.length} tokens), ${name}: tokens ${got} instead of ${expected}`);
     }
     if (second.stored[index] !== second.computed[index])
       differences.push(`prompt ${index} (${prompt.length} tokens): the stored bytes differ from those computed again`);
   }
   for (const [name, answers] of Object.entries({ warm, "after the restart": second.restarted })) {
-    if (answers.every(({ reusedTokens }) => reusedTokens === 0)) differences.push(`${name}: nothing was reused, so nothing was compared`);
+    if (answers.every(({ reusedTokens }) => reusedTokens === 0))
+      differences.push(`${name}: nothing was reused, so nothing was compared`);
   }
   return differences;
 }
@@ -97,8 +99,7 @@ async function runArms<T>(
   await using engine = startEngine({ ...parts, host });
   const { reuse } = await engine.ready;
   if (reuse !== true) throw new RepriseError("MODEL_INVALID", `there is nothing to verify: ${reuse.refused}`);
-  const space = await engine.space;
-  const session = host.cache.openSession(space);
+  const session = host.cache.openSession(await engine.guest);
   try {
     const result = await work({
       engine,
@@ -134,12 +135,18 @@ async function answerAll(engine: LlamaEngine, prompts: readonly Uint32Array[], c
 }
 
 /** One digest per prompt over the payloads of all its stored chunks, headers included. */
-async function digestAll(host: CacheHost, session: CacheSession, prompts: readonly Uint32Array[], salt: string): Promise<string[]> {
+async function digestAll(
+  host: CacheHost,
+  session: CacheSession,
+  prompts: readonly Uint32Array[],
+  salt: string,
+): Promise<string[]> {
   const digests: string[] = [];
   for (const prompt of prompts) {
     const hash = createHash("sha256");
     for await (const chunk of session.load({ ...bareRoot, salt }, prompt, 0, { deadlineMs: 60_000 })) {
-      if (chunk.matchedTokens === chunk.tokenCount) hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
+      if (chunk.matchedTokens === chunk.tokenCount)
+        hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
       session.release([chunk.lease]);
     }
     digests.push(hash.digest("hex"));
@@ -148,14 +155,21 @@ async function digestAll(host: CacheHost, session: CacheSession, prompts: readon
 }
 
 /** Prompts of increasing length; every other one begins with two thirds of the one before it. */
-async function makePrompts(engine: LlamaEngine, size: { promptCount: number; longest: number }): Promise<Uint32Array[]> {
+async function makePrompts(
+  engine: LlamaEngine,
+  size: { promptCount: number; longest: number },
+): Promise<Uint32Array[]> {
   const prompts: Uint32Array[] = [];
   for (let index = 0; index < size.promptCount; index += 1) {
     const length = Math.max(16, Math.round((size.longest * (index + 1)) / size.promptCount));
-    const text = Array.from({ length }, (_, line) => `Line ${line} of text ${index} says ${(line * 7919 + index * 104_729) % 9973}.`);
+    const text = Array.from(
+      { length },
+      (_, line) => `Line ${line} of text ${index} says ${(line * 7919 + index * 104_729) % 9973}.`,
+    );
     const own = await engine.tokenize(text.join("\n"), { special: false, begin: true });
     const before = prompts.at(-1);
-    const shared = index % 2 === 1 && before !== undefined ? before.subarray(0, Math.floor((before.length * 2) / 3)) : [];
+    const shared =
+      index % 2 === 1 && before !== undefined ? before.subarray(0, Math.floor((before.length * 2) / 3)) : [];
     prompts.push(Uint32Array.from([...shared, ...own]).subarray(0, length));
   }
   return prompts;
@@ -166,7 +180,9 @@ function report(arms: Readonly<Record<string, readonly Arm[]>>, prompts: readonl
   process.stdout.write(`${prompts.length} prompts, ${total} tokens, ${answerTokens} generated after each\n`);
   for (const [name, answers] of Object.entries(arms)) {
     const reused = answers.reduce((sum, { reusedTokens }) => sum + reusedTokens, 0);
-    process.stdout.write(`${name.padEnd(20)}${((100 * reused) / total).toFixed(1).padStart(6)} % of the prompt tokens reused\n`);
+    process.stdout.write(
+      `${name.padEnd(20)}${((100 * reused) / total).toFixed(1).padStart(6)} % of the prompt tokens reused\n`,
+    );
   }
 }
 

@@ -132,6 +132,7 @@ export class FakeEngine implements Engine {
       restarts: 0,
       ...totals,
       reusedTokens: { [this.#warmTier]: reusedTokens },
+      unsavedChunks: 0,
       savedChunks: 0,
     };
   }

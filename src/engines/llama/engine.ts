@@ -4,6 +4,7 @@
  *     loading ──ready──► serving ──process died──► restarting ──ready──► serving
  *        └──refused──► failed          (running requests fail, new ones wait; tries again after a pause that doubles)
  */
+import type { SessionOptions } from "../../cache/session.ts";
 import type { Engine, EngineStats, GenerateEvent, GenerateRequest, ModelInfo, PromptReport } from "../../engine.ts";
 import { RepriseError, assert, describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
@@ -79,6 +80,8 @@ export class LlamaEngine implements Engine {
   #readyAt = 0;
   #restartTimer: NodeJS.Timeout | undefined;
   readonly #totals = { promptTokens: 0, computedTokens: 0, generatedTokens: 0, savedChunks: 0 };
+  #unsavedChunks = 0;
+  readonly #guest = new Deferred<SessionOptions>();
   readonly #reused: Partial<Record<TierName, number>> = {};
 
   private constructor(options: LlamaEngineOptions) {
@@ -107,6 +110,11 @@ export class LlamaEngine implements Engine {
 
   get model(): ModelInfo | undefined {
     return this.#model;
+  }
+
+  /** What this engine is to the cache; pending until it begins to use it, for ever if it never does. */
+  get guest(): Promise<SessionOptions> {
+    return this.#guest.promise;
   }
 
   /** Process id of the engine process, for whoever watches it. */
@@ -178,6 +186,7 @@ export class LlamaEngine implements Engine {
       slots,
       restarts: this.#restarts,
       ...this.#totals,
+      unsavedChunks: this.#unsavedChunks,
       reusedTokens: { ...this.#reused },
     };
   }
@@ -225,6 +234,7 @@ export class LlamaEngine implements Engine {
           if (event.kind === "prompt") this.#setPhase(id, "decoding");
           this.#exchanges.get(id)?.answers.push(event);
         }
+        this.#unsavedChunks = message.unsavedChunks;
         return;
       case "failed": {
         const { code, field } = message;
@@ -241,6 +251,10 @@ export class LlamaEngine implements Engine {
         return;
       case "saved":
         this.#totals.savedChunks += message.chunks;
+        this.#unsavedChunks = message.unsavedChunks;
+        return;
+      case "guest":
+        this.#guest.resolve(message.session);
         return;
       case "log":
         this.#log[message.level](message.message);
@@ -272,6 +286,7 @@ export class LlamaEngine implements Engine {
   #exited(how: string): void {
     if (this.#state === "closed" || this.#state === "failed") return;
     const error = new RepriseError("ENGINE_FAILED", `The engine process is gone: ${how}`);
+    this.#unsavedChunks = 0;
     if (this.#state === "loading") {
       this.#giveUp(error);
       return;
