@@ -63,11 +63,16 @@ export function createApp(options: AppOptions): App {
   const app: App = new Hono<AppEnv>();
   app.use(async (c, next) => {
     c.set("requestId", requestIdFrom(c.req.header("x-request-id")));
+    const started = performance.now();
     await next();
     c.header("x-request-id", c.get("requestId"));
     c.header("x-content-type-options", "nosniff");
     const known = app.routes.some(({ method, path }) => method !== "ALL" && path === c.req.path);
-    metrics.requestAnswered(known ? c.req.path : "other", c.res.status);
+    // 499, as proxies write it: nobody was there any more to get the answer.
+    const status = c.req.raw.signal.aborted ? 499 : c.res.status;
+    metrics.requestAnswered(known ? c.req.path : "other", status);
+    const took = (performance.now() - started).toFixed(1);
+    log.debug(`${c.get("requestId")} ${c.req.method} ${c.req.path} ${status} after ${took} ms`);
   });
   if (options.allowedHosts !== undefined) app.use(hostCheck(options.allowedHosts));
   if (options.corsOrigins !== undefined && options.corsOrigins.length > 0) {

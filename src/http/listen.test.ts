@@ -42,7 +42,10 @@ describe("a client that leaves", () => {
     const left = performance.now();
     socket.destroy();
     await running(server.engine, 0);
-    expect(performance.now() - left).toBeLessThan(500);
+    expect(performance.now() - left).toBeLessThan(1000);
+    const status = answer.pieceMs !== undefined && stream ? 200 : 499;
+    const line = `reprise_requests_total{route="${chatPath}",status="${status}"} 1`;
+    await expect.poll(async () => (await fetch(`${server.url}/metrics`)).text()).toContain(line);
   });
 
   test("politely, with FIN, is gone all the same", async () => {
@@ -63,7 +66,7 @@ describe("a client that leaves", () => {
   });
 
   test("and a thousand of them at once leave nothing behind", async () => {
-    await using server = await fakeServer({ fake: { script: () => ({ pieces: endless(), pieceMs: 20 }) } });
+    await using server = await fakeServer({ fake: { script: () => ({ pieces: endless(), pieceMs: 500 }) } });
     const sockets = await Promise.all(
       Array.from({ length: 1000 }, (_, index) => send(server.port, ask(`x ${index}`, { stream: index % 2 === 0 }))),
     );
@@ -176,7 +179,7 @@ describe("closing", () => {
     expect(await answer).toContain("data: [DONE]");
     const ended = performance.now();
     await closed;
-    expect(performance.now() - ended).toBeLessThan(2000);
+    expect(performance.now() - ended).toBeLessThan(5000);
   });
 
   test("cuts what is still running after the grace period", async () => {
@@ -201,7 +204,7 @@ describe("closing", () => {
     const idle = await open(server.port);
     const started = performance.now();
     await server.close({ graceMs: 10_000 });
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(performance.now() - started).toBeLessThan(5000);
     idle.destroy();
   });
 });

@@ -187,8 +187,8 @@ describe("the stream's framing", () => {
 
   test("says that it lives through a long prefill and long gaps", async () => {
     const { app } = fakeApp({
-      ...scripted({ pieces: ["late"], prefillMs: 120, pieceMs: 120 }),
-      limits: { keepAliveMs: 25 },
+      ...scripted({ pieces: ["late"], prefillMs: 400, pieceMs: 400 }),
+      limits: { keepAliveMs: 20 },
     });
     const raw = await (await post(app, "/v1/chat/completions", ask("x", { stream: true }))).text();
     const frames = raw.split("\n\n").filter((frame) => frame !== "");

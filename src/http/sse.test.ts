@@ -1,4 +1,4 @@
-import { expect, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { collect } from "./fake-server.ts";
 import { eventStream, PatientReader } from "./sse.ts";
 
@@ -45,18 +45,21 @@ test("frames are made when they are read, and no sooner", async () => {
 });
 
 test("a reader that stops reading is cut after the deadline, one that goes on is not", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
   const onGone = vi.fn();
   async function* endless() {
     for (;;) yield "x";
   }
-  const stream = eventStream({ frames: endless(), stallMs: 40, onGone });
+  const stream = eventStream({ frames: endless(), stallMs: 1000, onGone });
   const reader = stream.getReader();
   for (let turn = 0; turn < 10; turn++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
     await reader.read();
+    await vi.advanceTimersByTimeAsync(999);
   }
   expect(onGone).not.toHaveBeenCalled();
-  await vi.waitFor(() => expect(onGone).toHaveBeenCalledExactlyOnceWith("slow_reader"));
+  await vi.advanceTimersByTimeAsync(1);
+  expect(onGone).toHaveBeenCalledExactlyOnceWith("slow_reader");
   expect((await reader.read()).done).toBe(true);
 });
 
