@@ -4,6 +4,7 @@
  *     loading ──ready──► serving ──process died──► restarting ──ready──► serving
  *        └──refused──► failed          (running requests fail, new ones wait; tries again after a pause that doubles)
  */
+import { within } from "../../cache/deadline.ts";
 import type { SessionOptions } from "../../cache/session.ts";
 import type { Engine, EngineStats, GenerateEvent, GenerateRequest, ModelInfo, PromptReport } from "../../engine.ts";
 import { RepriseError, assert, describe } from "../../errors.ts";
@@ -50,6 +51,8 @@ export interface LlamaEngineOptions {
 const firstPauseMs = 200;
 const longestPauseMs = 30_000;
 const servedWellMs = 60_000;
+/** How long a loaded model waits for the cache before it serves without. */
+const connectWaitMs = 1000;
 
 /** What one request or question waits for. */
 interface Exchange {
@@ -81,6 +84,8 @@ export class LlamaEngine implements Engine {
   #restartTimer: NodeJS.Timeout | undefined;
   readonly #totals = { promptTokens: 0, computedTokens: 0, generatedTokens: 0, savedChunks: 0 };
   #unsavedChunks = 0;
+  /** Settles when the process that was just loaded has the cache. */
+  #connected: Deferred<void> | undefined;
   readonly #guest = new Deferred<SessionOptions>();
   readonly #reused: Partial<Record<TierName, number>> = {};
 
@@ -221,7 +226,10 @@ export class LlamaEngine implements Engine {
         this.#options.onProgress?.(message.share);
         return;
       case "ready":
-        this.#nowServing(message.model);
+        this.#loaded(message.model);
+        return;
+      case "connected":
+        this.#connected?.resolve();
         return;
       case "refused":
         this.#refused(new RepriseError(message.code, message.message));
@@ -261,7 +269,7 @@ export class LlamaEngine implements Engine {
     }
   }
 
-  #nowServing(model: LoadedModel): void {
+  #loaded(model: LoadedModel): void {
     if (this.#state === "closed") return;
     try {
       this.#template = new ChatTemplate(model);
@@ -271,9 +279,19 @@ export class LlamaEngine implements Engine {
       return;
     }
     this.#model = model.info;
+    void this.#serveOnceConnected(this.#child, model.info);
+  }
+
+  /** The first request after a restart shall find what is stored: a short wait for the cache, where it can be used at once. */
+  async #serveOnceConnected(child: EngineChild | undefined, { reuse }: ModelInfo): Promise<void> {
+    if (this.#digest !== undefined) {
+      this.#connected = new Deferred<void>();
+      this.#tell({ kind: "weights", digest: this.#digest });
+      if (reuse === true) await within(this.#connected.promise, connectWaitMs);
+    }
+    if (this.#child !== child || (this.#state !== "loading" && this.#state !== "restarting")) return;
     this.#state = "serving";
     this.#readyAt = performance.now();
-    if (this.#digest !== undefined) this.#tell({ kind: "weights", digest: this.#digest });
     this.#serving.resolve();
   }
 

@@ -3,7 +3,7 @@
  *
  *     server ──start──► process ──progress…──► ready │ refused
  *     server ──generate, cancel, tokenize, detokenize, weights──► process
- *     server ◄──started, events, failed, tokens, text, saved, guest, log── process
+ *     server ◄──started, events, failed, tokens, text, saved, guest, connected, log── process
  */
 import type { SessionOptions } from "../../cache/session.ts";
 import type { CacheUse, GenerateEvent, ModelInfo, Sampling } from "../../engine.ts";
@@ -96,4 +96,6 @@ export type FromEngine =
   | { readonly kind: "saved"; readonly chunks: number; readonly unsavedChunks: number }
   /** What this engine is to the cache. */
   | { readonly kind: "guest"; readonly session: SessionOptions }
+  /** The cache answers: from now on requests find what is stored. */
+  | { readonly kind: "connected" }
   | { readonly kind: "log"; readonly level: LogLevel; readonly message: string };

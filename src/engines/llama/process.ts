@@ -216,7 +216,10 @@ class EngineProcess {
     const session = { space, rank: 0, slotBytes: payloadBytes(this.#layout, chunkTokens) };
     tell({ kind: "guest", session });
     this.#cache = new CacheConnection({ socketPath, session, log: this.#log });
-    this.#cache.connect().catch((error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`));
+    this.#cache.connect().then(
+      () => tell({ kind: "connected" }),
+      (error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`),
+    );
   }
 
   /** What bits depend on besides the model: the kernels of this processor, and how many threads share the work. */
