@@ -1,7 +1,7 @@
 /**
  * The gate of the shipped model: does a server answer questions about notes it has never seen?
  *
- *     node gate.js --url http://127.0.0.1:8080 [--questions 20] [--json FILE]
+ *     node models/gate.ts [--url http://127.0.0.1:8080] [--questions 20] [--json FILE]     (Node 20: compiled to .js)
  *
  * Asks `--questions` of each kind at 2k and at 6k tokens, greedily, and counts answers that are exactly right. Several
  * questions share a document and differ only at the end of the prompt, so a server that caches prefixes reads it once.
@@ -59,7 +59,9 @@ async function main(): Promise<number> {
     const verdict = share >= atLeast ? "passed" : "FAILED";
     console.log(`${verdict}: ${kind} at ${tokens} tokens is ${percent(share)}, wanted ${percent(atLeast)}`);
   }
-  console.log(`${server.requests} requests, ${server.cachedTokens} of ${server.promptTokens} prompt tokens cached, ${seconds} s`);
+  console.log(
+    `${server.requests} requests, ${server.cachedTokens} of ${server.promptTokens} prompt tokens cached, ${seconds} s`,
+  );
   if (values.json !== undefined) {
     const { requests, promptTokens, cachedTokens } = server;
     const report = { url: values.url, seconds, requests, promptTokens, cachedTokens, cells, gates: verdicts };
@@ -174,7 +176,9 @@ function ofKind(questions: readonly Question[], kind: Kind): Question[] {
 
 /** `count` items, evenly spread, so that the questions reach into every part of the notes. */
 function spread<T>(items: readonly T[], count: number): T[] {
-  return items.filter((_, i) => Math.floor((i * count) / items.length) !== Math.floor(((i - 1) * count) / items.length));
+  return items.filter(
+    (_, i) => Math.floor((i * count) / items.length) !== Math.floor(((i - 1) * count) / items.length),
+  );
 }
 
 function shareOf(cells: readonly Cell[], kind: Kind, tokens: number): number {

@@ -207,7 +207,7 @@ const draw: Readonly<Record<string, (rng: Random) => string>> = {
   year: (rng) => String(1890 + rng.below(135)),
 };
 
-const LETTERS = [..."ABCDEFGHJKLMNPQRSTUVWXYZ"];
+const LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ".split("");
 
 /** The fields of a template. A field is drawn when a template first asks for it, and then stays. */
 class Values {
