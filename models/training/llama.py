@@ -1,4 +1,4 @@
-"""A plain Llama in PyTorch, small enough to read in one sitting; parameter names follow Hugging Face's (see export.py)."""
+"""A plain Llama in PyTorch, small enough to read in one sitting. Parameters are named as Hugging Face names them."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a Llama. head_width * heads need not equal width, but does here."""
+    """The numbers of a Llama; the defaults are those of the model that ships."""
 
     width: int = 384
     layers: int = 12

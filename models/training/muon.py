@@ -1,8 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for the matrices inside the blocks.
 
-After Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/), with the update scaled to the size AdamW's would
-have (Moonlight, https://arxiv.org/abs/2502.16982), so that one learning rate serves both. Matrices of one shape are
-stacked and handled in one call: a small model has many small matrices, and launches would cost more than arithmetic.
+After Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/), with the update scaled to the size that AdamW's
+would have (Moonlight, https://arxiv.org/abs/2502.16982), so that one learning rate serves both. Matrices of one shape
+are stacked and handled in one call: a small model has many small ones, and launches would cost more than arithmetic.
 """
 
 from collections import defaultdict

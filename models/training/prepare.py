@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "notes"))
-import notes  # noqa: E402
+import notes
 
 SPECIAL = ["<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"]
 VOCABULARY = 8192
@@ -37,7 +37,7 @@ def main(prose, out):
         ids.append(0)
     np.array(ids, dtype=np.uint16).tofile(out / "prose.bin")
     characters = sum(map(len, paragraphs))
-    print(f"{tokenizer.get_vocab_size()} entries; {len(ids) / 1e6:.1f} M tokens, {characters / len(ids):.2f} characters each")
+    print(f"{len(ids) / 1e6:.1f} M tokens of {characters / len(ids):.2f} characters")
 
 
 def train_tokenizer(paragraphs):

@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "notes"))
-import notes  # noqa: E402
+import notes
 
 END_OF_TEXT, ASSISTANT, END, PAD = 0, 3, 4, 5
 SHORT_ROW, LONG_ROW = 2048, 8192
@@ -59,7 +59,7 @@ class Chats:
         distractors = self.paragraphs if self.rng.percent(30) else ()
         characters = int(document_tokens * CHARACTERS_PER_TOKEN)
         messages, _ = notes.sample_chat(self.rng, characters, turns, distractors)
-        ids = np.array(self.tokenizer.encode(notes.render(messages)).ids + [END_OF_TEXT], dtype=np.uint16)
+        ids = np.array([*self.tokenizer.encode(notes.render(messages)).ids, END_OF_TEXT], dtype=np.uint16)
         return ids, answer_weights(ids)
 
     def _document_tokens(self, room, progress):
@@ -92,13 +92,14 @@ def answer_weights(ids):
 
 
 class Stream(torch.utils.data.IterableDataset):
-    """Batches of `batch_tokens` tokens: ids (u16 as int32) and weights (float32), each of shape [rows, row + 1].
+    """Batches of some `batch_tokens` tokens: ids (int32) and weights (float32), each of shape [rows, length + 1].
 
-    `progress` is a shared number from 0 to 1 that the trainer moves on; `rows` maps it to (short, long) row lengths.
+    `progress` is a shared number from 0 to 1 that the trainer moves on; `lengths` are those of a short and a long row.
     """
 
     def __init__(self, data, batch_tokens, progress, seed, lengths=(SHORT_ROW, LONG_ROW)):
-        self.data, self.batch_tokens, self.progress, self.seed, self.lengths = data, batch_tokens, progress, seed, lengths
+        self.data, self.batch_tokens, self.lengths = data, batch_tokens, lengths
+        self.progress, self.seed = progress, seed
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()

@@ -1,7 +1,7 @@
 """train.py DATA OUT --seconds N: trains the small Llama on one GPU for a fixed time.
 
-OUT gets checkpoint.pt (all that is needed to go on: run the same command again) and, for export.py, bf16 weights in four
-parts and run.json. Without a GPU it trains a toy, to try every step.
+OUT gets checkpoint.pt (all that is needed to go on: run the same command again) and, for export.py, bf16 weights in
+four parts and run.json. Without a GPU it trains a toy, to try every step.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch  # noqa: E402
-from evaluate import exact_match, questions_about  # noqa: E402
-from llama import TOY, Llama, Shape  # noqa: E402
-from muon import Muon  # noqa: E402
-from stream import LONG_ROW, SHORT_ROW, Stream  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
+import torch
+from evaluate import exact_match, questions_about
+from llama import TOY, Llama, Shape
+from muon import Muon
+from stream import LONG_ROW, SHORT_ROW, Stream
+from tokenizers import Tokenizer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOY_RUN = DEVICE == "cpu"
@@ -61,9 +61,10 @@ def parse_options():
 
 
 def open_stream(options, progress):
-    """The stream resumed with another seed would repeat nothing, so a resumed run seeds by the clock's minutes too."""
-    seed = options.seed + int(time.time() // 60)
-    stream = Stream(options.data, BATCH_TOKENS, progress, seed, ROWS)
+    """Batches from worker processes. A resumed run reads on from other seeds, so that it meets new chats."""
+    told = Path(options.out) / "run.json"
+    steps = json.loads(told.read_text())["steps"] if told.exists() else 0
+    stream = Stream(options.data, BATCH_TOKENS, progress, options.seed + steps, ROWS)
     loader = torch.utils.data.DataLoader(
         stream, batch_size=None, num_workers=options.workers, prefetch_factor=3, pin_memory=DEVICE == "cuda"
     )
@@ -129,7 +130,10 @@ class Run:
         print(f"{sum(p.numel() for p in self.model.parameters()) / 1e6:.2f} M parameters on {DEVICE}", flush=True)
 
     def compile(self):
-        """Compiles the loss for each row length before the clock starts; a length that fails to compile runs eagerly."""
+        """Compiles the loss for each row length before the clock starts; a length that does not compile runs eagerly.
+
+        `dynamic=False` compiles one graph a length: with dynamic shapes the compiler failed at the second length.
+        """
         if DEVICE == "cpu":
             return
         for row in ROWS:
@@ -194,7 +198,7 @@ class Run:
         print(f"going on at {self.elapsed:.0f} s, step {self.steps}", flush=True)
 
     def export(self, out, found):
-        """bf16 weights in parts of equal size (each small enough to carry around), and run.json, which tells of the run."""
+        """bf16 weights in parts of equal size, each small enough to carry around, and run.json about the run."""
         parts, sizes = [{} for _ in range(WEIGHT_PARTS)], [0] * WEIGHT_PARTS
         for name, tensor in sorted(self.model.state_dict().items(), key=lambda item: -item[1].numel()):
             smallest = sizes.index(min(sizes))
