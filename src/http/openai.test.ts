@@ -209,6 +209,16 @@ describe("the stream's framing", () => {
     });
   });
 
+  test("an engine that stops without an end does not pass for a short answer", async () => {
+    const { app, engine } = fakeApp();
+    engine.generate = async function* generate() {
+      yield { kind: "text", text: "half", tokens: [0] };
+    };
+    const streamed = await (await post(app, "/v1/completions", { prompt: "x", stream: true })).text();
+    expect(streamed).toMatch(/"text":"half".*\n\ndata: \{"error":.*"code":"cancelled"\}\}\n\n$/s);
+    expect((await post(app, "/v1/completions", { prompt: "x" })).status).toBe(503);
+  });
+
   test("a failure after the first keep-alive travels in the stream, which then ends", async () => {
     const failure = new RepriseError("ENGINE_FAILED", "The engine process ended.");
     const { app } = fakeApp({

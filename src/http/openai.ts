@@ -101,7 +101,12 @@ async function wholeAnswer(
       };
     }
   }
-  throw new RepriseError("CANCELLED", "The request was stopped before its end.");
+  throw stoppedEarly();
+}
+
+/** An answer without an end must not look like a short one. */
+function stoppedEarly(): RepriseError {
+  return new RepriseError("CANCELLED", "The request was stopped before its end.");
 }
 
 async function streamAnswer(
@@ -126,6 +131,7 @@ async function streamAnswer(
         if (result === "waiting") yield keepAliveComment;
         else yield* chunks.framesOf(result.value);
       }
+      if (!chunks.ended) throw stoppedEarly();
     } catch (error) {
       if (work.signal.aborted) return;
       metrics.streamCut("failed");
@@ -154,6 +160,8 @@ class ChunkWriter {
   readonly #form: AnswerForm & { readonly includeUsage: boolean };
   readonly #metrics: Metrics;
   #report: PromptReport | undefined;
+  /** The last chunk was made. */
+  ended = false;
 
   constructor(form: AnswerForm & { readonly includeUsage: boolean }, metrics: Metrics) {
     this.#form = form;
@@ -171,6 +179,7 @@ class ChunkWriter {
     if (event.kind === "text") return [this.#chunk([shape.piece(event)])];
 
     assert(this.#report !== undefined, "the engine ended an answer without its prompt report");
+    this.ended = true;
     const reprise = repriseOf(this.#report);
     const usage = usageOf(this.#report, event.completionTokens);
     const ending = shape.ending(event.reason);
