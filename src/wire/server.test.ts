@@ -102,6 +102,16 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
   await expect.poll(() => [all.server.connections, all.cache.stats().sessions]).toEqual([0, 0]);
 });
 
+test("a hello of another version is told which one is spoken here", async () => {
+  await using all = await setUp();
+  const newer = new RawGuest(all.socketPath);
+  newer.send(helloMessage({ version: 2 }));
+  await newer.over();
+  expect(newer.received).toMatchObject([
+    { type: "error", code: "PROTOCOL", message: expect.stringContaining("speaks 1") },
+  ]);
+});
+
 test("a guest that never reads is disconnected, and what it held falls", async () => {
   await using all = await setUp({ limits: { maxOutgoingBytes: 64 * 1024 } });
   const deaf = new RawGuest(all.socketPath, { reads: false });
