@@ -16,7 +16,7 @@ test("what was saved is known, loaded and released", async () => {
   expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 0 });
   expect(await cache.lookup(counting(30))).toEqual({ hitTokens: 20, tokensByTier: { memory: 20 } });
   {
-    await using known = await cache.load(counting(18));
+    using known = await cache.load(counting(18));
     expect(known.hitTokens).toBe(18);
     expect(
       known.chunks.map(({ firstToken, matchedTokens, bytes }) => [firstToken, matchedTokens, bytes[0], bytes.length]),

@@ -2,7 +2,7 @@
  * The library: a cache inside your own process, for an engine of your own.
  *
  *     const cache = await openCache({ name: "my-engine-v1 my-model", directory, memoryBytes, diskBytes, bytesPerToken });
- *     await using known = await cache.load(tokens);                      // grab what was read before
+ *     using known = await cache.load(tokens);                            // grab what was read before
  *     await cache.save(tokens, (firstToken, tokenCount, into) => …);     // keep what was read now
  *
  * Payloads are yours: the cache never looks inside. docs/library.md tells the rest.
@@ -46,7 +46,7 @@ export interface TextOptions {
   readonly deadlineMs?: number;
 }
 
-/** One chunk of a loaded text. `bytes` is the pool's own memory: read it before the {@link LoadedText} is disposed. */
+/** One chunk of a loaded text. `bytes` is the pool's own memory: read it before the {@link LoadedText} is released. */
 export interface LoadedPayload {
   readonly firstToken: number;
   readonly tokenCount: number;
@@ -56,11 +56,13 @@ export interface LoadedPayload {
   readonly bytes: Uint8Array;
 }
 
-/** What is known of a text. Holds its chunks in place until it is disposed (`await using`). */
-export interface LoadedText extends AsyncDisposable {
+/** What is known of a text. Holds its chunks in place until it is released, by hand or by `using`. */
+export interface LoadedText extends Disposable {
   /** Tokens from the start of the text that need not be read again. */
   readonly hitTokens: number;
   readonly chunks: readonly LoadedPayload[];
+  /** Lets the chunks go; `bytes` must not be touched any more. Without effect the second time. */
+  release(): void;
 }
 
 /** Writes the payload of `tokenCount` tokens from `firstToken` into `into`. @returns the bytes written, at least 1 */
@@ -118,6 +120,7 @@ export class LibraryCache implements AsyncDisposable {
     const loaded: LoadedChunk[] = [];
     for await (const chunk of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(chunk);
     const last = loaded.at(-1);
+    const release = () => this.#session.release(loaded.map(({ lease }) => lease));
     return {
       hitTokens: last === undefined ? 0 : last.firstToken + last.matchedTokens,
       chunks: loaded.map(({ firstToken, tokenCount, matchedTokens, tier, slot }) => ({
@@ -127,7 +130,8 @@ export class LibraryCache implements AsyncDisposable {
         tier,
         bytes: this.#pool.view(slot.offset, slot.bytes),
       })),
-      [Symbol.asyncDispose]: async () => this.#session.release(loaded.map(({ lease }) => lease)),
+      release,
+      [Symbol.dispose]: release,
     };
   }
 
