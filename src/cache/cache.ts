@@ -83,11 +83,16 @@ export class Cache implements AsyncDisposable {
     });
   }
 
-  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all. */
+  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
   static async open(options: CacheOptions): Promise<Cache> {
     const cache = new Cache(options);
-    for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
-    return cache;
+    try {
+      for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
+      return cache;
+    } catch (error) {
+      await cache.close();
+      throw error;
+    }
   }
 
   /**

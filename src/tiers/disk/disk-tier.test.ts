@@ -223,6 +223,27 @@ test("a disk that is really full rejects, keeps what it has, and takes more once
   }
 });
 
+test("a segment that cannot be read costs itself, not the others", async () => {
+  using folder = temporaryFolder();
+  {
+    await using tier = await DiskTier.open({ directory: folder.path, capacityBytes, segmentBytes: 65536 });
+    await recoverAll(tier);
+    await fill(tier, 9);
+  }
+  const [bad] = segmentFiles(folder.path);
+  const files: DiskFiles = {
+    ...nodeFiles,
+    open: async (path) => {
+      const file = await nodeFiles.open(path);
+      const fails = (position: number) => path === bad && position > 0;
+      return { ...file, read: (into, at) => (fails(at) ? Promise.reject(new Error("EIO")) : file.read(into, at)) };
+    },
+  };
+  await using tier = await DiskTier.open({ directory: folder.path, capacityBytes, files });
+  expect((await recoverAll(tier)).map(({ tokens }) => tokens[0])).toEqual([3, 4, 5, 6, 7, 8]);
+  expect(tier.stats().corruptRecords).toBe(1);
+});
+
 test("records larger than a segment get one of their own", async () => {
   using folder = temporaryFolder();
   await using tier = await DiskTier.open({ directory: folder.path, capacityBytes, segmentBytes: 65536 });
