@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Rig, chunkTokens, loadTiny, someTokens } from "../../../test/scheduler-rig.ts";
-import type { RigOptions } from "../../../test/scheduler-rig.ts";
+import { Rig, chunkTokens, loadTiny } from "../../../test/support/scheduler-rig.ts";
+import type { RigOptions } from "../../../test/support/scheduler-rig.ts";
+import { someTokens } from "../../../test/support/tokens.ts";
 import { greedy } from "../../engine.ts";
 import type { Model } from "./model.ts";
 

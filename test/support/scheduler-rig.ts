@@ -4,18 +4,18 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { greedy } from "../src/engine.ts";
-import type { GenerateEvent, PromptReport } from "../src/engine.ts";
-import { Context } from "../src/engines/llama/context.ts";
-import { familyFacts, measureLayout, refusal } from "../src/engines/llama/family.ts";
-import type { Work } from "../src/engines/llama/generation.ts";
-import { checkModelFile } from "../src/engines/llama/gguf-header.ts";
-import { openLibrary } from "../src/engines/llama/library.ts";
-import { Model } from "../src/engines/llama/model.ts";
-import { Scheduler } from "../src/engines/llama/scheduler.ts";
-import { payloadBytes } from "../src/engines/llama/sequence-state.ts";
-import type { RepriseError } from "../src/errors.ts";
-import { silentLog } from "../src/log.ts";
+import { greedy } from "../../src/engine.ts";
+import type { GenerateEvent, PromptReport } from "../../src/engine.ts";
+import { Context } from "../../src/engines/llama/context.ts";
+import { familyFacts, measureLayout, refusal } from "../../src/engines/llama/family.ts";
+import type { Work } from "../../src/engines/llama/generation.ts";
+import { checkModelFile } from "../../src/engines/llama/gguf-header.ts";
+import { openLibrary } from "../../src/engines/llama/library.ts";
+import { Model } from "../../src/engines/llama/model.ts";
+import { Scheduler } from "../../src/engines/llama/scheduler.ts";
+import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
+import type { RepriseError } from "../../src/errors.ts";
+import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
 import { writeTinyGguf } from "./tiny-gguf.ts";
 import type { TinyModel } from "./tiny-gguf.ts";
@@ -61,7 +61,7 @@ export class Rig {
 
   constructor(model: Model, options: RigOptions = {}) {
     const { slots = 2, contextTokens = 1024, deterministic = false } = options;
-    const shape = { library, model, threads: 2, abortFlag: undefined };
+    const shape = { library, model, threads: 1, abortFlag: undefined };
     this.model = model;
     this.contexts = deterministic
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
@@ -133,15 +133,6 @@ export class Rig {
     await this.#running;
     for (const context of this.contexts) context.free();
   }
-}
-
-/** `count` token ids that follow from `seed`. */
-export function someTokens(count: number, seed: number, vocabulary = 500): Uint32Array {
-  let state = Math.imul(seed, 2_654_435_761) >>> 0;
-  return Uint32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return 6 + ((state >>> 8) % (vocabulary - 6));
-  });
 }
 
 function answerOf(events: readonly GenerateEvent[]): Answer {
