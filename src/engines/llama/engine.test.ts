@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EngineBench, ask, request, until } from "../../../test/support/engine.ts";
 import { someTokens } from "../../../test/support/tokens.ts";
-import { LlamaEngine } from "./engine.ts";
+import type { LlamaEngine } from "./engine.ts";
 
 /** Big enough that reading its context takes seconds. */
 const slowModel = {
