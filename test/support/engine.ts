@@ -51,8 +51,8 @@ export class EngineBench implements AsyncDisposable {
   }
 
   /** A cache with a wire; guests connect at `socketPath`. */
-  async openCache(capacityBytes = 256 * 2 ** 20) {
-    const socketPath = join(this.#folder.path, `cache-${this.#opened.length}.sock`);
+  async openCache(options: { capacityBytes?: number; socketPath?: string } = {}) {
+    const { capacityBytes = 256 * 2 ** 20, socketPath = join(this.#folder.path, "cache.sock") } = options;
     const cache = await openTestCache({ pool: testPool(capacityBytes) });
     const server = await WireServer.listen({ socketPath, cache });
     // Guests go first, then the door, then the house.

@@ -77,6 +77,7 @@ export class Rig {
       contextTokens,
       layout,
       sliceTokens: deterministic ? chunkTokens : undefined,
+      shortSteps: false,
       stored: () => this.cache,
       computeMsPerToken: 1,
       log: silentLog,

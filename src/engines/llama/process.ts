@@ -82,6 +82,7 @@ class EngineProcess {
       contextTokens: this.#contextTokens,
       layout: this.#layout,
       sliceTokens: options.deterministic ? options.chunkTokens : undefined,
+      shortSteps: !canAbort(facts),
       stored: () => this.#cache?.stored,
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
       listener: {

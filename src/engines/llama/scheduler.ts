@@ -46,6 +46,8 @@ export interface SchedulerOptions {
   readonly layout: PayloadLayout | undefined;
   /** Deterministic mode: tokens per slice, which is the chunk size. */
   readonly sliceTokens: number | undefined;
+  /** A decode cannot be stopped: every step is kept short, so that a cancelled request does not hold the others up. */
+  readonly shortSteps: boolean;
   readonly stored: FindStoredKv;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
@@ -53,7 +55,7 @@ export interface SchedulerOptions {
   readonly log: Log;
 }
 
-/** While others wait for their next token, a step should not take longer than this. */
+/** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
 const stepMs = 200;
 const smallestSlice = 16;
 /** Time for saving in a step, and while nothing else is to be done. */
@@ -245,9 +247,9 @@ export class Scheduler {
     reading: readonly Sequence[],
   ): { sequence: Sequence; tokens: Uint32Array; last: boolean }[] {
     if (reading.length === 0) return [];
-    const { sliceTokens } = this.#options;
+    const { sliceTokens, shortSteps } = this.#options;
     let room = batchTokens - decoding;
-    if (decoding > 0 && sliceTokens === undefined) {
+    if ((decoding > 0 || shortSteps) && sliceTokens === undefined) {
       room = Math.min(room, Math.max(smallestSlice, Math.floor(stepMs / this.#computeMsPerToken)));
     }
     this.#rotation += 1;
