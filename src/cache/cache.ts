@@ -38,7 +38,7 @@ export interface CacheOptions {
   readonly tiers?: readonly Tier[];
   readonly policy?: EvictionPolicy<StoredChunk>;
   readonly limits?: Partial<CacheLimits>;
-  /** Payload bytes that write-behind may pin at a time: a quarter of the pool, at most 1 GiB, unless given. */
+  /** Bytes of slots that write-behind may pin at a time: a quarter of the pool, at most 1 GiB, unless given. */
   readonly writeBehindBytes?: number;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;

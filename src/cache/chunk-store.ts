@@ -69,6 +69,7 @@ export class ChunkStore {
       this.settle(parent);
     }
     chunk.slots[rank] = offset;
+    chunk.slotBytes = slotBytes;
     this.#bySlot.set(offset, chunk);
     this.settle(chunk);
     return "given";

@@ -21,7 +21,7 @@ export interface PlacementOptions {
   readonly tiers: readonly Tier[];
   readonly counters: Counters;
   readonly log: Log;
-  /** Payload bytes that may be pinned for writing at a time. */
+  /** Bytes of slots that may be pinned for writing at a time. */
   readonly queueBytes: number;
   /** How long a tier that failed is left alone. */
   readonly retryMs: number;
@@ -96,7 +96,7 @@ export class Placement {
         this.#waiting.delete(chunk);
         continue;
       }
-      if (this.#queuedBytes > 0 && this.#queuedBytes + chunk.payloadBytes > this.#options.queueBytes) return;
+      if (this.#queuedBytes > 0 && this.#queuedBytes + chunk.bytesInPool > this.#options.queueBytes) return;
       if (this.#tiersWithout(chunk).length === 0 && this.#outages.size > 0) return;
       this.#waiting.delete(chunk);
       this.#enqueue(chunk);
@@ -104,7 +104,7 @@ export class Placement {
   }
 
   #enqueue(chunk: StoredChunk): void {
-    const bytes = chunk.payloadBytes;
+    const bytes = chunk.bytesInPool;
     this.#queued.add(chunk);
     this.#queuedBytes += bytes;
     chunk.pins += 1;

@@ -25,6 +25,8 @@ export class StoredChunk {
   readonly node: ChunkNode;
   /** Offset in the pool by rank. */
   readonly slots: (number | undefined)[];
+  /** Size of its slots, when it has any. */
+  slotBytes = 0;
   /** Payload length by rank; 0 until it is known. */
   readonly bytes: number[];
   /** Ranks whose payload was committed. */
@@ -61,8 +63,9 @@ export class StoredChunk {
     return this.slots.some((slot) => slot !== undefined);
   }
 
-  get payloadBytes(): number {
-    return this.bytes.reduce((sum, bytes) => sum + bytes, 0);
+  /** What the chunk takes of the pool. */
+  get bytesInPool(): number {
+    return this.slots.filter((slot) => slot !== undefined).length * this.slotBytes;
   }
 
   /** Hashed once, when the chunk first leaves memory. */

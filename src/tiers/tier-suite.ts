@@ -1,0 +1,177 @@
+/** What every tier below the pool must do. A tier's test calls this with a way to open it over the same storage. */
+import { createHash, randomBytes } from "node:crypto";
+import { expect, test } from "vitest";
+import { chunkKey, type RootKey, type Tokens } from "../cache/chunk.ts";
+import type { SpaceId } from "../cache/space.ts";
+import type { ChunkRecord, RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
+
+export interface TierFixture {
+  /** Opens the tier over the storage of this fixture, again if it was closed. */
+  open(): Promise<Tier>;
+  readonly capacityBytes: number;
+  dispose(): Promise<void>;
+}
+
+export const noSignal = new AbortController().signal;
+
+export function recordOf(tokens: Tokens, payloads: readonly Uint8Array[], parent?: ChunkRecord): ChunkRecord {
+  const root = createHash("sha256").update("root").digest("hex") as RootKey;
+  const parentKey = parent?.key ?? root;
+  return {
+    space: createHash("sha256").update("space").digest("hex") as SpaceId,
+    root,
+    key: chunkKey(parentKey, tokens),
+    parent: parentKey,
+    firstToken: parent === undefined ? 0 : parent.firstToken + parent.tokens.length,
+    tokens,
+    payloadBytes: payloads.map((payload) => payload.length),
+  };
+}
+
+/** An owner that remembers what it was told. */
+export class RecordingOwner implements TierOwner {
+  readonly wanted = new Set<RecordId>();
+  readonly evicted = new Set<RecordId>();
+  readonly moved = new Map<RecordId, RecordId>();
+
+  isWanted(id: RecordId): boolean {
+    return this.wanted.has(id);
+  }
+
+  onEvicted(ids: readonly RecordId[]): void {
+    for (const id of ids) this.evicted.add(id);
+  }
+
+  onMoved(from: RecordId, to: RecordId): void {
+    this.moved.set(from, to);
+    if (this.wanted.delete(from)) this.wanted.add(to);
+  }
+}
+
+export async function recoverAll(tier: Tier, owner: TierOwner = new RecordingOwner()): Promise<StoredRecord[]> {
+  const records: StoredRecord[] = [];
+  for await (const record of tier.recover(owner)) records.push(record);
+  return records;
+}
+
+export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>): void {
+  const withTier = (title: string, body: (fixture: TierFixture) => Promise<void>) =>
+    test(`${name}: ${title}`, async () => {
+      const fixture = await makeFixture();
+      try {
+        await body(fixture);
+      } finally {
+        await fixture.dispose();
+      }
+    });
+  const tokens = Uint32Array.from([1, 2, 0xffff_ffff]);
+
+  withTier("what was written is read, every rank of it", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payloads = [randomBytes(5000), randomBytes(1), randomBytes(4096)];
+    const id = await tier.write(recordOf(tokens, payloads), payloads, noSignal);
+    if (id === "rejected") throw new Error("there is room");
+    const into = payloads.map((payload) => new Uint8Array(payload.length));
+    expect(await tier.read(id, into, noSignal)).toBe("read");
+    expect(into.map((bytes) => Buffer.from(bytes))).toEqual(payloads);
+    expect(tier.stats()).toMatchObject({ records: 1, corruptRecords: 0 });
+  });
+
+  withTier("records come back after it was closed, with identity, tokens and lengths", async (fixture) => {
+    const payload = randomBytes(3000);
+    const first = recordOf(tokens, [payload]);
+    const second = recordOf(Uint32Array.from([9]), [payload], first);
+    {
+      await using tier = await fixture.open();
+      expect(await recoverAll(tier)).toEqual([]);
+      await tier.write(first, [payload], noSignal);
+      await tier.write(second, [payload], noSignal);
+    }
+    await using tier = await fixture.open();
+    const records = await recoverAll(tier);
+    expect(records).toMatchObject([first, second]);
+    const into = new Uint8Array(3000);
+    expect(await tier.read(records[1]!.id, [into], noSignal)).toBe("read");
+    expect(Buffer.from(into)).toEqual(payload);
+  });
+
+  withTier("a dropped record is gone", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payload = randomBytes(10);
+    const id = await tier.write(recordOf(tokens, [payload]), [payload], noSignal);
+    if (id === "rejected") throw new Error("there is room");
+    tier.drop(id);
+    tier.drop(id);
+    expect(await tier.read(id, [new Uint8Array(10)], noSignal)).toBe("gone");
+    expect(tier.stats().records).toBe(0);
+  });
+
+  withTier("a record larger than it may be is rejected", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payload = new Uint8Array(fixture.capacityBytes + 1);
+    expect(await tier.write(recordOf(tokens, [payload]), [payload], noSignal)).toBe("rejected");
+  });
+
+  withTier("never holds more than its capacity, and names every record it loses", async (fixture) => {
+    await using tier = await fixture.open();
+    const owner = new RecordingOwner();
+    await recoverAll(tier, owner);
+    const size = Math.floor(fixture.capacityBytes / 40);
+    const written: RecordId[] = [];
+    let previous: ChunkRecord | undefined;
+    for (let i = 0; i < 120; i += 1) {
+      const payload = randomBytes(size);
+      const record = recordOf(Uint32Array.from([i]), [payload], previous);
+      const id = await tier.write(record, [payload], noSignal);
+      if (id === "rejected") throw new Error("old records make room");
+      written.push(id);
+      previous = record;
+      expect(tier.stats().usedBytes).toBeLessThanOrEqual(fixture.capacityBytes);
+    }
+    expect(owner.evicted.size + tier.stats().records).toBe(written.length);
+    expect(tier.stats().records).toBeGreaterThan(15);
+    for (const id of written) {
+      const answer = await tier.read(id, [new Uint8Array(size)], noSignal);
+      expect(answer).toBe(owner.evicted.has(id) ? "gone" : "read");
+    }
+  });
+
+  withTier("a wanted record outlives those around it", async (fixture) => {
+    await using tier = await fixture.open();
+    const owner = new RecordingOwner();
+    await recoverAll(tier, owner);
+    const size = Math.floor(fixture.capacityBytes / 80);
+    const precious = randomBytes(size);
+    const first = await tier.write(recordOf(tokens, [precious]), [precious], noSignal);
+    if (first === "rejected") throw new Error("there is room");
+    owner.wanted.add(first);
+    for (let i = 0; i < 240; i += 1) {
+      const payload = randomBytes(size);
+      await tier.write(recordOf(Uint32Array.from([i, i]), [payload]), [payload], noSignal);
+    }
+    expect(owner.moved.size).toBeGreaterThan(0);
+    const [now] = owner.wanted;
+    const into = new Uint8Array(size);
+    expect(await tier.read(now!, [into], noSignal)).toBe("read");
+    expect(Buffer.from(into)).toEqual(precious);
+  });
+
+  withTier("many writes at once all arrive", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payloads = Array.from({ length: 50 }, () => randomBytes(2000));
+    const ids = await Promise.all(
+      payloads.map((payload, i) => tier.write(recordOf(Uint32Array.from([i]), [payload]), [payload], noSignal)),
+    );
+    await tier.flush();
+    for (const [i, id] of ids.entries()) {
+      if (id === "rejected") throw new Error("there is room");
+      const into = new Uint8Array(2000);
+      expect(await tier.read(id, [into], noSignal)).toBe("read");
+      expect(Buffer.from(into)).toEqual(payloads[i]);
+    }
+  });
+}
