@@ -116,7 +116,8 @@ test("deterministic: another process gives the same log-probabilities from store
   await until(() => cache.stats().sessions === 2);
   const run = async (engine: LlamaEngine) => {
     const events = [];
-    for await (const event of engine.generate(request(prompt, { logprobs: 4 }), new AbortController().signal)) events.push(event);
+    for await (const event of engine.generate(request(prompt, { logprobs: 4 }), new AbortController().signal))
+      events.push(event);
     return events;
   };
   const [report, ...cold] = await run(one!);
