@@ -137,6 +137,8 @@ export interface EngineStats {
   readonly generatedTokens: number;
   readonly reusedTokens: Partial<Record<TierName, number>>;
   readonly savedChunks: number;
+  /** Chunks of answered requests that are not handed to the cache yet. */
+  readonly unsavedChunks: number;
 }
 
 export interface Engine extends AsyncDisposable {

@@ -1,7 +1,7 @@
 /**
  * The engine process as a guest of the cache: connects, maps the pool, and connects again after a loss.
  */
-import type { SpaceDescription } from "../../cache/space.ts";
+import type { SessionOptions } from "../../cache/session.ts";
 import { assert, describe } from "../../errors.ts";
 import { PoolMapping } from "../../ffi/pool-mapping.ts";
 import type { Log } from "../../log.ts";
@@ -11,9 +11,7 @@ import type { StoredKv } from "./stored-kv.ts";
 
 export interface CacheConnectionOptions {
   readonly socketPath: string;
-  readonly space: SpaceDescription;
-  /** Bytes of a full chunk's payload. */
-  readonly slotBytes: number;
+  readonly session: SessionOptions;
   readonly log: Log;
 }
 
@@ -38,11 +36,11 @@ export class CacheConnection {
 
   /** Tries until the cache answers. Every request until then is computed. */
   async connect(): Promise<void> {
-    const { socketPath, space, slotBytes, log } = this.#options;
+    const { socketPath, session: options, log } = this.#options;
     for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(2 * pauseMs, longestPauseMs)) {
       try {
         const onPoolChanged = (pool: { path: string; bytes: number }) => this.#map(pool);
-        const session = await connectCache({ socketPath, space, slotBytes, rank: 0, log, onPoolChanged });
+        const session = await connectCache({ ...options, socketPath, log, onPoolChanged });
         this.#map(session.pool);
         this.#session = session;
         this.#stored = { session, pool: this.#slots };

@@ -4,6 +4,8 @@
  *     loading ──ready──► serving ──process died──► restarting ──ready──► serving
  *        └──refused──► failed          (running requests fail, new ones wait; tries again after a pause that doubles)
  */
+import { within } from "../../cache/deadline.ts";
+import type { SessionOptions } from "../../cache/session.ts";
 import type { Engine, EngineStats, GenerateEvent, GenerateRequest, ModelInfo, PromptReport } from "../../engine.ts";
 import { RepriseError, assert, describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
@@ -49,6 +51,8 @@ export interface LlamaEngineOptions {
 const firstPauseMs = 200;
 const longestPauseMs = 30_000;
 const servedWellMs = 60_000;
+/** How long a loaded model waits for the cache before it serves without. */
+const connectWaitMs = 1000;
 
 /** What one request or question waits for. */
 interface Exchange {
@@ -79,6 +83,10 @@ export class LlamaEngine implements Engine {
   #readyAt = 0;
   #restartTimer: NodeJS.Timeout | undefined;
   readonly #totals = { promptTokens: 0, computedTokens: 0, generatedTokens: 0, savedChunks: 0 };
+  #unsavedChunks = 0;
+  /** Settles when the process that was just loaded has the cache. */
+  #connected: Deferred<void> | undefined;
+  readonly #guest = new Deferred<SessionOptions>();
   readonly #reused: Partial<Record<TierName, number>> = {};
 
   private constructor(options: LlamaEngineOptions) {
@@ -107,6 +115,11 @@ export class LlamaEngine implements Engine {
 
   get model(): ModelInfo | undefined {
     return this.#model;
+  }
+
+  /** What this engine is to the cache; pending until it begins to use it, for ever if it never does. */
+  get guest(): Promise<SessionOptions> {
+    return this.#guest.promise;
   }
 
   /** Process id of the engine process, for whoever watches it. */
@@ -178,6 +191,7 @@ export class LlamaEngine implements Engine {
       slots,
       restarts: this.#restarts,
       ...this.#totals,
+      unsavedChunks: this.#unsavedChunks,
       reusedTokens: { ...this.#reused },
     };
   }
@@ -212,7 +226,10 @@ export class LlamaEngine implements Engine {
         this.#options.onProgress?.(message.share);
         return;
       case "ready":
-        this.#nowServing(message.model);
+        this.#loaded(message.model);
+        return;
+      case "connected":
+        this.#connected?.resolve();
         return;
       case "refused":
         this.#refused(new RepriseError(message.code, message.message));
@@ -225,6 +242,7 @@ export class LlamaEngine implements Engine {
           if (event.kind === "prompt") this.#setPhase(id, "decoding");
           this.#exchanges.get(id)?.answers.push(event);
         }
+        this.#unsavedChunks = message.unsavedChunks;
         return;
       case "failed": {
         const { code, field } = message;
@@ -241,13 +259,17 @@ export class LlamaEngine implements Engine {
         return;
       case "saved":
         this.#totals.savedChunks += message.chunks;
+        this.#unsavedChunks = message.unsavedChunks;
+        return;
+      case "guest":
+        this.#guest.resolve(message.session);
         return;
       case "log":
         this.#log[message.level](message.message);
     }
   }
 
-  #nowServing(model: LoadedModel): void {
+  #loaded(model: LoadedModel): void {
     if (this.#state === "closed") return;
     try {
       this.#template = new ChatTemplate(model);
@@ -257,9 +279,19 @@ export class LlamaEngine implements Engine {
       return;
     }
     this.#model = model.info;
+    void this.#serveOnceConnected(this.#child, model.info);
+  }
+
+  /** The first request after a restart shall find what is stored: a short wait for the cache, where it can be used at once. */
+  async #serveOnceConnected(child: EngineChild | undefined, { reuse }: ModelInfo): Promise<void> {
+    if (this.#digest !== undefined) {
+      this.#connected = new Deferred<void>();
+      this.#tell({ kind: "weights", digest: this.#digest });
+      if (reuse === true) await within(this.#connected.promise, connectWaitMs);
+    }
+    if (this.#child !== child || (this.#state !== "loading" && this.#state !== "restarting")) return;
     this.#state = "serving";
     this.#readyAt = performance.now();
-    if (this.#digest !== undefined) this.#tell({ kind: "weights", digest: this.#digest });
     this.#serving.resolve();
   }
 
@@ -272,6 +304,7 @@ export class LlamaEngine implements Engine {
   #exited(how: string): void {
     if (this.#state === "closed" || this.#state === "failed") return;
     const error = new RepriseError("ENGINE_FAILED", `The engine process is gone: ${how}`);
+    this.#unsavedChunks = 0;
     if (this.#state === "loading") {
       this.#giveUp(error);
       return;

@@ -3,8 +3,9 @@
  *
  *     server ──start──► process ──progress…──► ready │ refused
  *     server ──generate, cancel, tokenize, detokenize, weights──► process
- *     server ◄──started, events, failed, tokens, text, saved, log── process
+ *     server ◄──started, events, failed, tokens, text, saved, guest, connected, log── process
  */
+import type { SessionOptions } from "../../cache/session.ts";
 import type { CacheUse, GenerateEvent, ModelInfo, Sampling } from "../../engine.ts";
 import type { ErrorCode } from "../../errors.ts";
 import type { LogLevel } from "../../log.ts";
@@ -77,7 +78,11 @@ export type FromEngine =
   /** The request left the queue: its prompt is being read from now on. */
   | { readonly kind: "started"; readonly id: number }
   /** All of a step's events. */
-  | { readonly kind: "events"; readonly events: readonly (readonly [id: number, event: GenerateEvent])[] }
+  | {
+      readonly kind: "events";
+      readonly events: readonly (readonly [id: number, event: GenerateEvent])[];
+      readonly unsavedChunks: number;
+    }
   | {
       readonly kind: "failed";
       readonly id: number;
@@ -87,6 +92,10 @@ export type FromEngine =
     }
   | { readonly kind: "tokens"; readonly id: number; readonly tokens: Uint32Array }
   | { readonly kind: "text"; readonly id: number; readonly text: string }
-  /** Chunks that the cache took. */
-  | { readonly kind: "saved"; readonly chunks: number }
+  /** Chunks that the cache took, and how many still wait to be given to it. */
+  | { readonly kind: "saved"; readonly chunks: number; readonly unsavedChunks: number }
+  /** What this engine is to the cache. */
+  | { readonly kind: "guest"; readonly session: SessionOptions }
+  /** The cache answers: from now on requests find what is stored. */
+  | { readonly kind: "connected" }
   | { readonly kind: "log"; readonly level: LogLevel; readonly message: string };

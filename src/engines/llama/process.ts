@@ -89,7 +89,7 @@ class EngineProcess {
         onStarted: (id) => tell({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),
         onFailed: (id, error) => this.#fail(id, error),
-        onSaved: (chunks) => tell({ kind: "saved", chunks }),
+        onSaved: (chunks) => tell({ kind: "saved", chunks, unsavedChunks: this.#scheduler.unsavedChunks }),
         onAborted: () => this.#aborted(),
       },
       log: this.#log,
@@ -182,7 +182,7 @@ class EngineProcess {
   #queueEvent(id: number, event: GenerateEvent): void {
     if (this.#events.length === 0) {
       queueMicrotask(() => {
-        tell({ kind: "events", events: this.#events });
+        tell({ kind: "events", events: this.#events, unsavedChunks: this.#scheduler.unsavedChunks });
         this.#events = [];
       });
     }
@@ -207,20 +207,21 @@ class EngineProcess {
   #connectCache(weights: string): void {
     const { socketPath, chunkTokens, deterministic } = this.#options;
     if (socketPath === undefined || this.#layout === undefined || this.#cache !== undefined) return;
-    this.#cache = new CacheConnection({
-      socketPath,
-      space: describeSpace({
-        model: this.#model,
-        layout: this.#layout,
-        weights,
-        chunkTokens,
-        cells: this.#cells,
-        exactness: deterministic ? this.#exactness() : undefined,
-      }),
-      slotBytes: payloadBytes(this.#layout, chunkTokens),
-      log: this.#log,
+    const space = describeSpace({
+      model: this.#model,
+      layout: this.#layout,
+      weights,
+      chunkTokens,
+      cells: this.#cells,
+      exactness: deterministic ? this.#exactness() : undefined,
     });
-    this.#cache.connect().catch((error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`));
+    const session = { space, rank: 0, slotBytes: payloadBytes(this.#layout, chunkTokens) };
+    tell({ kind: "guest", session });
+    this.#cache = new CacheConnection({ socketPath, session, log: this.#log });
+    this.#cache.connect().then(
+      () => tell({ kind: "connected" }),
+      (error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`),
+    );
   }
 
   /** What bits depend on besides the model: the kernels of this processor, and how many threads share the work. */

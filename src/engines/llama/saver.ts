@@ -31,6 +31,7 @@ export interface SaverOptions {
   readonly layout: PayloadLayout;
   /** There is something to write: the scheduler shall call {@link Saver.work}. */
   readonly wake: () => void;
+  /** Chunks were committed, or (with 0) are no longer waiting to be. */
   readonly onSaved: (chunks: number) => void;
   readonly log: Log;
 }
@@ -88,6 +89,12 @@ export class Saver {
     return this.#jobs.length === 0 && this.#commits.size === 0;
   }
 
+  /** Chunks still to be written or committed; a job whose chunks are not known yet counts as one. */
+  get unsavedChunks(): number {
+    const waiting = this.#jobs.reduce((sum, { chunks }) => sum + (chunks?.length ?? 1), 0);
+    return waiting + this.#commits.size;
+  }
+
   async #ask(job: Job, salt: string): Promise<void> {
     const { session } = job.stored;
     const asked = session.reserve({ salt, adapter: "" }, job.tokens, { deadlineMs: reserveDeadlineMs });
@@ -140,6 +147,7 @@ export class Saver {
       .catch((error: unknown) => this.#options.log.debug(`KV is not saved: ${describe(error)}`))
       .finally(() => {
         this.#commits.delete(commit);
+        this.#options.onSaved(0);
         this.#options.wake();
       });
     this.#commits.add(commit);
@@ -156,7 +164,9 @@ export class Saver {
 
   #drop(job: Job): void {
     const index = this.#jobs.indexOf(job);
-    if (index !== -1) this.#jobs.splice(index, 1);
+    if (index === -1) return;
+    this.#jobs.splice(index, 1);
+    this.#options.onSaved(0);
   }
 }
 

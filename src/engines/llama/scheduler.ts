@@ -109,6 +109,11 @@ export class Scheduler {
     return this.#waiting.length === 0 && this.#running().length === 0 && this.#saver?.idle !== false;
   }
 
+  /** Chunks of what was answered that the cache does not have yet. */
+  get unsavedChunks(): number {
+    return this.#saver?.unsavedChunks ?? 0;
+  }
+
   /** Serves until {@link close}. */
   async run(): Promise<void> {
     while (!this.#closed) {

@@ -1,0 +1,94 @@
+/**
+ * The first figure: time to first token of one long prompt, cold, warm, and after `kill -9` of everything and a restart.
+ *
+ *     npm run bench -- first-light [--rounds N] [--tokens N] [--json FILE]
+ *
+ * Each round has a prompt of its own, so that cold is cold; the three arms of a round follow each other. Times are taken
+ * by an HTTP client from the sending of the request to the first text. Prints one JSON line; medians over the rounds.
+ */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { sampleNotes } from "../models/notes/notes.ts";
+import { askStreaming, stats } from "../test/support/client.ts";
+import { tokenize } from "../test/support/prompts.ts";
+import { repositoryRoot } from "../test/support/repository.ts";
+import { startServer } from "../test/support/server.ts";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "7" },
+    tokens: { type: "string", default: "4000" },
+    json: { type: "string" },
+  },
+});
+const rounds = Number(values.rounds);
+const promptTokens = Number(values.tokens);
+
+const dataDirectory = mkdtempSync(join(tmpdir(), "reprise-bench-"));
+const samples: { cold: number; warm: number; restarted: number }[] = [];
+const cachedTokens = { warm: promptTokens, restarted: promptTokens };
+try {
+  let server = await startServer({ dataDirectory });
+  const warmUp = { prompt: "One two three", temperature: 0, max_tokens: 1 };
+  for (let round = 0; round < rounds; round += 1) {
+    const source = await tokenize(server.url, sampleNotes({ seed: 7_000 + round, characters: promptTokens * 6 }).text);
+    const request = { prompt: source.slice(0, promptTokens), temperature: 0, max_tokens: 2 };
+
+    await askStreaming(server.url, "/v1/completions", warmUp);
+    const cold = await askStreaming(server.url, "/v1/completions", request);
+    await askStreaming(server.url, "/v1/completions", warmUp);
+    const warm = await askStreaming(server.url, "/v1/completions", request);
+
+    await stored(server.url);
+    await server.killAll();
+    server = await startServer({ dataDirectory });
+    await askStreaming(server.url, "/v1/completions", warmUp);
+    const restarted = await askStreaming(server.url, "/v1/completions", request);
+
+    if (warm.text !== cold.text || restarted.text !== cold.text) throw new Error("the text differs between the arms");
+    samples.push({ cold: time(cold), warm: time(warm), restarted: time(restarted) });
+    cachedTokens.warm = Math.min(cachedTokens.warm, warm.cachedTokens);
+    cachedTokens.restarted = Math.min(cachedTokens.restarted, restarted.cachedTokens);
+    process.stderr.write(`round ${round + 1}: ${JSON.stringify(samples.at(-1))}\n`);
+  }
+  await server.stop();
+} finally {
+  rmSync(dataDirectory, { recursive: true, force: true });
+}
+
+const cold = median(samples.map((sample) => sample.cold));
+const warm = median(samples.map((sample) => sample.warm));
+const restarted = median(samples.map((sample) => sample.restarted));
+const result = {
+  bench: "first-light",
+  command: `npm run bench -- first-light --rounds ${rounds} --tokens ${promptTokens}`,
+  commit: execFileSync("git", ["rev-parse", "--short", "HEAD"], { cwd: repositoryRoot, encoding: "utf8" }).trim(),
+  machine: `${cpus().length} x ${cpus()[0]?.model ?? "unknown processor"}, Node ${process.version}`,
+  promptTokens,
+  ttftMs: { cold, warm, restarted },
+  coldOverWarm: cold / warm,
+  coldOverRestarted: cold / restarted,
+  cachedTokens,
+  samples,
+};
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
+console.log(JSON.stringify(result));
+
+function time(answer: { firstTextMs?: number }): number {
+  if (answer.firstTextMs === undefined) throw new Error("an answer had no text");
+  return Math.round(answer.firstTextMs * 10) / 10;
+}
+
+async function stored(url: string): Promise<void> {
+  while ((await stats(url))["unsavedChunks"] !== 0) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+function median(numbers: readonly number[]): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
+}

@@ -1,0 +1,71 @@
+/** The texts of `--help`, made from the table of settings, and docs/configuration.md, made from the same table. */
+import { environmentName, flagName, settingEntries } from "../config.ts";
+import type { Command } from "./command.ts";
+
+export function generalHelp(commands: readonly Command[]): string {
+  return [
+    "Reprise keeps the KV cache of what a language model has read, so that no text is read twice.",
+    "",
+    "Usage: reprise COMMAND [OPTION …]",
+    "",
+    ...commands.map(({ name, summary }) => `  ${name.padEnd(10)}${summary}`),
+    "",
+    "reprise COMMAND --help tells a command's options; reprise --version the version.",
+    "",
+  ].join("\n");
+}
+
+export function commandHelp(command: Command): string {
+  const rows = [
+    ...Object.entries(command.options).map(
+      ([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help] as const,
+    ),
+    ...settingRows().map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const),
+    ["--config FILE.yaml", "Read settings from a file; flags and REPRISE_… variables win over it."] as const,
+  ];
+  return [
+    `reprise ${command.name}: ${command.summary}`,
+    "",
+    ...rows.flatMap(([flag, help]) =>
+      flag.length < 26 ? [`  ${flag.padEnd(26)}${help}`] : [`  ${flag}`, `${" ".repeat(28)}${help}`],
+    ),
+    "",
+  ].join("\n");
+}
+
+/** docs/configuration.md; a test keeps the file equal to this. */
+export function configurationDocs(): string {
+  const rows = settingEntries().map(([name, { kind, defaultText, default: value, help }]) => {
+    const flag = `\`--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}\``.replaceAll("|", "\\|");
+    return `| ${flag} | \`${environmentName(name)}\` | ${defaultText ?? shown(value)} | ${help} |`;
+  });
+  return [
+    "# Configuration",
+    "",
+    "Each setting is a flag, an environment variable and a key in the YAML file given with `--config FILE.yaml` (the flag's",
+    "name without dashes in front, such as `data-dir: /var/lib/reprise`). The flag wins over the environment, the environment over",
+    "the file, the file over the default. Lists are repeated flags, comma-separated variables, YAML lists. Sizes are written",
+    "`512MiB`, `2GiB`, `20GB`. All faults are reported together; the exit code is then 2.",
+    "",
+    "| flag | environment | default | meaning |",
+    "| --- | --- | --- | --- |",
+    ...rows,
+    "",
+    "This page is generated from `src/config.ts`; a test keeps them equal.",
+    "",
+  ].join("\n");
+}
+
+function settingRows(): { flag: string; help: string; fallback: string }[] {
+  return settingEntries().map(([name, { kind, defaultText, default: value, help }]) => ({
+    flag: `--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}`,
+    help,
+    fallback: kind.isSwitch ? "" : ` [${defaultText ?? shown(value)}]`,
+  }));
+}
+
+function shown(value: unknown): string {
+  if (Array.isArray(value)) return "none";
+  if (value === false) return "off";
+  return String(value);
+}

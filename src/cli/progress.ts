@@ -1,0 +1,23 @@
+/** A progress bar on a terminal; nothing where stderr is a file or a pipe. */
+import { SingleBar } from "cli-progress";
+
+export interface Progress {
+  /** @param share of the work that is done, 0 to 1. */
+  update(share: number): void;
+  end(): void;
+}
+
+export function showProgress(title: string): Progress {
+  if (!process.stderr.isTTY) return { update() {}, end() {} };
+  const bar = new SingleBar({
+    format: `${title} {bar} {percentage} %`,
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+  });
+  bar.start(100, 0);
+  return {
+    update: (share) => bar.update(Math.round(share * 100)),
+    end: () => bar.stop(),
+  };
+}

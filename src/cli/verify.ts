@@ -1,0 +1,193 @@
+/**
+ * `reprise verify`: does the cache give back what was computed, on this machine, with this model?
+ *
+ * Runs prompts that share beginnings, each four times: computed with nothing reused, warm, warm after the cache and the
+ * engine were closed and opened again, and computed once more under another salt. Tokens must be equal in all four, and
+ * the stored bytes of the first must be those of the last, chunk by chunk. Uses a folder of its own, removed at the end.
+ */
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { bareRoot } from "../cache/chunk.ts";
+import type { CacheSession } from "../cache/session.ts";
+import type { Config } from "../config.ts";
+import type { LlamaEngine } from "../engines/llama/engine.ts";
+import { type CacheUse, greedy } from "../engine.ts";
+import { RepriseError } from "../errors.ts";
+import { createLog, type Log } from "../log.ts";
+import { CacheHost } from "./cache-host.ts";
+import type { Command } from "./command.ts";
+import { findModel, startEngine } from "./serve.ts";
+
+const answerTokens = 16;
+const otherSalt = "verify: computed again";
+
+export const verify: Command = {
+  name: "verify",
+  summary: "compares answers and stored bytes: cold, warm, and after a restart of the cache",
+  options: {
+    prompts: { value: "N", help: "Prompts to run. [12]" },
+    tokens: { value: "N", help: "Tokens of the longest prompt; it must fit into the context with its answer. [2000]" },
+  },
+
+  async run({ config, own }) {
+    const promptCount = wholeNumber("prompts", own["prompts"] ?? "12", 1, 10_000);
+    const longest = wholeNumber("tokens", own["tokens"] ?? "2000", 64, 1 << 20);
+    const dataDir = mkdtempSync(join(tmpdir(), "reprise-verify-"));
+    try {
+      const isolated: Config = { ...config, dataDir, socket: "", deterministic: true };
+      const differences = await compareRuns(isolated, { promptCount, longest });
+      for (const difference of differences) process.stderr.write(`${difference}\n`);
+      process.stdout.write(differences.length === 0 ? "equal\n" : `${differences.length} differences\n`);
+      return differences.length === 0 ? 0 : 1;
+    } finally {
+      rmSync(dataDir, { recursive: true, force: true });
+    }
+  },
+};
+
+interface Arm {
+  readonly tokens: readonly number[];
+  readonly reusedTokens: number;
+}
+
+async function compareRuns(config: Config, size: { promptCount: number; longest: number }): Promise<string[]> {
+  const log = createLog({ level: config.logLevel === "info" ? "warn" : config.logLevel });
+  const modelPath = findModel(config);
+  const first = await runArms({ config, modelPath, log }, async (run) => {
+    const prompts = await makePrompts(run.engine, size);
+    const cold = await run.answers(prompts, { salt: "", read: false, save: true });
+    const warm = await run.answers(prompts, { salt: "", read: true, save: true });
+    return { prompts, cold, warm };
+  });
+  const { prompts, cold, warm } = first;
+  const second = await runArms({ config, modelPath, log }, async (run) => {
+    const restarted = await run.answers(prompts, { salt: "", read: true, save: true });
+    const again = await run.answers(prompts, { salt: otherSalt, read: false, save: true });
+    const stored = await run.storedBytes(prompts, "");
+    const computed = await run.storedBytes(prompts, otherSalt);
+    return { restarted, again, stored, computed };
+  });
+
+  const arms = { warm, "after the restart": second.restarted, "computed again": second.again };
+  report({ cold, ...arms }, prompts);
+  const differences: string[] = [];
+  for (const [index, prompt] of prompts.entries()) {
+    for (const [name, answers] of Object.entries(arms)) {
+      const [expected, got] = [cold[index]?.tokens.join(" "), answers[index]?.tokens.join(" ")];
+      if (expected !== got)
+        differences.push(`prompt ${index} (${prompt.length} tokens), ${name}: tokens ${got} instead of ${expected}`);
+    }
+    if (second.stored[index] !== second.computed[index])
+      differences.push(`prompt ${index} (${prompt.length} tokens): the stored bytes differ from those computed again`);
+  }
+  for (const [name, answers] of Object.entries({ warm, "after the restart": second.restarted })) {
+    if (answers.every(({ reusedTokens }) => reusedTokens === 0))
+      differences.push(`${name}: nothing was reused, so nothing was compared`);
+  }
+  return differences;
+}
+
+/** A cache and an engine over the data directory, for as long as `work` runs. */
+async function runArms<T>(
+  parts: { config: Config; modelPath: string; log: Log },
+  work: (run: { engine: LlamaEngine; answers: AnswerAll; storedBytes: DigestAll }) => Promise<T>,
+): Promise<T> {
+  await using host = await CacheHost.open(parts);
+  await using engine = startEngine({ ...parts, host });
+  const { reuse } = await engine.ready;
+  if (reuse !== true) throw new RepriseError("MODEL_INVALID", `there is nothing to verify: ${reuse.refused}`);
+  const session = host.cache.openSession(await engine.guest);
+  try {
+    const result = await work({
+      engine,
+      answers: (prompts, cache) => answerAll(engine, prompts, cache),
+      storedBytes: async (prompts, salt) => {
+        while (engine.stats().unsavedChunks > 0) await sleep(10);
+        return digestAll(host, session, prompts, salt);
+      },
+    });
+    while (engine.stats().unsavedChunks > 0) await sleep(10);
+    return result;
+  } finally {
+    await session.close();
+  }
+}
+
+type AnswerAll = (prompts: readonly Uint32Array[], cache: CacheUse) => Promise<Arm[]>;
+type DigestAll = (prompts: readonly Uint32Array[], salt: string) => Promise<string[]>;
+
+async function answerAll(engine: LlamaEngine, prompts: readonly Uint32Array[], cache: CacheUse): Promise<Arm[]> {
+  const arms: Arm[] = [];
+  for (const prompt of prompts) {
+    const tokens: number[] = [];
+    let reusedTokens = 0;
+    const request = { prompt, sampling: greedy, maxTokens: answerTokens, stop: [], ignoreEnd: true, cache };
+    for await (const event of engine.generate(request, AbortSignal.timeout(600_000))) {
+      if (event.kind === "prompt") reusedTokens = event.report.promptTokens - event.report.computedTokens;
+      if (event.kind === "text") tokens.push(...event.tokens);
+    }
+    arms.push({ tokens, reusedTokens });
+  }
+  return arms;
+}
+
+/** One digest per prompt over the payloads of all its stored chunks, headers included. */
+async function digestAll(
+  host: CacheHost,
+  session: CacheSession,
+  prompts: readonly Uint32Array[],
+  salt: string,
+): Promise<string[]> {
+  const digests: string[] = [];
+  for (const prompt of prompts) {
+    const hash = createHash("sha256");
+    for await (const chunk of session.load({ ...bareRoot, salt }, prompt, 0, { deadlineMs: 60_000 })) {
+      if (chunk.matchedTokens === chunk.tokenCount)
+        hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
+      session.release([chunk.lease]);
+    }
+    digests.push(hash.digest("hex"));
+  }
+  return digests;
+}
+
+/** Prompts of increasing length; every other one begins with two thirds of the one before it. */
+async function makePrompts(
+  engine: LlamaEngine,
+  size: { promptCount: number; longest: number },
+): Promise<Uint32Array[]> {
+  const prompts: Uint32Array[] = [];
+  for (let index = 0; index < size.promptCount; index += 1) {
+    const length = Math.max(16, Math.round((size.longest * (index + 1)) / size.promptCount));
+    const text = Array.from(
+      { length },
+      (_, line) => `Line ${line} of text ${index} says ${(line * 7919 + index * 104_729) % 9973}.`,
+    );
+    const own = await engine.tokenize(text.join("\n"), { special: false, begin: true });
+    const before = prompts.at(-1);
+    const shared =
+      index % 2 === 1 && before !== undefined ? before.subarray(0, Math.floor((before.length * 2) / 3)) : [];
+    prompts.push(Uint32Array.from([...shared, ...own]).subarray(0, length));
+  }
+  return prompts;
+}
+
+function report(arms: Readonly<Record<string, readonly Arm[]>>, prompts: readonly Uint32Array[]): void {
+  const total = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+  process.stdout.write(`${prompts.length} prompts, ${total} tokens, ${answerTokens} generated after each\n`);
+  for (const [name, answers] of Object.entries(arms)) {
+    const reused = answers.reduce((sum, { reusedTokens }) => sum + reusedTokens, 0);
+    process.stdout.write(
+      `${name.padEnd(20)}${((100 * reused) / total).toFixed(1).padStart(6)} % of the prompt tokens reused\n`,
+    );
+  }
+}
+
+function wholeNumber(name: string, given: string, least: number, most: number): number {
+  const value = /^\d+$/.test(given) ? Number(given) : Number.NaN;
+  if (value >= least && value <= most) return value;
+  throw new RepriseError("BAD_CONFIG", `--${name}: "${given}" is not a whole number from ${least} to ${most}`);
+}

@@ -1,0 +1,92 @@
+/** A disk that lies, a disk that is full, a folder that belongs to somebody else. */
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { sampleNotes } from "../models/notes/notes.ts";
+import { ask, metric, stats } from "./support/client.ts";
+import { filesBelow, temporaryDirectory } from "./support/data-directory.ts";
+import { inParallel, seededRandom, tokenize } from "./support/prompts.ts";
+import { launchServer, type RunningServer, startServer } from "./support/server.ts";
+import { settled } from "./support/settled.ts";
+
+const flags = ["--deterministic", "--memory", "64MiB", "--disk", "256MiB"];
+
+test("two hundred flipped bits on disk: no wrong answer, no crash, and a counter tells", async () => {
+  const dataDirectory = temporaryDirectory();
+  let server = await startServer({ dataDirectory, flags });
+  onTestFinished(() => server.killAll());
+  const source = await tokenize(server.url, sampleNotes({ seed: 3, characters: 40_000 }).text);
+  const prompts = Array.from({ length: 12 }, (_, index) => source.slice(index * 500, index * 500 + 450));
+  const expected = await answers(server, prompts, { read: false, save: false });
+  const random = seededRandom(200);
+  let corrupt = 0;
+  for (let round = 0; round < 20; round += 1) {
+    expect(await answers(server, prompts, {})).toEqual(expected);
+    await settled(server.url);
+    await server.killAll();
+    const segments = filesBelow(dataDirectory).filter((file) => statSync(file).size >= 4096);
+    for (let flip = 0; flip < 10; flip += 1)
+      flipBit(segments[Math.floor(random() * segments.length)] as string, random); // there is one
+    server = await startServer({ dataDirectory, flags });
+    expect(await answers(server, prompts, {}), `round ${round}`).toEqual(expected);
+    corrupt += await metric(server.url, "reprise_corrupt_records_total");
+  }
+  expect(corrupt).toBeGreaterThan(20);
+}, 300_000);
+
+test.runIf(process.getuid?.() === 0)(
+  "a full disk costs nothing but the saving",
+  async () => {
+    const directory = temporaryDirectory();
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", directory]);
+    onTestFinished(() => void execFileSync("umount", ["-l", directory]));
+    const server = await startServer({ dataDirectory: directory, flags: ["--memory", "64MiB", "--disk", "1GiB"] });
+    onTestFinished(() => server.killAll());
+    const source = await tokenize(server.url, sampleNotes({ seed: 8, characters: 30_000 }).text);
+    for (let index = 0; index < 6; index += 1) {
+      const prompt = source.slice(index * 700, index * 700 + 600);
+      const first = await ask(server.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
+      const second = await ask(server.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
+      expect(second.cachedTokens).toBe(599);
+      expect(second.text).toBe(first.text);
+    }
+    await settled(server.url);
+    expect(await stats(server.url)).toMatchObject({ tiers: { disk: { capacityBytes: 1024 ** 3 } } });
+  },
+  60_000,
+);
+
+test("two servers on one data directory: the second says so, exits 1, harms nothing", async () => {
+  const dataDirectory = temporaryDirectory();
+  const first = await startServer({ dataDirectory, flags });
+  onTestFinished(() => first.killAll());
+  const prompt = "The harbour office in Lisbon keeps its ledgers";
+  const { text } = await ask(first.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
+
+  const second = launchServer({ dataDirectory, flags });
+  expect(await second.ended).toEqual({ code: 1, signal: null });
+  expect(second.output()).toContain(dataDirectory);
+  expect(second.output()).toContain(String(first.pid));
+
+  const again = await ask(first.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
+  expect(again.text).toBe(text);
+  expect(filesBelow(dataDirectory).some((file) => file.startsWith(join(dataDirectory, "disk")))).toBe(true);
+}, 60_000);
+
+async function answers(server: RunningServer, prompts: readonly number[][], reprise: object): Promise<string[]> {
+  return inParallel(prompts, 4, async (prompt) => {
+    const body = { prompt, temperature: 0, max_tokens: 6, ignore_eos: true, reprise };
+    return (await ask(server.url, "/v1/completions", body)).text;
+  });
+}
+
+function flipBit(file: string, random: () => number): void {
+  const descriptor = openSync(file, "r+");
+  const position = Math.floor(random() * statSync(file).size);
+  const byte = Buffer.alloc(1);
+  readSync(descriptor, byte, 0, 1, position);
+  byte[0] = (byte[0] ?? 0) ^ (1 << Math.floor(random() * 8));
+  writeSync(descriptor, byte, 0, 1, position);
+  closeSync(descriptor);
+}

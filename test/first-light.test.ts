@@ -1,0 +1,85 @@
+/** The main job, end to end: read a long prompt once; answer at once the next time, also after everything was killed. */
+import { expect, onTestFinished, test } from "vitest";
+import { sampleNotes } from "../models/notes/notes.ts";
+import { ask, askStreaming } from "./support/client.ts";
+import { temporaryDirectory } from "./support/data-directory.ts";
+import { tokenize } from "./support/prompts.ts";
+import { type RunningServer, startServer } from "./support/server.ts";
+import { settled } from "./support/settled.ts";
+
+test("a prompt is read once: warm, and after kill -9 of everything and a restart", async () => {
+  const dataDirectory = temporaryDirectory();
+  let server = await started(dataDirectory);
+  const tokens = await tokenize(server.url, sampleNotes({ seed: 41, characters: 20_000 }).text);
+  const prompt = tokens.slice(0, 4000);
+  const request = { prompt, temperature: 0, max_tokens: 8 };
+
+  const cold = await askStreaming(server.url, "/v1/completions", request);
+  expect(cold.promptTokens).toBe(4000);
+  expect(cold.cachedTokens).toBe(0);
+
+  const warm = await askStreaming(server.url, "/v1/completions", request);
+  expect(warm.cachedTokens).toBe(3999);
+  expect(warm.report.computed_tokens).toBe(1);
+  expect(warm.text).toBe(cold.text);
+
+  await settled(server.url);
+  await server.killAll();
+  server = await started(dataDirectory);
+  const again = await askStreaming(server.url, "/v1/completions", request);
+  expect(again.cachedTokens).toBe(3999);
+  expect(again.report.reused["disk"]).toBe(3999);
+  expect(again.text).toBe(cold.text);
+}, 120_000);
+
+test("a chat of ten turns computes only what is new in each turn, also across a restart", async () => {
+  const dataDirectory = temporaryDirectory();
+  let server = await started(dataDirectory);
+  const { text, questions } = sampleNotes({ seed: 77, characters: 6000 });
+  const messages: { role: string; content: string }[] = [];
+  let known = 0;
+  for (let turn = 0; turn < 10; turn += 1) {
+    const question = `Question: ${questions[turn]?.question}`;
+    messages.push({ role: "user", content: turn === 0 ? `${text}\n\n${question}` : question });
+    const answer = await ask(server.url, "/v1/chat/completions", { messages, temperature: 0, max_tokens: 40 });
+    if (turn > 0) {
+      // What the cache holds of the turn before: its prompt and its answer, but for the token that ended it.
+      expect(answer.cachedTokens, `turn ${turn}`).toBeGreaterThanOrEqual(known);
+      expect(answer.report.computed_tokens).toBe(answer.promptTokens - answer.cachedTokens);
+    }
+    known = answer.promptTokens + answer.completionTokens - 1;
+    messages.push({ role: "assistant", content: answer.text });
+    if (turn === 5) {
+      await settled(server.url);
+      await server.killAll();
+      server = await started(dataDirectory);
+    }
+  }
+}, 120_000);
+
+test("read: false neither looks nor finds, save: false leaves nothing behind, a salt is a wall", async () => {
+  const server = await started(temporaryDirectory());
+  const tokens = await tokenize(server.url, sampleNotes({ seed: 5, characters: 4000 }).text);
+  const request = (more: object, from: number) => ({
+    prompt: tokens.slice(from, from + 300),
+    temperature: 0,
+    max_tokens: 4,
+    ...more,
+  });
+  const cached = async (more: object, from: number) =>
+    (await ask(server.url, "/v1/completions", request(more, from))).cachedTokens;
+
+  expect(await cached({ reprise: { save: false } }, 0)).toBe(0);
+  expect(await cached({}, 0)).toBe(0);
+  expect(await cached({}, 0)).toBe(299);
+  expect(await cached({ reprise: { read: false } }, 0)).toBe(0);
+  expect(await cached({ cache_salt: "one" }, 0)).toBe(0);
+  expect(await cached({ cache_salt: "one" }, 0)).toBe(299);
+  expect(await cached({ cache_salt: "two" }, 0)).toBe(0);
+}, 60_000);
+
+async function started(dataDirectory: string): Promise<RunningServer> {
+  const server = await startServer({ dataDirectory, flags: ["--memory", "256MiB", "--disk", "512MiB"] });
+  onTestFinished(() => server.killAll());
+  return server;
+}

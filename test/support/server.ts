@@ -1,0 +1,91 @@
+/** A real `reprise serve` in a process group of its own, for whole-system tests and benchmarks. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { commandPath, shippedModelPath } from "./repository.ts";
+
+export interface ServerOptions {
+  readonly dataDirectory: string;
+  /** Further flags. A port is chosen freely unless one is given here. */
+  readonly flags?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export interface RunningServer {
+  readonly url: string;
+  readonly pid: number;
+  /** What the server said so far, both streams. */
+  readonly output: () => string;
+  /** Kills the whole process group, server and engine, without warning. */
+  killAll(): Promise<void>;
+  /** Sends a signal to the server process alone. */
+  signal(name: NodeJS.Signals): void;
+  /** Resolves when the server process has ended. */
+  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  /** Ends it as a user would, and waits. */
+  stop(): Promise<number | null>;
+}
+
+/** Starts a server and waits for its ready line. @throws Error with all that it printed when it ends before that. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const started = launchServer(options);
+  const url = await started.ready;
+  return { ...started, url };
+}
+
+export interface LaunchedServer extends Omit<RunningServer, "url"> {
+  /** The address from the ready line. */
+  readonly ready: Promise<string>;
+}
+
+export function launchServer(options: ServerOptions): LaunchedServer {
+  const flags = options.flags ?? [];
+  const port = flags.includes("--port") ? [] : ["--port", "0"];
+  const model = flags.includes("--model") ? [] : ["--model", shippedModelPath];
+  const args = [commandPath, "serve", ...model, "--data-dir", options.dataDirectory, ...port, ...flags];
+  const child = spawn(process.execPath, args, {
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...options.environment },
+  });
+  const pid = child.pid;
+  if (pid === undefined) throw new Error("the server could not be started");
+
+  let said = "";
+  const ended = once(child, "exit").then(([code, signal]) => ({
+    code: code as number | null,
+    signal: signal as NodeJS.Signals | null,
+  }));
+  child.stderr.setEncoding("utf8").on("data", (chunk: string) => (said += chunk));
+  const ready = new Promise<string>((resolve, reject) => {
+    createInterface(child.stdout).on("line", (line) => {
+      said += `${line}\n`;
+      const [, url] = /^Reprise is ready at (http:\/\/\S+)/.exec(line) ?? [];
+      if (url !== undefined) resolve(url);
+    });
+    void ended.then(({ code, signal }) =>
+      reject(new Error(`the server ended (${code ?? signal}) before it was ready:\n${said}`)),
+    );
+  });
+  ready.catch(() => {}); // whoever wants it awaits it
+
+  return {
+    pid,
+    ready,
+    ended,
+    output: () => said,
+    signal: (name) => child.kill(name),
+    async killAll() {
+      try {
+        process.kill(-pid, "SIGKILL");
+      } catch {
+        // already gone
+      }
+      await ended;
+    },
+    async stop() {
+      child.kill("SIGTERM");
+      return (await ended).code;
+    },
+  };
+}
