@@ -41,6 +41,8 @@ export interface RigOptions {
   readonly slots?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
+  /** Cells of the one context; undefined = as many as all slots may need. */
+  readonly cells?: number;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
 }
@@ -66,7 +68,7 @@ export class Rig {
     this.model = model;
     this.contexts = deterministic
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
-      : [Context.create({ ...shape, cells: slots * contextTokens, sequences: slots })];
+      : [Context.create({ ...shape, cells: options.cells ?? slots * contextTokens, sequences: slots })];
     this.reuse = refusal(familyFacts(model)) === undefined;
     const layout = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
     const slotBytes = layout === undefined ? 0 : payloadBytes(layout, chunkTokens);
@@ -125,9 +127,10 @@ export class Rig {
     return { id, answer };
   }
 
-  /** Resolves when nothing runs and all is saved. */
+  /** Resolves when nothing runs and all is saved; the books must be right then. */
   async settled(): Promise<void> {
     while (!this.scheduler.idle) await new Promise((resolve) => setImmediate(resolve));
+    this.scheduler.check();
   }
 
   async close(): Promise<void> {

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { truncateSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import type { Socket } from "node:net";
@@ -5,6 +7,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { EngineBench, ask, request, until } from "../../../test/support/engine.ts";
 import { someTokens } from "../../../test/support/tokens.ts";
+import { codeOf } from "../../errors.ts";
 import type { LlamaEngine } from "./engine.ts";
 
 /** Big enough that reading its context takes seconds. */
@@ -272,6 +275,26 @@ test("a context that does not fit into memory is refused with what it needs", as
   await expect(ask(engine, "x")).rejects.toMatchObject({ code: "ENGINE_FAILED" });
 });
 
+test("a server that is killed takes its engine process along", async () => {
+  await using bench = new EngineBench();
+  const options = { modelPath: bench.modelPath, slots: 1, threads: 1, gpu: "off", deterministic: false, maxWaiting: 1 };
+  const program = `
+    import { LlamaEngine } from ${JSON.stringify(new URL("../../../dist/engines/llama/engine.js", import.meta.url).href)};
+    import { silentLog } from ${JSON.stringify(new URL("../../../dist/log.js", import.meta.url).href)};
+    const options = ${JSON.stringify({ ...options, dataDirectory: bench.path })};
+    const engine = LlamaEngine.start({ ...options, socketPath: undefined, log: silentLog });
+    await engine.ready;
+    console.log(engine.pid);`;
+  const server = spawn(process.execPath, ["--input-type=module", "-e", program], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const [line] = (await once(server.stdout, "data")) as [Buffer];
+  const pid = Number(line.toString());
+  expect(process.kill(pid, 0)).toBe(true);
+  server.kill("SIGKILL");
+  await until(() => !isAlive(pid));
+});
+
 test("closing ends the process and what runs in it", async () => {
   await using bench = new EngineBench();
   const engine: LlamaEngine = bench.start();
@@ -283,3 +306,12 @@ test("closing ends the process and what runs in it", async () => {
   await expect(running).rejects.toMatchObject({ code: "CANCELLED" });
   expect(() => process.kill(pid, 0)).toThrow("ESRCH");
 });
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    if (codeOf(error) === "ESRCH") return false;
+    throw error;
+  }
+}

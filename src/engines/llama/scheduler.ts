@@ -10,7 +10,7 @@
  * In deterministic mode every slot has a context of its own, a decode call holds one sequence, and prompts are cut into slices
  * at fixed positions: then a token's KV has the same bits whatever is cached and whoever else is served.
  */
-import { RepriseError } from "../../errors.ts";
+import { RepriseError, assert } from "../../errors.ts";
 import type { GenerateEvent } from "../../engine.ts";
 import type { Log } from "../../log.ts";
 import { batchTokens } from "./context.ts";
@@ -122,6 +122,16 @@ export class Scheduler {
       const saving = this.#saver?.work(stepped ? saveMs : idleSaveMs) === true;
       if (stepped || saving) await nextTurn();
       else await this.#sleep();
+    }
+  }
+
+  /** What slots say they hold is what llama.cpp holds, and nobody is in the temporary sequence. Between steps only. */
+  check(): void {
+    for (const { context, id, count } of this.#sequences) {
+      assert(context.length(id) === count, `sequence ${id} holds ${context.length(id)} tokens, ${count} are counted`);
+    }
+    for (const context of this.#options.contexts) {
+      assert(context.length(context.sequences) === 0, "the temporary sequence is left empty");
     }
   }
 
