@@ -203,6 +203,9 @@ function declare(library: LibraryHandle) {
     contextTokens: fn<(context: ContextPointer) => number>("uint32 llama_n_ctx(void*)"),
     batchTokens: fn<(context: ContextPointer) => number>("uint32 llama_n_batch(void*)"),
     maxSequences: fn<(context: ContextPointer) => number>("uint32 llama_n_seq_max(void*)"),
+    setThreads: fn<(context: ContextPointer, threads: number, batchThreads: number) => void>(
+      "void llama_set_n_threads(void*, int32, int32)",
+    ),
     memory: fn<(context: ContextPointer) => MemoryPointer>("void* llama_get_memory(void*)"),
     batchInit: fn<(tokens: number, embedding: number, sequences: number) => Record<string, Pointer>>(
       "llama_batch llama_batch_init(int32, int32, int32)",

@@ -32,6 +32,8 @@ export class EngineChild {
       serialization: "advanced",
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       execArgv: [],
+      // On an abort ggml would start a debugger for a backtrace, and the death would be noticed late.
+      env: { ...process.env, GGML_NO_BACKTRACE: "1" },
     });
     const words = this.#readErrors(options.log);
     this.#process.on("message", (message) => {

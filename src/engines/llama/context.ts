@@ -12,9 +12,13 @@ import type { Library } from "./library.ts";
 import { availableMemoryBytes } from "./machine.ts";
 import { gibibytes, isGpuBuild } from "./model.ts";
 import type { Model } from "./model.ts";
+import type { ThreadChoice } from "./thread-choice.ts";
 
 /** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
 export const batchTokens = 512;
+
+/** Steps of fewer tokens are made of short operations: see thread-choice.ts. */
+const smallStepTokens = 32;
 
 /** llama.cpp's graphs and output buffers, besides KV: a round figure that 512-token batches stay below. */
 const workspaceBytes = 256 * 2 ** 20;
@@ -26,7 +30,7 @@ export interface ContextOptions {
   readonly cells: number;
   /** Sequences that serve requests. */
   readonly sequences: number;
-  readonly threads: number;
+  readonly threads: ThreadChoice;
   /** Address of a byte that stops a running decode when it is not zero. */
   readonly abortFlag: Pointer | undefined;
 }
@@ -41,14 +45,16 @@ export class Context {
   readonly #model: Model;
   readonly #context: ContextPointer;
   readonly #memory: MemoryPointer;
+  readonly #threads: ThreadChoice;
   #filled = 0;
 
-  private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, sequences: number) {
+  private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
     this.#functions = functions;
     this.#model = model;
     this.#context = context;
     this.#memory = functions.memory(context);
-    this.sequences = sequences;
+    this.sequences = options.sequences;
+    this.#threads = options.threads;
     this.batch = createBatch(functions, batchTokens);
   }
 
@@ -69,8 +75,8 @@ export class Context {
         n_ubatch: batchTokens,
         n_seq_max: options.sequences + 1,
         n_outputs_max: options.sequences + 1,
-        n_threads: options.threads,
-        n_threads_batch: options.threads,
+        n_threads: options.threads.most,
+        n_threads_batch: options.threads.most,
         flash_attn_type: flashAttentionEnabled,
         type_k: typeF16,
         type_v: typeF16,
@@ -91,7 +97,7 @@ export class Context {
         `llama.cpp made a context of ${JSON.stringify(taken)} where ${cells}, ${batchTokens} and ${options.sequences + 1} were asked for`,
       );
     }
-    return new Context(functions, model, context, options.sequences);
+    return new Context(functions, model, context, options);
   }
 
   /** Starts a new batch. */
@@ -114,7 +120,12 @@ export class Context {
   /** Runs the batch: all of it, or nothing on "no room" and "aborted". */
   decode(): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
+    const small = this.#filled < smallStepTokens;
+    const threads = small ? this.#threads.next() : this.#threads.most;
+    this.#functions.setThreads(this.#context, threads, threads);
+    const started = performance.now();
     const code = this.#functions.decode(this.#context, this.batch.struct);
+    if (small && code === 0) this.#threads.measured(threads, performance.now() - started);
     if (code === 0) return "done";
     if (code === 1) return "no room";
     return code === 2 ? "aborted" : { failed: code };

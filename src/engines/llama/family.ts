@@ -49,7 +49,7 @@ export function refusal(facts: FamilyFacts): string | undefined {
   return undefined;
 }
 
-/** Positions move by several axes in these models: llama.cpp cannot take back a part of what a decode wrote. */
+/** Can a decode be stopped half-way? llama.cpp takes back what it wrote to KV, but not the steps of a recurrent state. */
 export function canAbort(facts: FamilyFacts): boolean {
   return !facts.recurrent && !facts.hybrid;
 }

@@ -24,6 +24,7 @@ import { Model } from "./model.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { ThreadChoice } from "./thread-choice.ts";
 
 /** How long a stopped decode waits for the message that says why. */
 const abortReasonMs = 500;
@@ -61,7 +62,7 @@ class EngineProcess {
         model: this.#model,
         cells: sequences * this.#contextTokens,
         sequences,
-        threads: this.#threads,
+        threads: new ThreadChoice(this.#threads, { fixed: options.deterministic }),
         abortFlag: canAbort(facts) ? flag.address : undefined,
       });
     const contexts = options.deterministic
@@ -81,6 +82,7 @@ class EngineProcess {
       contextTokens: this.#contextTokens,
       layout: this.#layout,
       sliceTokens: options.deterministic ? options.chunkTokens : undefined,
+      shortSteps: !canAbort(facts),
       stored: () => this.#cache?.stored,
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
       listener: {

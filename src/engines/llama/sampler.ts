@@ -46,7 +46,7 @@ export class Sampler {
     if (sampling.topP < 1) functions.addSampler(chain, functions.topPSampler(sampling.topP, 1));
     if (sampling.minP > 0) functions.addSampler(chain, functions.minPSampler(sampling.minP, 1));
     functions.addSampler(chain, functions.temperatureSampler(sampling.temperature));
-    functions.addSampler(chain, functions.distributionSampler(sampling.seed ?? randomInt(0xffff_ffff)));
+    functions.addSampler(chain, functions.distributionSampler(seedOf(sampling)));
   }
 
   /** Draws the token after the batch's token `index`, and remembers it for the penalties. */
@@ -59,4 +59,10 @@ export class Sampler {
     if (this.#chain !== undefined) this.#functions.freeSampler(this.#chain);
     this.#chain = undefined;
   }
+}
+
+/** llama.cpp takes the largest seed as "choose one": it stands for 0 here, so that every seed given is reproducible. */
+function seedOf(sampling: Sampling): number {
+  const seed = sampling.seed ?? randomInt(0xffff_ffff);
+  return seed === 0xffff_ffff ? 0 : seed;
 }

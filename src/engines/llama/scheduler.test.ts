@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Rig, chunkTokens, loadTiny, someTokens } from "../../../test/scheduler-rig.ts";
-import type { RigOptions } from "../../../test/scheduler-rig.ts";
+import { Rig, chunkTokens, loadTiny } from "../../../test/support/scheduler-rig.ts";
+import type { RigOptions } from "../../../test/support/scheduler-rig.ts";
+import { someTokens } from "../../../test/support/tokens.ts";
 import { greedy } from "../../engine.ts";
 import type { Model } from "./model.ts";
 
@@ -19,6 +20,15 @@ function rig(options: RigOptions = {}, of: Model = model): Rig {
   const made = new Rig(of, options);
   rigs.push(made);
   return made;
+}
+
+/** Random whole numbers below what is asked for, always the same ones. */
+function numbers(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
 }
 
 const noCache = { salt: "", read: false, save: false };
@@ -183,6 +193,72 @@ test("a cache that hangs, fails or is full costs no request", async () => {
     expect((await engine.ask(prompt)).tokens).toEqual(tokens);
     expect((await engine.ask(someTokens(100, 51))).tokens).toHaveLength(8);
     expect(engine.savedChunks).toBe(0);
+  }
+});
+
+test("cells run out: idle slots go first, then the longest request fails and the others go on", async () => {
+  const engine = rig({ contextTokens: 400, cells: 512 });
+  await engine.ask(someTokens(380, 90));
+  const second = await engine.ask(someTokens(300, 91));
+  expect(second.tokens).toHaveLength(8);
+  const outcomes = await Promise.allSettled([engine.ask(someTokens(380, 92)), engine.ask(someTokens(300, 93))]);
+  expect(outcomes.filter(({ status }) => status === "rejected")).toEqual([
+    { status: "rejected", reason: expect.objectContaining({ code: "ENGINE_FAILED" }) },
+  ]);
+  await engine.settled();
+});
+
+test("whatever is asked, shared, saved and cancelled: every answer is that of an engine with no memory", async () => {
+  const random = numbers(4711);
+  const plain = rig({ slots: 1, deterministic: true });
+  const engine = rig({ slots: 3, deterministic: true });
+  const shared = [someTokens(300, 100), someTokens(200, 101)];
+  const prompts = Array.from({ length: 40 }, (_, index) => {
+    const begin = shared[random(2)]!.subarray(0, random(300));
+    return Uint32Array.from([...begin, ...someTokens(1 + random(100), 110 + index)]);
+  });
+  const running = prompts.map((prompt) => {
+    const cache = { salt: ["", "a"][random(2)]!, read: random(5) > 0, save: random(5) > 0 };
+    return { prompt, ...engine.start(prompt, { cache, maxTokens: 1 + random(12) }) };
+  });
+  for (const { id } of running) {
+    if (random(4) > 0) continue;
+    for (let turns = random(30); turns > 0; turns -= 1) await new Promise((resolve) => setImmediate(resolve));
+    engine.scheduler.cancel(id);
+  }
+  await engine.settled();
+  expect(engine.cache.leases.size).toBe(0);
+
+  let compared = 0;
+  for (const { prompt, answer } of running) {
+    const done = await Promise.race([answer, Promise.resolve(undefined)]);
+    if (done === undefined) continue; // cancelled
+    const { report, tokens } = done;
+    const reused = Object.values(report.reused).reduce((sum, count) => sum + count, 0);
+    expect(report.computedTokens + reused).toBe(prompt.length);
+    const alone = await plain.ask(prompt, { cache: noCache, maxTokens: tokens.length });
+    expect(tokens).toEqual(alone.tokens);
+    compared += 1;
+  }
+  expect(compared).toBeGreaterThan(20);
+});
+
+test("the same disorder in one shared context keeps the books right", async () => {
+  const random = numbers(4712);
+  const engine = rig({ slots: 3 });
+  const shared = someTokens(300, 102);
+  for (let round = 0; round < 6; round += 1) {
+    const running = Array.from({ length: 8 }, (_, index) => {
+      const begin = shared.subarray(0, random(300));
+      const prompt = Uint32Array.from([...begin, ...someTokens(1 + random(80), 200 + 10 * round + index)]);
+      return engine.start(prompt, { cache: { salt: "", read: true, save: random(4) > 0 }, maxTokens: 1 + random(20) });
+    });
+    for (const { id } of running) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (random(3) === 0) engine.scheduler.cancel(id);
+    }
+    await engine.settled();
+    expect(engine.cache.leases.size).toBe(0);
   }
 });
 

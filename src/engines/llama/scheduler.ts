@@ -10,7 +10,7 @@
  * In deterministic mode every slot has a context of its own, a decode call holds one sequence, and prompts are cut into slices
  * at fixed positions: then a token's KV has the same bits whatever is cached and whoever else is served.
  */
-import { RepriseError } from "../../errors.ts";
+import { RepriseError, assert } from "../../errors.ts";
 import type { GenerateEvent } from "../../engine.ts";
 import type { Log } from "../../log.ts";
 import { batchTokens } from "./context.ts";
@@ -46,6 +46,8 @@ export interface SchedulerOptions {
   readonly layout: PayloadLayout | undefined;
   /** Deterministic mode: tokens per slice, which is the chunk size. */
   readonly sliceTokens: number | undefined;
+  /** A decode cannot be stopped: every step is kept short, so that a cancelled request does not hold the others up. */
+  readonly shortSteps: boolean;
   readonly stored: FindStoredKv;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
@@ -53,7 +55,7 @@ export interface SchedulerOptions {
   readonly log: Log;
 }
 
-/** While others wait for their next token, a step should not take longer than this. */
+/** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
 const stepMs = 200;
 const smallestSlice = 16;
 /** Time for saving in a step, and while nothing else is to be done. */
@@ -120,6 +122,16 @@ export class Scheduler {
       const saving = this.#saver?.work(stepped ? saveMs : idleSaveMs) === true;
       if (stepped || saving) await nextTurn();
       else await this.#sleep();
+    }
+  }
+
+  /** What slots say they hold is what llama.cpp holds, and nobody is in the temporary sequence. Between steps only. */
+  check(): void {
+    for (const { context, id, count } of this.#sequences) {
+      assert(context.length(id) === count, `sequence ${id} holds ${context.length(id)} tokens, ${count} are counted`);
+    }
+    for (const context of this.#options.contexts) {
+      assert(context.length(context.sequences) === 0, "the temporary sequence is left empty");
     }
   }
 
@@ -250,9 +262,9 @@ export class Scheduler {
     reading: readonly Sequence[],
   ): { sequence: Sequence; tokens: Uint32Array; last: boolean }[] {
     if (reading.length === 0) return [];
-    const { sliceTokens } = this.#options;
+    const { sliceTokens, shortSteps } = this.#options;
     let room = batchTokens - decoding;
-    if (decoding > 0 && sliceTokens === undefined) {
+    if ((decoding > 0 || shortSteps) && sliceTokens === undefined) {
       room = Math.min(room, Math.max(smallestSlice, Math.floor(stepMs / this.#computeMsPerToken)));
     }
     this.#rotation += 1;

@@ -2,8 +2,8 @@
  * A cache in this process's memory, for tests of the engine alone: no eviction, no tiers, no deadlines. `faults` makes it
  * slow, silent or wrong.
  */
-import { commonTokens } from "../src/cache/chunk.ts";
-import type { Root, Tokens } from "../src/cache/chunk.ts";
+import { commonTokens } from "../../src/cache/chunk.ts";
+import type { Root, Tokens } from "../../src/cache/chunk.ts";
 import type {
   CacheSession,
   LeaseId,
@@ -12,10 +12,10 @@ import type {
   Reservation,
   ReservedChunk,
   WrittenChunk,
-} from "../src/cache/session.ts";
-import type { SpaceId } from "../src/cache/space.ts";
-import { addressOf } from "../src/ffi/llama.ts";
-import type { StoredKv } from "../src/engines/llama/stored-kv.ts";
+} from "../../src/cache/session.ts";
+import type { SpaceId } from "../../src/cache/space.ts";
+import { addressOf } from "../../src/ffi/llama.ts";
+import type { StoredKv } from "../../src/engines/llama/stored-kv.ts";
 
 interface Entry {
   readonly salt: string;

@@ -4,18 +4,19 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { greedy } from "../src/engine.ts";
-import type { GenerateEvent, PromptReport } from "../src/engine.ts";
-import { Context } from "../src/engines/llama/context.ts";
-import { familyFacts, measureLayout, refusal } from "../src/engines/llama/family.ts";
-import type { Work } from "../src/engines/llama/generation.ts";
-import { checkModelFile } from "../src/engines/llama/gguf-header.ts";
-import { openLibrary } from "../src/engines/llama/library.ts";
-import { Model } from "../src/engines/llama/model.ts";
-import { Scheduler } from "../src/engines/llama/scheduler.ts";
-import { payloadBytes } from "../src/engines/llama/sequence-state.ts";
-import type { RepriseError } from "../src/errors.ts";
-import { silentLog } from "../src/log.ts";
+import { greedy } from "../../src/engine.ts";
+import type { GenerateEvent, PromptReport } from "../../src/engine.ts";
+import { Context } from "../../src/engines/llama/context.ts";
+import { familyFacts, measureLayout, refusal } from "../../src/engines/llama/family.ts";
+import type { Work } from "../../src/engines/llama/generation.ts";
+import { checkModelFile } from "../../src/engines/llama/gguf-header.ts";
+import { openLibrary } from "../../src/engines/llama/library.ts";
+import { Model } from "../../src/engines/llama/model.ts";
+import { Scheduler } from "../../src/engines/llama/scheduler.ts";
+import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
+import { ThreadChoice } from "../../src/engines/llama/thread-choice.ts";
+import type { RepriseError } from "../../src/errors.ts";
+import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
 import { writeTinyGguf } from "./tiny-gguf.ts";
 import type { TinyModel } from "./tiny-gguf.ts";
@@ -40,6 +41,8 @@ export interface RigOptions {
   readonly slots?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
+  /** Cells of the one context; undefined = as many as all slots may need. */
+  readonly cells?: number;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
 }
@@ -61,11 +64,11 @@ export class Rig {
 
   constructor(model: Model, options: RigOptions = {}) {
     const { slots = 2, contextTokens = 1024, deterministic = false } = options;
-    const shape = { library, model, threads: 2, abortFlag: undefined };
+    const shape = { library, model, threads: new ThreadChoice(1, { fixed: true }), abortFlag: undefined };
     this.model = model;
     this.contexts = deterministic
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
-      : [Context.create({ ...shape, cells: slots * contextTokens, sequences: slots })];
+      : [Context.create({ ...shape, cells: options.cells ?? slots * contextTokens, sequences: slots })];
     this.reuse = refusal(familyFacts(model)) === undefined;
     const layout = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
     const slotBytes = layout === undefined ? 0 : payloadBytes(layout, chunkTokens);
@@ -76,6 +79,7 @@ export class Rig {
       contextTokens,
       layout,
       sliceTokens: deterministic ? chunkTokens : undefined,
+      shortSteps: false,
       stored: () => this.cache,
       computeMsPerToken: 1,
       log: silentLog,
@@ -123,9 +127,10 @@ export class Rig {
     return { id, answer };
   }
 
-  /** Resolves when nothing runs and all is saved. */
+  /** Resolves when nothing runs and all is saved; the books must be right then. */
   async settled(): Promise<void> {
     while (!this.scheduler.idle) await new Promise((resolve) => setImmediate(resolve));
+    this.scheduler.check();
   }
 
   async close(): Promise<void> {
@@ -133,15 +138,6 @@ export class Rig {
     await this.#running;
     for (const context of this.contexts) context.free();
   }
-}
-
-/** `count` token ids that follow from `seed`. */
-export function someTokens(count: number, seed: number, vocabulary = 500): Uint32Array {
-  let state = Math.imul(seed, 2_654_435_761) >>> 0;
-  return Uint32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return 6 + ((state >>> 8) % (vocabulary - 6));
-  });
 }
 
 function answerOf(events: readonly GenerateEvent[]): Answer {

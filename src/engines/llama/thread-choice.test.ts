@@ -1,0 +1,28 @@
+import { expect, test } from "vitest";
+import { ThreadChoice } from "./thread-choice.ts";
+
+/** Runs steps whose time is a function of the thread count; counts which were used. */
+function run(choice: ThreadChoice, steps: number, costMs: (threads: number) => number): Map<number, number> {
+  const used = new Map<number, number>();
+  for (let step = 0; step < steps; step += 1) {
+    const threads = choice.next();
+    used.set(threads, (used.get(threads) ?? 0) + 1);
+    choice.measured(threads, costMs(threads));
+  }
+  return used;
+}
+
+test("the fastest count is used, and the choice follows when the machine becomes busy and free again", () => {
+  const choice = new ThreadChoice(4, { fixed: false });
+  const free = (threads: number) => 8 / threads;
+  const busy = (threads: number) => (threads === 1 ? 8 : 50 * threads);
+  expect(run(choice, 400, free).get(4)).toBeGreaterThan(350);
+  const under = run(choice, 400, busy);
+  expect(under.get(1)).toBeGreaterThan(350);
+  expect(run(choice, 4000, free).get(4)).toBeGreaterThan(1000);
+});
+
+test("a fixed count stays", () => {
+  const used = run(new ThreadChoice(4, { fixed: true }), 100, (threads) => 1000 * threads);
+  expect([...used.keys()]).toEqual([4]);
+});

@@ -1,0 +1,43 @@
+/**
+ * How many threads a small step runs on.
+ *
+ * ggml's threads wait for each other by spinning, after every operation. With a core for each that is the fastest way;
+ * with fewer free cores than threads, every wait costs a time slice: a token that takes 15 ms on one thread took 170 ms on
+ * two while another program used a core. So the counts are tried, and the one that is fastest now is used. Prompt slices,
+ * whose operations are long, always get all threads.
+ *
+ * Deterministic mode keeps one count: how attention is split over threads shows in the last bits.
+ */
+export class ThreadChoice {
+  readonly most: number;
+  readonly #candidates: { readonly threads: number; stepMs: number | undefined; stepsSince: number }[];
+
+  constructor(most: number, options: { fixed: boolean }) {
+    this.most = most;
+    const counts = options.fixed ? [most] : [most, Math.ceil(most / 2), 1];
+    this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0 }));
+  }
+
+  /** Threads for the next small step. */
+  next(): number {
+    const untried = this.#candidates.find(({ stepMs }) => stepMs === undefined);
+    if (untried !== undefined) return untried.threads;
+    const best = this.#candidates.reduce((a, b) => (b.stepMs! < a.stepMs! ? b : a)); // all are tried
+    // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most.
+    const due = this.#candidates.find(({ stepMs, stepsSince }) => stepsSince > retrySteps * (stepMs! / best.stepMs!));
+    return (due ?? best).threads;
+  }
+
+  /** Tells what a small step took. */
+  measured(threads: number, elapsedMs: number): void {
+    for (const candidate of this.#candidates) {
+      candidate.stepsSince += 1;
+      if (candidate.threads !== threads) continue;
+      candidate.stepsSince = 0;
+      candidate.stepMs =
+        candidate.stepMs === undefined ? elapsedMs : candidate.stepMs + (elapsedMs - candidate.stepMs) * 0.3;
+    }
+  }
+}
+
+const retrySteps = 20;

@@ -1,0 +1,8 @@
+/** `count` ordinary token ids that follow from `seed`, below `vocabulary`. */
+export function someTokens(count: number, seed: number, vocabulary = 500): Uint32Array {
+  let state = Math.imul(seed, 2_654_435_761) >>> 0;
+  return Uint32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return 6 + ((state >>> 8) % (vocabulary - 6));
+  });
+}
