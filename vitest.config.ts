@@ -1,14 +1,30 @@
 import { defineConfig } from "vitest/config";
 
+/** Parts that run engines keep both cores busy: one at a time, after the others. */
+const wholeSystem = ["test/**/*.test.ts", "src/engines/**/*.test.ts", "bench/**/*.test.ts"];
+
 export default defineConfig({
   // Examples import the package by its name, as users do.
   resolve: { alias: { reprise: new URL("src/index.ts", import.meta.url).pathname } },
   test: {
-    include: ["src/**/*.test.ts", "test/**/*.test.ts", "models/**/*.test.ts", "bench/**/*.test.ts"],
     testTimeout: 30_000,
     hookTimeout: 120_000,
-    // Whole-system tests start servers of their own: two at a time is what two cores carry.
-    maxWorkers: 2,
     pool: "forks",
+    maxWorkers: 2,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "parts",
+          include: ["src/**/*.test.ts", "models/**/*.test.ts"],
+          exclude: wholeSystem,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        extends: true,
+        test: { name: "system", include: wholeSystem, fileParallelism: false, sequence: { groupOrder: 1 } },
+      },
+    ],
   },
 });

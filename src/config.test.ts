@@ -2,7 +2,8 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { formatBytes, parseBytes, resolveConfig } from "./config.ts";
+import { formatBytes, parseBytes } from "./bytes.ts";
+import { resolveConfig } from "./config.ts";
 import { RepriseError } from "./errors.ts";
 
 function yamlFile(text: string): string {

@@ -10,6 +10,7 @@ import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
 import { closest, distance } from "fastest-levenshtein";
 import { parse as parseYaml } from "yaml";
+import { formatBytes, parseBytes } from "./bytes.ts";
 import { describe, RepriseError } from "./errors.ts";
 import type { LogLevel } from "./log.ts";
 
@@ -41,10 +42,17 @@ export const settings = {
   dataDir: setting(text("DIR"), join(homedir(), ".reprise"), "Where the disk tier, the secret and small files live.", {
     defaultText: "~/.reprise",
   }),
-  memory: setting(bytes(), 2 * 1024 ** 3, "Size of the pool in /dev/shm: the memory tier.", { defaultText: "2GiB" }),
-  disk: setting(bytes(), 20 * 1024 ** 3, "Size of the disk tier in the data directory; 0 turns it off.", {
-    defaultText: "20GiB",
+  memory: setting(bytes({ least: 64 * 1024 ** 2 }), 2 * 1024 ** 3, "Size of the pool in /dev/shm: the memory tier.", {
+    defaultText: "2GiB",
   }),
+  disk: setting(
+    bytes({ least: 1024 ** 2, orZero: true }),
+    20 * 1024 ** 3,
+    "Size of the disk tier in the data directory; 0 turns it off.",
+    {
+      defaultText: "20GiB",
+    },
+  ),
   context: setting(integer("N", 0, 1 << 24), 0, "Tokens of prompt and answer that one request may have.", {
     defaultText: "the model's own, 8192 at most",
   }),
@@ -209,8 +217,16 @@ function integer(name: string, least: number, most: number): Kind<number> {
   };
 }
 
-function bytes(): Kind<number> {
-  return { name: "SIZE", parse: parseBytes };
+/** A size; `least` is the smallest that works, and 0 is allowed where it turns something off. */
+function bytes(options: { least: number; orZero?: true }): Kind<number> {
+  return {
+    name: "SIZE",
+    parse(given) {
+      const value = parseBytes(given);
+      if (value >= options.least || (value === 0 && options.orZero)) return value;
+      throw new Error(`"${given}" is less than ${formatBytes(options.least)}, the smallest that works`);
+    },
+  };
 }
 
 function oneOf<Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
@@ -234,34 +250,4 @@ function onOff(): Kind<boolean> {
       throw new Error(`"${given}" is neither true nor false`);
     },
   };
-}
-
-const units: Readonly<Record<string, number>> = {
-  "": 1,
-  b: 1,
-  kb: 1e3,
-  mb: 1e6,
-  gb: 1e9,
-  tb: 1e12,
-  kib: 1024,
-  mib: 1024 ** 2,
-  gib: 1024 ** 3,
-  tib: 1024 ** 4,
-};
-
-/** Bytes from "2GiB", "1.5 GB", "4096". @throws Error */
-export function parseBytes(given: string): number {
-  const [, digits, unit] = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(given) ?? [];
-  const factor = units[unit?.toLowerCase() ?? "?"];
-  const value = Math.floor(Number(digits) * (factor ?? Number.NaN));
-  if (!Number.isSafeInteger(value)) throw new Error(`"${given}" is not a size such as 512MiB, 2GiB or 20GB`);
-  return value;
-}
-
-/** "1.5 GiB": for people. */
-export function formatBytes(value: number): string {
-  const names = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const step = Math.min(names.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(value, 1)) / 10)));
-  const scaled = value / 1024 ** step;
-  return `${Number.isInteger(scaled) ? scaled : scaled.toFixed(1)} ${names[step]}`;
 }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../models/notes/notes.ts";
 import { ask } from "./support/client.ts";
-import { bytesBelow, sharedMemoryFiles, temporaryDirectory } from "./support/data-directory.ts";
+import { bytesBelow, orphanedPools, poolOwners, temporaryDirectory } from "./support/data-directory.ts";
 import { seededRandom, tokenize } from "./support/prompts.ts";
 import { type RunningServer, startServer } from "./support/server.ts";
 
@@ -14,7 +14,6 @@ const diskBytes = 64 * 1024 ** 2;
 const flags = ["--deterministic", "--memory", "64MiB", "--disk", String(diskBytes)];
 
 test(`after each of ${kills} kills under load every answer is right, nothing hangs, no file outgrows its limit`, async () => {
-  const before = sharedMemoryFiles().length;
   const dataDirectory = temporaryDirectory();
   let server = await startServer({ dataDirectory, flags });
   onTestFinished(() => server.killAll());
@@ -38,13 +37,13 @@ test(`after each of ${kills} kills under load every answer is right, nothing han
     const answer = await untilAnswered(() => complete(server, prompts[index] as number[], {})); // index < length
     expect(answer.text, `after kill ${kill} (${victim})`).toBe(expected.get(index));
     expect(bytesBelow(dataDirectory)).toBeLessThanOrEqual(diskBytes + 1024 ** 2);
-    expect(sharedMemoryFiles().length).toBeLessThanOrEqual(before + 2);
+    expect(orphanedPools()).toEqual([]);
   }
 
   expect(load.wrong).toEqual([]);
   expect(load.right).toBeGreaterThan(kills);
   expect(await server.stop()).toBe(0);
-  expect(sharedMemoryFiles().length).toBe(before);
+  expect(poolOwners()).not.toContain(server.pid);
 }, 600_000);
 
 /** Four clients that ask at random until stopped; failures are expected here, wrong answers are not. */

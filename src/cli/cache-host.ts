@@ -8,12 +8,13 @@
  *               cache.sock  where engines connect, unless --socket says otherwise
  */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { availableMemory } from "node:process";
 import { Cache } from "../cache/cache.ts";
 import type { Slot } from "../cache/session.ts";
-import { type Config, formatBytes } from "../config.ts";
+import { formatBytes } from "../bytes.ts";
+import type { Config } from "../config.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
@@ -66,9 +67,9 @@ export class CacheHost implements AsyncDisposable {
       const lock = DirectoryLock.take(directory);
       undo.push(() => lock[Symbol.dispose]());
       const secret = readOrMakeSecret(join(directory, "secret"));
-      const pool = MemoryPool.open({ id: "serve", capacityBytes: config.memory });
+      mustFit(config.memory);
+      const pool = MemoryPool.open({ id: String(process.pid), capacityBytes: config.memory });
       undo.push(() => pool[Symbol.asyncDispose]());
-      mustFit(pool, config.memory);
       const tiers = config.disk === 0 ? [] : [await openDisk(join(directory, "disk"), config.disk, log)];
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
@@ -122,16 +123,14 @@ function readOrMakeSecret(path: string): Buffer {
 }
 
 /** The pool takes its pages as it fills: what it may ever need must be there now. */
-function mustFit(pool: MemoryPool, wanted: number): void {
-  const { bavail, bsize, blocks } = statfsSync(dirname(pool.path));
-  const free = bavail * bsize;
-  const memory = availableMemory();
-  if (pool.bytes <= Math.min(free, memory)) return;
-  const place = dirname(pool.path);
+function mustFit(wanted: number): void {
+  const { directory, freeBytes } = MemoryPool.place();
+  const memoryBytes = availableMemory();
+  if (wanted <= Math.min(freeBytes, memoryBytes)) return;
   throw new RepriseError(
     "NOT_ENOUGH_MEMORY",
-    `--memory ${formatBytes(wanted)} does not fit: ${place} has ${formatBytes(free)} free of ${formatBytes(blocks * bsize)}, ` +
-      `and the machine has ${formatBytes(memory)} of memory to give. Use a smaller --memory, or make ${place} larger ` +
+    `--memory ${formatBytes(wanted)} does not fit: ${directory} has ${formatBytes(freeBytes)} free, and the machine has ` +
+      `${formatBytes(memoryBytes)} of memory to give. Use a smaller --memory, or make ${directory} larger ` +
       `(docker run --shm-size, or an emptyDir with medium: Memory)`,
   );
 }

@@ -11,7 +11,17 @@
  * The file is named after its owner, locked by it, and removed at the next start if the owner died.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { PoolStats, SlotPool } from "../cache/slot-pool.ts";
@@ -66,15 +76,22 @@ export class MemoryPool implements SlotPool {
     for (let index = count - 1; index >= 0; index -= 1) this.#freeExtents.push(index);
   }
 
+  /** Where pools lie on this machine, and the room there is, when those of dead owners are gone. */
+  static place(): { readonly directory: string; readonly freeBytes: number } {
+    const directory = sharedMemoryDirectory();
+    removeStale(directory, filePrefix());
+    const { bavail, bsize } = statfsSync(directory);
+    return { directory, freeBytes: bavail * bsize };
+  }
+
   /** Makes the pool's file, 0600, and removes those of dead owners. @throws the file system's errors. */
   static open(options: MemoryPoolOptions): MemoryPool {
     assert(/^[\w-]+$/.test(options.id), "a pool's id has letters, digits and dashes");
     const directory = options.directory ?? sharedMemoryDirectory();
-    const owner = `reprise-${process.getuid?.() ?? 0}-`;
-    removeStale(directory, owner);
+    removeStale(directory, filePrefix());
     const bytes = Math.max(1, Math.floor(options.capacityBytes / extentBytes)) * extentBytes;
     for (;;) {
-      const path = join(directory, `${owner}${options.id}-${randomBytes(6).toString("hex")}.pool`);
+      const path = join(directory, `${filePrefix()}${options.id}-${randomBytes(6).toString("hex")}.pool`);
       const file = openSync(path, "wx+", 0o600);
       // Between these two lines another start may take the file for a dead one's and remove it: then make another.
       if (tryLock(file) === "locked" && isAt(path, file)) {
@@ -215,6 +232,11 @@ export class MemoryPool implements SlotPool {
 
 function roundedSlot(slotBytes: number): number {
   return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
+}
+
+/** Users do not touch each other's pools. */
+function filePrefix(): string {
+  return `reprise-${process.getuid?.() ?? 0}-`;
 }
 
 function sharedMemoryDirectory(): string {

@@ -1,5 +1,5 @@
 /** Temporary data directories, and what may be found in them and in /dev/shm. */
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
@@ -22,7 +22,15 @@ export function bytesBelow(directory: string): number {
   return filesBelow(directory).reduce((sum, file) => sum + statSync(file).size, 0);
 }
 
-/** Names of the files of ours in /dev/shm. */
-export function sharedMemoryFiles(): string[] {
-  return readdirSync("/dev/shm").filter((name) => name.startsWith("reprise-"));
+/** Ids of the processes that have a pool in /dev/shm, from the files' names: reprise-USER-PROCESS-RANDOM.pool. */
+export function poolOwners(): number[] {
+  return readdirSync("/dev/shm").flatMap((name) => {
+    const [, owner] = /^reprise-\d+-(\d+)-[0-9a-f]+\.pool$/.exec(name) ?? [];
+    return owner === undefined ? [] : [Number(owner)];
+  });
+}
+
+/** Pools whose process is gone. */
+export function orphanedPools(): number[] {
+  return poolOwners().filter((owner) => !existsSync(`/proc/${owner}`));
 }

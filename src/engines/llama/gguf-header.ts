@@ -4,7 +4,6 @@
  *     "GGUF" │ u32 version │ u64 tensors │ u64 metadata entries │ …
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { basename } from "node:path";
 import { RepriseError, codeOf, describe } from "../../errors.ts";
 
 export interface ModelFile {
@@ -30,7 +29,7 @@ export function checkModelFile(path: string): ModelFile {
     const read = readSync(file, header, 0, headerBytes, 0);
     const fault = read < headerBytes ? "is too short" : faultOf(header, stat.size);
     if (fault !== undefined) {
-      throw new RepriseError("MODEL_INVALID", `${basename(path)} is not a usable GGUF file: it ${fault}`);
+      throw new RepriseError("MODEL_INVALID", `${path} is not a usable GGUF file: it ${fault}`);
     }
     return { path, bytes: stat.size, changed: Math.floor(stat.mtimeMs / 1000) };
   } finally {
