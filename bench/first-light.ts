@@ -11,9 +11,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { sampleNotes } from "../models/notes/notes.ts";
 import { askStreaming, stats } from "../test/support/client.ts";
-import { tokenize } from "../test/support/prompts.ts";
+import { questionPrompt } from "../test/support/prompts.ts";
 import { repositoryRoot } from "../test/support/repository.ts";
 import { startServer } from "../test/support/server.ts";
 
@@ -29,13 +28,14 @@ const promptTokens = Number(values.tokens);
 
 const dataDirectory = mkdtempSync(join(tmpdir(), "reprise-bench-"));
 const samples: { cold: number; warm: number; restarted: number }[] = [];
+let rightAnswers = 0;
 const cachedTokens = { warm: promptTokens, restarted: promptTokens };
 try {
   let server = await startServer({ dataDirectory });
   const warmUp = { prompt: "One two three", temperature: 0, max_tokens: 1 };
   for (let round = 0; round < rounds; round += 1) {
-    const source = await tokenize(server.url, sampleNotes({ seed: 7_000 + round, characters: promptTokens * 6 }).text);
-    const request = { prompt: source.slice(0, promptTokens), temperature: 0, max_tokens: 2 };
+    const { prompt, answer } = await questionPrompt(server.url, { seed: 7_000 + round, tokens: promptTokens });
+    const request = { prompt, temperature: 0, max_tokens: 24 };
 
     await askStreaming(server.url, "/v1/completions", warmUp);
     const cold = await askStreaming(server.url, "/v1/completions", request);
@@ -49,6 +49,7 @@ try {
     const restarted = await askStreaming(server.url, "/v1/completions", request);
 
     if (warm.text !== cold.text || restarted.text !== cold.text) throw new Error("the text differs between the arms");
+    rightAnswers += cold.text === answer ? 1 : 0;
     samples.push({ cold: time(cold), warm: time(warm), restarted: time(restarted) });
     cachedTokens.warm = Math.min(cachedTokens.warm, warm.cachedTokens);
     cachedTokens.restarted = Math.min(cachedTokens.restarted, restarted.cachedTokens);
@@ -72,6 +73,7 @@ const result = {
   coldOverWarm: cold / warm,
   coldOverRestarted: cold / restarted,
   cachedTokens,
+  rightAnswers,
   samples,
 };
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);

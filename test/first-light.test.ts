@@ -3,20 +3,20 @@ import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../models/notes/notes.ts";
 import { ask, askStreaming } from "./support/client.ts";
 import { temporaryDirectory } from "./support/data-directory.ts";
-import { tokenize } from "./support/prompts.ts";
+import { questionPrompt, tokenize } from "./support/prompts.ts";
 import { type RunningServer, startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
 
 test("a prompt is read once: warm, and after kill -9 of everything and a restart", async () => {
   const dataDirectory = temporaryDirectory();
   let server = await started(dataDirectory);
-  const tokens = await tokenize(server.url, sampleNotes({ seed: 41, characters: 20_000 }).text);
-  const prompt = tokens.slice(0, 4000);
-  const request = { prompt, temperature: 0, max_tokens: 8 };
+  const { prompt, answer } = await questionPrompt(server.url, { seed: 41, tokens: 4000 });
+  const request = { prompt, temperature: 0, max_tokens: 24 };
 
   const cold = await askStreaming(server.url, "/v1/completions", request);
   expect(cold.promptTokens).toBe(4000);
   expect(cold.cachedTokens).toBe(0);
+  expect(cold.text).toBe(answer);
 
   const warm = await askStreaming(server.url, "/v1/completions", request);
   expect(warm.cachedTokens).toBe(3999);

@@ -4,12 +4,13 @@
  *     sessions ──► spaces (radix trees) ──► chunk store (pool slots, eviction) ◄──► placement ◄──► tiers
  *        └───────► leases
  */
-import { RepriseError } from "../errors.ts";
+import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
 import type { Tier, TierName, TierStats } from "../tier.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
 import { ChunkStore } from "./chunk-store.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
+import { within } from "./deadline.ts";
 import { LeastRecentlyUsed, type EvictionPolicy } from "./eviction.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
@@ -45,8 +46,12 @@ export interface CacheOptions {
   readonly log?: Log;
 }
 
+/** How long a closing cache goes on writing what waits. */
+const closeMs = 30_000;
+
 export class Cache implements AsyncDisposable {
   readonly #pool: SlotPool;
+  readonly #log: Log;
   readonly #tiers: readonly Tier[];
   readonly #limits: CacheLimits;
   readonly #counters: Counters = newCounters();
@@ -60,6 +65,7 @@ export class Cache implements AsyncDisposable {
 
   private constructor(options: CacheOptions) {
     this.#pool = options.pool;
+    this.#log = options.log ?? silentLog;
     this.#tiers = options.tiers ?? [];
     this.#limits = { ...defaultLimits, ...options.limits };
     const counters = this.#counters;
@@ -71,17 +77,22 @@ export class Cache implements AsyncDisposable {
       store,
       tiers: this.#tiers,
       counters,
-      log: options.log ?? silentLog,
+      log: this.#log,
       queueBytes: options.writeBehindBytes ?? Math.min(options.pool.bytes / 4, 2 ** 30),
       retryMs: options.retryMs ?? 5000,
     });
   }
 
-  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all. */
+  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
   static async open(options: CacheOptions): Promise<Cache> {
     const cache = new Cache(options);
-    for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
-    return cache;
+    try {
+      for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
+      return cache;
+    } catch (error) {
+      await cache.close();
+      throw error;
+    }
   }
 
   /**
@@ -141,9 +152,16 @@ export class Cache implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     for (const session of this.#sessions) await session.close();
-    await this.#placement.drained();
+    if ((await within(this.#placement.drained(), closeMs)) === "late")
+      this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
     await this.#placement.close();
-    for (const tier of this.#tiers) await tier[Symbol.asyncDispose]();
+    for (const tier of this.#tiers) {
+      try {
+        await tier[Symbol.asyncDispose]();
+      } catch (error) {
+        this.#log.warn(`cannot close the ${tier.name} tier: ${describe(error)}`);
+      }
+    }
     await this.#pool[Symbol.asyncDispose]();
   }
 

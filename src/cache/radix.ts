@@ -116,7 +116,7 @@ export class RadixTree<P extends NodePayload> {
     let leaf = node as MutableNode<P>; // every node is made here
     while (leaf.parent !== undefined && leaf.payload === undefined && leaf.children.length === 0) {
       const parent: MutableNode<P> = leaf.parent;
-      parent.children.splice(parent.children.indexOf(leaf), 1);
+      parent.children.splice(insertionPosition(parent.children, leaf.tokens), 1);
       leaf.parent = undefined;
       this.#nodes -= 1;
       leaf = parent;

@@ -6,6 +6,7 @@ import { RepriseError } from "../errors.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
 import {
   maxPendingRequests,
+  maxPendingTokens,
   parseRequest,
   protocolVersion,
   type Answer,
@@ -31,6 +32,7 @@ export class GuestConnection {
   readonly #helloTimer: NodeJS.Timeout;
   /** Requests not answered yet; a load's entry says whether it was called off. */
   readonly #pending = new Map<number, { cancelled: boolean }>();
+  #pendingTokens = 0;
   #session: CacheSession | undefined;
   #saidBye = false;
   #grace: NodeJS.Timeout | undefined;
@@ -141,17 +143,20 @@ export class GuestConnection {
       this.#channel.destroy(new RepriseError("PROTOCOL", "a peer used a number twice"));
       return;
     }
-    if (this.#pending.size >= maxPendingRequests) {
-      this.#send({ type: "error", id, code: "QUEUE_FULL", message: `${maxPendingRequests} requests wait already` });
+    const tokens = "tokens" in request ? request.tokens.length : 0;
+    if (this.#pending.size >= maxPendingRequests || this.#pendingTokens + tokens > maxPendingTokens) {
+      this.#send({ type: "error", id, code: "QUEUE_FULL", message: `${this.#pending.size} requests wait already` });
       return;
     }
     const state = { cancelled: false };
     this.#pending.set(id, state);
+    this.#pendingTokens += tokens;
     try {
       if (request.type === "load") await this.#load(session, request, state);
       else this.#send(await this.#answerTo(session, request));
     } finally {
       this.#pending.delete(id);
+      this.#pendingTokens -= tokens;
     }
   }
 

@@ -22,6 +22,8 @@ import { decodeValue, type Value } from "./msgpack.ts";
 export const protocolVersion = 1;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
 export const maxPendingRequests = 1024;
+/** Tokens that the requests of one connection may hold while they wait: 64 MiB. Beyond them the same answer. */
+export const maxPendingTokens = 2 ** 24;
 /** Tokens of a text in one message; what comes after them is neither found nor stored. They take half a frame. */
 export const maxRequestTokens = 2 ** 21;
 /** Leases in one message. */

@@ -102,6 +102,16 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
   await expect.poll(() => [all.server.connections, all.cache.stats().sessions]).toEqual([0, 0]);
 });
 
+test("a hello of another version is told which one is spoken here", async () => {
+  await using all = await setUp();
+  const newer = new RawGuest(all.socketPath);
+  newer.send(helloMessage({ version: 2 }));
+  await newer.over();
+  expect(newer.received).toMatchObject([
+    { type: "error", code: "PROTOCOL", message: expect.stringContaining("speaks 1") },
+  ]);
+});
+
 test("a guest that never reads is disconnected, and what it held falls", async () => {
   await using all = await setUp({ limits: { maxOutgoingBytes: 64 * 1024 } });
   const deaf = new RawGuest(all.socketPath, { reads: false });
@@ -178,8 +188,7 @@ function anyMessage(random: (limit: number) => number, id: number): object {
 test("100,000 random and mutated frames: no crash, no lease or connection left, the next honest guest is served", async () => {
   await using all = await setUp();
   const random = generator(99);
-  let sent = 0;
-  const one = async (): Promise<void> => {
+  const one = async (): Promise<number> => {
     const guest = new RawGuest(all.socketPath);
     const frames: Buffer[] = [encodeFrame(helloMessage())];
     for (let id = 2; id < 52; id += 1) {
@@ -189,11 +198,12 @@ test("100,000 random and mutated frames: no crash, no lease or connection left, 
       if (kind === 1) frames.push(randomBytes(random(40)));
       frames.push(frame);
     }
-    sent += frames.length - 1;
     guest.socket.end(Buffer.concat(frames));
     await guest.over();
+    return frames.length - 1;
   };
-  while (sent < 100_000) await Promise.all(Array.from({ length: 20 }, one));
+  for (let sent = 0; sent < 100_000;)
+    for (const frames of await Promise.all(Array.from({ length: 20 }, one))) sent += frames;
   await expect
     .poll(() => [all.server.connections, all.cache.stats().sessions, all.cache.stats().leases])
     .toEqual([0, 0, 0]);

@@ -1,5 +1,5 @@
 /** Prompts made of token ids: of exact lengths, sharing beginnings at random places. */
-import { sampleNotes } from "../../models/notes/notes.ts";
+import { ask, sampleNotes } from "../../models/notes/notes.ts";
 
 /** A seeded generator of numbers in [0, 1): mulberry32. */
 export function seededRandom(seed: number): () => number {
@@ -12,13 +12,31 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
+/** Token ids of a text; `<|…|>` in it are special tokens. */
 export async function tokenize(url: string, content: string): Promise<number[]> {
   const response = await fetch(`${url}/tokenize`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ content }),
+    body: JSON.stringify({ content, parse_special: true }),
   });
   return ((await response.json()) as { tokens: number[] }).tokens;
+}
+
+/**
+ * A chat prompt of exactly `tokens` tokens for the shipped model: notes, cut off where they must be, and a question about
+ * the first of them. The model is sure of its answer, so that the last bits of its logits do not matter.
+ */
+export async function questionPrompt(
+  url: string,
+  options: { seed: number; tokens: number },
+): Promise<{ prompt: number[]; answer: string }> {
+  const { text, questions } = sampleNotes({ seed: options.seed, characters: options.tokens * 6 });
+  const question = questions.find(({ kind }) => kind === "local");
+  if (question === undefined) throw new Error(`the notes of seed ${options.seed} answer no question`);
+  const [notes, end] = ask(text, question.question).split("\n\n");
+  const head = await tokenize(url, `<|user|>\n${notes}`);
+  const tail = await tokenize(url, `\n\n${end}<|end|>\n<|assistant|>\n`);
+  return { prompt: [...head.slice(0, options.tokens - tail.length), ...tail], answer: question.answer };
 }
 
 /**

@@ -1,4 +1,5 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../../test/support/cache.ts";
@@ -185,6 +186,62 @@ test("a full disk rejects and a broken one is unavailable; both work again after
   await using tier = await DiskTier.open({ directory: folder.path, capacityBytes });
   expect(await recoverAll(tier)).toHaveLength(4);
   expect(tier.stats().corruptRecords).toBe(0);
+});
+
+test("a disk that is really full rejects, keeps what it has, and takes more once there is room", async ({ skip }) => {
+  using folder = temporaryFolder();
+  const mount = join(folder.path, "small");
+  mkdirSync(mount);
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", mount]).status === 0;
+  if (!mounted) skip("mounting a small tmpfs needs root on linux");
+  try {
+    const directory = join(mount, "data");
+    writeFileSync(join(mount, "other"), Buffer.alloc(2 ** 20));
+    const write = (tier: DiskTier, i: number) => {
+      const payload = payloadFor(i, 300_000);
+      return tier.write(recordOf(Uint32Array.from([i]), [payload]), [payload], noSignal);
+    };
+    {
+      await using tier = await DiskTier.open({ directory, capacityBytes: 64 * 2 ** 20 });
+      await recoverAll(tier);
+      const answers = [];
+      for (let i = 0; i < 10; i += 1) answers.push(await write(tier, i));
+      expect(answers.filter((answer) => answer === "rejected").length).toBe(4);
+      rmSync(join(mount, "other"));
+      expect(await write(tier, 10)).not.toBe("rejected");
+    }
+    await using tier = await DiskTier.open({ directory, capacityBytes: 64 * 2 ** 20 });
+    const records = await recoverAll(tier);
+    expect(records.map(({ tokens }) => tokens[0])).toEqual([0, 1, 2, 3, 4, 5, 10]);
+    for (const { id, tokens } of records) {
+      const into = new Uint8Array(300_000);
+      expect(await tier.read(id, [into], noSignal)).toBe("read");
+      expect(Buffer.compare(into, payloadFor(tokens[0]!, 300_000))).toBe(0);
+    }
+  } finally {
+    spawnSync("umount", [mount]);
+  }
+});
+
+test("a segment that cannot be read costs itself, not the others", async () => {
+  using folder = temporaryFolder();
+  {
+    await using tier = await DiskTier.open({ directory: folder.path, capacityBytes, segmentBytes: 65536 });
+    await recoverAll(tier);
+    await fill(tier, 9);
+  }
+  const [bad] = segmentFiles(folder.path);
+  const files: DiskFiles = {
+    ...nodeFiles,
+    open: async (path) => {
+      const file = await nodeFiles.open(path);
+      const fails = (position: number) => path === bad && position > 0;
+      return { ...file, read: (into, at) => (fails(at) ? Promise.reject(new Error("EIO")) : file.read(into, at)) };
+    },
+  };
+  await using tier = await DiskTier.open({ directory: folder.path, capacityBytes, files });
+  expect((await recoverAll(tier)).map(({ tokens }) => tokens[0])).toEqual([3, 4, 5, 6, 7, 8]);
+  expect(tier.stats().corruptRecords).toBe(1);
 });
 
 test("records larger than a segment get one of their own", async () => {

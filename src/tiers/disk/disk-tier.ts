@@ -119,19 +119,13 @@ export class DiskTier implements Tier {
     }
     for (const segment of this.#segments.all()) {
       if (segment.foreign) continue;
-      let end = pageBytes;
-      for await (const step of scanSegment(segment.file, segment.bytes)) {
-        if (step.kind === "damage") {
-          this.#corrupt += 1;
-          this.#log.warn(`${segment.path} is damaged; going on at the next record`);
-          continue;
-        }
-        const { record, checksums } = step.decoded;
-        end = step.offset + step.decoded.totalBytes;
-        yield { ...record, id: this.#enter(segment, step.offset, record, checksums) };
+      try {
+        yield* this.#recoverSegment(segment);
+      } catch (error) {
+        // One bad file costs what lies behind the bad place, not the cache.
+        this.#corrupt += 1;
+        this.#log.warn(`cannot read all of ${segment.path}: ${describe(error)}; going on with the next`);
       }
-      if (end < segment.bytes) await this.#segments.cut(segment, end);
-      if (segment.records.size === 0) await this.#segments.remove(segment);
     }
   }
 
@@ -228,6 +222,22 @@ export class DiskTier implements Tier {
     } finally {
       this.#lock[Symbol.dispose]();
     }
+  }
+
+  async *#recoverSegment(segment: Segment): AsyncGenerator<StoredRecord, void, void> {
+    let end = pageBytes;
+    for await (const step of scanSegment(segment.file, segment.bytes)) {
+      if (step.kind === "damage") {
+        this.#corrupt += 1;
+        this.#log.warn(`${segment.path} is damaged; going on at the next record`);
+        continue;
+      }
+      const { record, checksums } = step.decoded;
+      end = step.offset + step.decoded.totalBytes;
+      yield { ...record, id: this.#enter(segment, step.offset, record, checksums) };
+    }
+    if (end < segment.bytes) await this.#segments.cut(segment, end);
+    if (segment.records.size === 0) await this.#segments.remove(segment);
   }
 
   /** Writes what is queued, group after group. Never throws: each write learns its own fate. */

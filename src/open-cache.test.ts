@@ -1,0 +1,71 @@
+import { expect, test } from "vitest";
+import { counting, temporaryFolder } from "../test/support/cache.ts";
+import { openCache } from "./index.ts";
+
+const options = { name: "test engine", memoryBytes: 64 * 2 ** 20, bytesPerToken: 16, chunkTokens: 8 };
+
+const fill = (firstToken: number, tokenCount: number, into: Uint8Array): number => {
+  for (let i = 0; i < tokenCount; i += 1) into.fill(firstToken + i, 16 * i, 16 * (i + 1));
+  return 16 * tokenCount;
+};
+
+test("what was saved is known, loaded and released", async () => {
+  await using cache = await openCache(options);
+  const tokens = counting(20);
+  expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 20 });
+  expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 0 });
+  expect(await cache.lookup(counting(30))).toEqual({ hitTokens: 20, tokensByTier: { memory: 20 } });
+  {
+    using known = await cache.load(counting(18));
+    expect(known.hitTokens).toBe(18);
+    expect(
+      known.chunks.map(({ firstToken, matchedTokens, bytes }) => [firstToken, matchedTokens, bytes[0], bytes.length]),
+    ).toEqual([
+      [0, 8, 0, 128],
+      [8, 8, 8, 128],
+      [16, 2, 16, 64],
+    ]);
+    expect(cache.stats().leases).toBe(3);
+  }
+  expect(cache.stats().leases).toBe(0);
+});
+
+test("another name, salt or adapter finds nothing", async () => {
+  using folder = temporaryFolder();
+  const tokens = counting(8);
+  {
+    await using cache = await openCache({ ...options, directory: folder.path, diskBytes: 2 ** 22 });
+    await cache.save(tokens, fill, { root: { salt: "a" } });
+    expect((await cache.lookup(tokens)).hitTokens).toBe(0);
+    expect((await cache.lookup(tokens, { root: { salt: "a", adapter: "b" } })).hitTokens).toBe(0);
+  }
+  await using other = await openCache({
+    ...options,
+    name: "test engine 2",
+    directory: folder.path,
+    diskBytes: 2 ** 22,
+  });
+  expect((await other.lookup(tokens, { root: { salt: "a" } })).hitTokens).toBe(0);
+});
+
+test("a writer that fails costs its own chunk alone", async () => {
+  await using cache = await openCache(options);
+  const failing = (firstToken: number, tokenCount: number, into: Uint8Array): number => {
+    if (firstToken === 8) throw new Error("the engine is tired");
+    return fill(firstToken, tokenCount, into);
+  };
+  await expect(cache.save(counting(20), failing)).rejects.toThrow("tired");
+  expect((await cache.lookup(counting(20))).hitTokens).toBe(8);
+  await expect(cache.save(counting(20), () => 1000)).rejects.toMatchObject({ code: "BAD_REQUEST", field: "write" });
+  expect(cache.stats()).toMatchObject({ leases: 0, chunks: 1 });
+});
+
+test("options that cannot be served are refused, and the directory is free again", async () => {
+  using folder = temporaryFolder();
+  const all = { ...options, directory: folder.path, diskBytes: 2 ** 22 };
+  await expect(openCache({ ...all, bytesPerToken: 0 })).rejects.toMatchObject({ field: "bytesPerToken" });
+  await expect(openCache({ ...all, bytesPerToken: 2 ** 30 })).rejects.toMatchObject({ field: "slotBytes" });
+  await expect(openCache({ ...all, diskBytes: 1 })).rejects.toMatchObject({ code: "BAD_CONFIG" });
+  await using _cache = await openCache(all);
+  await expect(openCache(all)).rejects.toMatchObject({ code: "DATA_DIRECTORY_IN_USE" });
+});

@@ -1,0 +1,220 @@
+/**
+ * The library: a cache inside your own process, for an engine of your own.
+ *
+ *     const cache = await openCache({ name: "my-engine-v1 my-model", directory, memoryBytes, diskBytes, bytesPerToken });
+ *     using known = await cache.load(tokens);                            // grab what was read before
+ *     await cache.save(tokens, (firstToken, tokenCount, into) => …);     // keep what was read now
+ *
+ * Payloads are yours: the cache never looks inside. docs/library.md tells the rest.
+ */
+import { createHash } from "node:crypto";
+import { bareRoot, type Root, type Tokens } from "./cache/chunk.ts";
+import { Cache } from "./cache/cache.ts";
+import type { CacheStats } from "./cache/counters.ts";
+import type { CacheSession, LoadedChunk, Lookup, ReservedChunk, WrittenChunk } from "./cache/session.ts";
+import { spaceId, type SpaceDescription } from "./cache/space.ts";
+import { RepriseError } from "./errors.ts";
+import { silentLog, type Log } from "./log.ts";
+import type { TierName } from "./tier.ts";
+import { DiskTier } from "./tiers/disk/disk-tier.ts";
+import { MemoryPool } from "./tiers/memory.ts";
+
+export interface OpenCacheOptions {
+  /**
+   * Whose payloads these are: a name for everything that changes their bytes (engine, model, precision, layout). Another
+   * name finds nothing of this one. Give a whole {@link SpaceDescription} instead to share chunks with other processes.
+   */
+  readonly name: string | SpaceDescription;
+  /** The most payload bytes one token takes. */
+  readonly bytesPerToken: number;
+  /** Memory for payloads; rounded down to 64 MiB, and at least that. */
+  readonly memoryBytes: number;
+  /** Where payloads are kept across restarts; memory only when undefined. */
+  readonly directory?: string;
+  /** What may lie in `directory`; at least 1 MiB. 16 GiB unless given. */
+  readonly diskBytes?: number;
+  /** Tokens per chunk, the unit of storing; 256 unless given (a SpaceDescription says it itself). */
+  readonly chunkTokens?: number;
+  /** Says when a disk fails; silent unless given. */
+  readonly log?: Log;
+}
+
+export interface TextOptions {
+  /** Texts of one salt and adapter are invisible to every other. */
+  readonly root?: Partial<Root>;
+  /** What is not there by then counts as a miss; 10 s unless given. */
+  readonly deadlineMs?: number;
+}
+
+/** One chunk of a loaded text. `bytes` is the pool's own memory: read it before the {@link LoadedText} is released. */
+export interface LoadedPayload {
+  readonly firstToken: number;
+  readonly tokenCount: number;
+  /** How many of the payload's tokens, from the first, are the text's: all but perhaps in the last chunk. */
+  readonly matchedTokens: number;
+  readonly tier: TierName;
+  readonly bytes: Uint8Array;
+}
+
+/** What is known of a text. Holds its chunks in place until it is released, by hand or by `using`. */
+export interface LoadedText extends Disposable {
+  /** Tokens from the start of the text that need not be read again. */
+  readonly hitTokens: number;
+  readonly chunks: readonly LoadedPayload[];
+  /** Lets the chunks go; `bytes` must not be touched any more. Without effect the second time. */
+  release(): void;
+}
+
+/** Writes the payload of `tokenCount` tokens from `firstToken` into `into`. @returns the bytes written, at least 1 */
+export type WritePayload = (firstToken: number, tokenCount: number, into: Uint8Array) => number | Promise<number>;
+
+/**
+ * Opens a cache.
+ *
+ * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_REQUEST (with the field), BAD_CONFIG, TIER_UNAVAILABLE.
+ */
+export async function openCache(options: OpenCacheOptions): Promise<LibraryCache> {
+  const { directory, diskBytes = 16 * 2 ** 30, memoryBytes, bytesPerToken, log = silentLog } = options;
+  const space = typeof options.name === "string" ? namedSpace(options.name, options.chunkTokens ?? 256) : options.name;
+  if (!Number.isSafeInteger(bytesPerToken) || bytesPerToken < 1)
+    throw new RepriseError("BAD_REQUEST", "bytesPerToken must be a whole number of bytes, 1 or more", {
+      field: "bytesPerToken",
+    });
+  const tier = directory === undefined ? undefined : await DiskTier.open({ directory, capacityBytes: diskBytes, log });
+  let cache: Cache | undefined;
+  try {
+    const pool = MemoryPool.open({ id: `library-${spaceId(space).slice(0, 8)}`, capacityBytes: memoryBytes });
+    cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log });
+    const session = cache.openSession({ space, rank: 0, slotBytes: bytesPerToken * space.chunkTokens });
+    return new LibraryCache(cache, session, pool);
+  } catch (error) {
+    // The cache owns the tier from the moment it is open.
+    await (cache ?? tier)?.[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+export class LibraryCache implements AsyncDisposable {
+  readonly #cache: Cache;
+  readonly #session: CacheSession;
+  readonly #pool: MemoryPool;
+
+  /** Made by {@link openCache}. */
+  constructor(cache: Cache, session: CacheSession, pool: MemoryPool) {
+    this.#cache = cache;
+    this.#session = session;
+    this.#pool = pool;
+  }
+
+  get chunkTokens(): number {
+    return this.#session.chunkTokens;
+  }
+
+  /** How many tokens of a text are known, and in which tier they are. Moves nothing. */
+  lookup(tokens: Tokens, options: TextOptions = {}): Promise<Lookup> {
+    return this.#session.lookup(rootOf(options), tokens, waitOf(options));
+  }
+
+  /** Fetches what is known of a text, as far as it is there in time. Never throws for what is slow, corrupt or gone. */
+  async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
+    const loaded: LoadedChunk[] = [];
+    for await (const chunk of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(chunk);
+    const last = loaded.at(-1);
+    const release = () => this.#session.release(loaded.map(({ lease }) => lease));
+    return {
+      hitTokens: last === undefined ? 0 : last.firstToken + last.matchedTokens,
+      chunks: loaded.map(({ firstToken, tokenCount, matchedTokens, tier, slot }) => ({
+        firstToken,
+        tokenCount,
+        matchedTokens,
+        tier,
+        bytes: this.#pool.view(slot.offset, slot.bytes),
+      })),
+      release,
+      [Symbol.dispose]: release,
+    };
+  }
+
+  /**
+   * Stores what is not stored yet of a text: calls `write` for each such chunk, in order.
+   *
+   * @returns the tokens stored by this call; fewer than were missing when the memory is full of chunks in use.
+   * @throws what `write` throws; the chunks before it are stored.
+   */
+  async save(
+    tokens: Tokens,
+    write: WritePayload,
+    options: TextOptions = {},
+  ): Promise<{ readonly savedTokens: number }> {
+    const { chunks } = await this.#session.reserve(rootOf(options), tokens, waitOf(options));
+    const written: WrittenChunk[] = [];
+    let savedTokens = 0;
+    try {
+      for (const chunk of chunks) {
+        written.push({ lease: chunk.lease, bytes: await this.#writeOne(chunk, write) });
+        savedTokens += chunk.tokenCount;
+      }
+    } finally {
+      await this.#session.commit(written, waitOf(options));
+      this.#session.abandon(chunks.slice(written.length).map(({ lease }) => lease));
+    }
+    return { savedTokens };
+  }
+
+  stats(): CacheStats {
+    return this.#cache.stats();
+  }
+
+  /** Resolves when all that was saved survives a power cut. */
+  flush(): Promise<void> {
+    return this.#cache.flush();
+  }
+
+  /** Writes what waits to be written and closes. */
+  async close(): Promise<void> {
+    await this.#cache.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #writeOne({ firstToken, tokenCount, slot }: ReservedChunk, write: WritePayload): Promise<number> {
+    const bytes = await write(firstToken, tokenCount, this.#pool.view(slot.offset, slot.bytes));
+    if (!Number.isSafeInteger(bytes) || bytes < 1 || bytes > slot.bytes)
+      throw new RepriseError(
+        "BAD_REQUEST",
+        `a payload of ${bytes} bytes was reported; a chunk has 1 to ${slot.bytes}`,
+        { field: "write" },
+      );
+    return bytes;
+  }
+}
+
+/** A space for payloads of which only a name is known: the name takes the place of everything else. */
+function namedSpace(name: string, chunkTokens: number): SpaceDescription {
+  return {
+    engine: "library",
+    payloadFormat: 1,
+    weights: createHash("sha256").update(name, "utf8").digest("hex"),
+    keyType: "",
+    valueType: "",
+    layers: 0,
+    keyValueHeads: 0,
+    keySize: 0,
+    valueSize: 0,
+    layout: "",
+    attention: "",
+    rope: "",
+    tensorParallel: 1,
+    chunkTokens,
+  };
+}
+
+function rootOf({ root }: TextOptions): Root {
+  return { ...bareRoot, ...root };
+}
+
+function waitOf({ deadlineMs = 10_000 }: TextOptions): { deadlineMs: number } {
+  return { deadlineMs };
+}

@@ -1,0 +1,117 @@
+/** The command line as a person meets it: help, faults told in words, exit codes, a clean end. */
+import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { ask } from "./support/client.ts";
+import { filesBelow, sharedMemoryFiles, temporaryDirectory } from "./support/data-directory.ts";
+import { commandPath, shippedModelPath } from "./support/repository.ts";
+import { startServer } from "./support/server.ts";
+
+interface Ended {
+  readonly code: number;
+  readonly out: string;
+  readonly error: string;
+}
+
+function reprise(...args: readonly string[]): Promise<Ended> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [commandPath, ...args], { timeout: 120_000 }, (failure, out, error) => {
+      resolve({ code: typeof failure?.code === "number" ? failure.code : failure === null ? 0 : -1, out, error });
+    });
+  });
+}
+
+test("--help and --version tell, on stdout, and exit 0", async () => {
+  expect(await reprise("--help")).toMatchObject({ code: 0, out: expect.stringContaining("reprise COMMAND") as string });
+  expect(await reprise("serve", "--help")).toMatchObject({
+    code: 0,
+    out: expect.stringContaining("--data-dir DIR") as string,
+  });
+  expect(await reprise("--version")).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/^reprise \d+\.\d+\.\d+\n$/) as string,
+  });
+});
+
+test("used wrongly: every fault in one go, exit 2", async () => {
+  const { code, error } = await reprise("serve", "--prot", "80", "--slots", "none", "--memory");
+  expect(code).toBe(2);
+  expect(error).toMatch(/--prot: no such option; did you mean "--port"\?/);
+  expect(error).toMatch(/--slots: "none" is not a whole number/);
+  expect(error).toMatch(/--memory needs a value/);
+  expect(await reprise()).toMatchObject({ code: 2 });
+  expect(await reprise("server")).toMatchObject({
+    code: 2,
+    error: expect.stringContaining('did you mean "serve"?') as string,
+  });
+});
+
+test("an address that others can reach needs a key", async () => {
+  const { code, error } = await reprise("serve", "--host", "0.0.0.0", "--data-dir", temporaryDirectory());
+  expect(code).toBe(2);
+  expect(error).toContain("--api-key");
+});
+
+test("no such model, not a GGUF, a GGUF cut short: exit 1, and the message names the file", async () => {
+  const directory = temporaryDirectory();
+  const text = join(directory, "notes.gguf");
+  writeFileSync(text, "These are notes, not weights.");
+  const cut = join(directory, "cut.gguf");
+  writeFileSync(cut, Buffer.concat([Buffer.from("GGUF\x03\0\0\0"), Buffer.alloc(40, 1)]));
+  for (const [model, words] of [
+    [join(directory, "absent.gguf"), "no such file"],
+    [text, "GGUF"],
+    [cut, "cut.gguf"],
+  ] as const) {
+    const { code, error } = await reprise(
+      "serve",
+      "--model",
+      model,
+      "--port",
+      "0",
+      "--data-dir",
+      join(directory, "data"),
+    );
+    expect(code, error).toBe(1);
+    expect(error).toContain(words);
+    expect(error).toContain(model);
+    expect(error).not.toMatch(/\n\s+at /);
+  }
+}, 60_000);
+
+test("a port in use, and more memory than there is: exit 1, and what to do", async () => {
+  const other = createServer().listen(0, "127.0.0.1");
+  onTestFinished(() => void other.close());
+  await new Promise((resolve) => other.once("listening", resolve));
+  const { port } = other.address() as { port: number };
+  const directory = temporaryDirectory();
+  const taken = await reprise("serve", "--port", String(port), "--data-dir", directory, "--memory", "64MiB");
+  expect(taken).toMatchObject({ code: 1, error: expect.stringContaining(String(port)) as string });
+
+  const large = await reprise("serve", "--port", "0", "--data-dir", directory, "--memory", "900TiB");
+  expect(large.code).toBe(1);
+  expect(large.error).toMatch(/--memory 900 TiB does not fit: .* free/);
+}, 60_000);
+
+test("SIGTERM: a clean end, nothing left in /dev/shm, exit 0", async () => {
+  const before = sharedMemoryFiles();
+  const dataDirectory = temporaryDirectory();
+  const server = await startServer({ dataDirectory, flags: ["--memory", "64MiB"] });
+  onTestFinished(() => server.killAll());
+  await ask(server.url, "/v1/completions", { prompt: "Note 1. The library in Oslo", max_tokens: 4, temperature: 0 });
+  expect(sharedMemoryFiles().length).toBeGreaterThan(before.length);
+  expect(await server.stop()).toBe(0);
+  expect(sharedMemoryFiles()).toEqual(before);
+  expect(filesBelow(dataDirectory).some((file) => file.endsWith(".sock"))).toBe(false);
+}, 60_000);
+
+test("verify finds nothing to complain of in a sound cache", async () => {
+  const args = ["verify", "--model", shippedModelPath, "--memory", "256MiB", "--prompts", "6", "--tokens", "600"];
+  const { code, out, error } = await reprise(...args);
+  expect(error).toBe("");
+  expect(out).toMatch(/warm\s+[1-9]\d\.\d %/);
+  expect(out).toMatch(/equal\n$/);
+  expect(code).toBe(0);
+}, 120_000);
