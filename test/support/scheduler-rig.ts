@@ -14,7 +14,6 @@ import { openLibrary } from "../../src/engines/llama/library.ts";
 import { Model } from "../../src/engines/llama/model.ts";
 import { Scheduler } from "../../src/engines/llama/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
-import { ThreadChoice } from "../../src/engines/llama/thread-choice.ts";
 import type { RepriseError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
@@ -64,7 +63,7 @@ export class Rig {
 
   constructor(model: Model, options: RigOptions = {}) {
     const { slots = 2, contextTokens = 1024, deterministic = false } = options;
-    const shape = { library, model, threads: new ThreadChoice(1, { fixed: true }), abortFlag: undefined };
+    const shape = { library, model, threads: 1, deterministic, abortFlag: undefined };
     this.model = model;
     this.contexts = deterministic
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))

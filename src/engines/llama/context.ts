@@ -12,7 +12,7 @@ import type { Library } from "./library.ts";
 import { availableMemoryBytes } from "./machine.ts";
 import { gibibytes, isGpuBuild } from "./model.ts";
 import type { Model } from "./model.ts";
-import type { ThreadChoice } from "./thread-choice.ts";
+import { ThreadChoice } from "./thread-choice.ts";
 
 /** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
 export const batchTokens = 512;
@@ -30,7 +30,9 @@ export interface ContextOptions {
   readonly cells: number;
   /** Sequences that serve requests. */
   readonly sequences: number;
-  readonly threads: ThreadChoice;
+  readonly threads: number;
+  /** One thread count for every step: bits depend on it. */
+  readonly deterministic: boolean;
   /** Address of a byte that stops a running decode when it is not zero. */
   readonly abortFlag: Pointer | undefined;
 }
@@ -45,7 +47,8 @@ export class Context {
   readonly #model: Model;
   readonly #context: ContextPointer;
   readonly #memory: MemoryPointer;
-  readonly #threads: ThreadChoice;
+  readonly #smallSteps: ThreadChoice;
+  readonly #largeSteps: ThreadChoice;
   #filled = 0;
 
   private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
@@ -54,7 +57,8 @@ export class Context {
     this.#context = context;
     this.#memory = functions.memory(context);
     this.sequences = options.sequences;
-    this.#threads = options.threads;
+    this.#smallSteps = new ThreadChoice(options.threads, options.deterministic ? "deterministic" : "small");
+    this.#largeSteps = new ThreadChoice(options.threads, options.deterministic ? "deterministic" : "large");
     this.batch = createBatch(functions, batchTokens);
   }
 
@@ -75,8 +79,8 @@ export class Context {
         n_ubatch: batchTokens,
         n_seq_max: options.sequences + 1,
         n_outputs_max: options.sequences + 1,
-        n_threads: options.threads.most,
-        n_threads_batch: options.threads.most,
+        n_threads: options.threads,
+        n_threads_batch: options.threads,
         flash_attn_type: flashAttentionEnabled,
         type_k: typeF16,
         type_v: typeF16,
@@ -121,11 +125,13 @@ export class Context {
   decode(): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
     const small = this.#filled < smallStepTokens;
-    const threads = small ? this.#threads.next() : this.#threads.most;
+    const choice = small ? this.#smallSteps : this.#largeSteps;
+    const threads = choice.next();
     this.#functions.setThreads(this.#context, threads, threads);
     const started = performance.now();
     const code = this.#functions.decode(this.#context, this.batch.struct);
-    if (small && code === 0) this.#threads.measured(threads, performance.now() - started);
+    const elapsedMs = performance.now() - started;
+    if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / this.#filled);
     if (code === 0) return "done";
     if (code === 1) return "no room";
     return code === 2 ? "aborted" : { failed: code };

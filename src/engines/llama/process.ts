@@ -24,7 +24,6 @@ import { Model } from "./model.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { ThreadChoice } from "./thread-choice.ts";
 
 /** How long a stopped decode waits for the message that says why. */
 const abortReasonMs = 500;
@@ -62,7 +61,8 @@ class EngineProcess {
         model: this.#model,
         cells: sequences * this.#contextTokens,
         sequences,
-        threads: new ThreadChoice(this.#threads, { fixed: options.deterministic }),
+        threads: this.#threads,
+        deterministic: options.deterministic,
         abortFlag: canAbort(facts) ? flag.address : undefined,
       });
     const contexts = options.deterministic

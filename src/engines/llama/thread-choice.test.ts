@@ -13,7 +13,7 @@ function run(choice: ThreadChoice, steps: number, costMs: (threads: number) => n
 }
 
 test("the fastest count is used, and the choice follows when the machine becomes busy and free again", () => {
-  const choice = new ThreadChoice(4, { fixed: false });
+  const choice = new ThreadChoice(4, "small");
   const free = (threads: number) => 8 / threads;
   const busy = (threads: number) => (threads === 1 ? 8 : 50 * threads);
   expect(run(choice, 400, free).get(4)).toBeGreaterThan(350);
@@ -22,7 +22,12 @@ test("the fastest count is used, and the choice follows when the machine becomes
   expect(run(choice, 4000, free).get(4)).toBeGreaterThan(1000);
 });
 
-test("a fixed count stays", () => {
-  const used = run(new ThreadChoice(4, { fixed: true }), 100, (threads) => 1000 * threads);
+test("slices never try a single thread of many", () => {
+  const used = run(new ThreadChoice(8, "large"), 200, (threads) => 100 * threads);
+  expect(new Set(used.keys())).toEqual(new Set([4, 8]));
+});
+
+test("deterministic mode keeps its count", () => {
+  const used = run(new ThreadChoice(4, "deterministic"), 100, (threads) => 1000 * threads);
   expect([...used.keys()]).toEqual([4]);
 });

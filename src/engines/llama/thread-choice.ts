@@ -1,10 +1,11 @@
 /**
- * How many threads a small step runs on.
+ * How many threads a step runs on.
  *
  * ggml's threads wait for each other by spinning, after every operation. With a core for each that is the fastest way;
  * with fewer free cores than threads, every wait costs a time slice: a token that takes 15 ms on one thread took 170 ms on
- * two while another program used a core. So the counts are tried, and the one that is fastest now is used. Prompt slices,
- * whose operations are long, always get all threads.
+ * two while another program used a core. So the counts are tried, and the one that is fastest now is used. There is one
+ * choice for steps of a few tokens, whose operations are short, and one for prompt slices: these never try a single
+ * thread of many, since one slice may then take a minute.
  *
  * Deterministic mode keeps one count: how attention is split over threads shows in the last bits.
  */
@@ -12,23 +13,26 @@ export class ThreadChoice {
   readonly most: number;
   readonly #candidates: { readonly threads: number; stepMs: number | undefined; stepsSince: number }[];
 
-  constructor(most: number, options: { fixed: boolean }) {
+  constructor(most: number, steps: "small" | "large" | "deterministic") {
     this.most = most;
-    const counts = options.fixed ? [most] : [most, Math.ceil(most / 2), 1];
+    const half = Math.ceil(most / 2);
+    const counts = { small: [most, half, 1], large: [most, half], deterministic: [most] }[steps];
     this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0 }));
   }
 
-  /** Threads for the next small step. */
+  /** Threads for the next step. */
   next(): number {
     const untried = this.#candidates.find(({ stepMs }) => stepMs === undefined);
     if (untried !== undefined) return untried.threads;
     const best = this.#candidates.reduce((a, b) => (b.stepMs! < a.stepMs! ? b : a)); // all are tried
     // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most.
-    const due = this.#candidates.find(({ stepMs, stepsSince }) => stepsSince > retrySteps * (stepMs! / best.stepMs!));
+    const due = this.#candidates.find(
+      ({ stepMs, stepsSince }) => stepsSince > Math.min(longestRetrySteps, retrySteps * (stepMs! / best.stepMs!) ** 2),
+    );
     return (due ?? best).threads;
   }
 
-  /** Tells what a small step took. */
+  /** Tells what a step took, a token in the case of slices. */
   measured(threads: number, elapsedMs: number): void {
     for (const candidate of this.#candidates) {
       candidate.stepsSince += 1;
@@ -41,3 +45,4 @@ export class ThreadChoice {
 }
 
 const retrySteps = 20;
+const longestRetrySteps = 1000;
