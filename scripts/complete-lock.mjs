@@ -15,6 +15,11 @@ for (const entry of Object.values(lock.packages)) {
     added += 1;
   }
 }
+// Packages of one platform's libraries that say they may be installed elsewhere: nobody needs them there.
+for (const [path, entry] of Object.entries(lock.packages)) {
+  const [, cpu] = /^node_modules\/@node-llama-cpp\/linux-(\w+)$/.exec(path) ?? [];
+  if (cpu) entry.cpu = [cpu];
+}
 lock.packages = Object.fromEntries(Object.entries(lock.packages).sort(([a], [b]) => (a < b ? -1 : 1)));
 writeFileSync("package-lock.json", `${JSON.stringify(lock, null, 2)}\n`);
 console.log(`${added} platform packages added`);
