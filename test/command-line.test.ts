@@ -107,7 +107,19 @@ test("SIGTERM: a clean end, nothing left in /dev/shm, exit 0", async () => {
 }, 60_000);
 
 test("verify finds nothing to complain of in a sound cache", async () => {
-  const args = ["verify", "--model", shippedModelPath, "--memory", "256MiB", "--prompts", "6", "--tokens", "600"];
+  const args = [
+    "verify",
+    "--threads",
+    "1",
+    "--model",
+    shippedModelPath,
+    "--memory",
+    "256MiB",
+    "--prompts",
+    "6",
+    "--tokens",
+    "600",
+  ];
   const { code, out, error } = await reprise(...args);
   expect(error).toBe("");
   expect(out).toMatch(/warm\s+[1-9]\d\.\d %/);

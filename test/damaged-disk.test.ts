@@ -10,7 +10,7 @@ import { inParallel, seededRandom, tokenize } from "./support/prompts.ts";
 import { launchServer, type RunningServer, startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
 
-const flags = ["--deterministic", "--memory", "64MiB", "--disk", "256MiB"];
+const flags = ["--deterministic", "--threads", "1", "--memory", "64MiB", "--disk", "256MiB"];
 
 test("two hundred flipped bits on disk: no wrong answer, no crash, and a counter tells", async () => {
   const dataDirectory = temporaryDirectory();
