@@ -3,15 +3,16 @@
  *
  *     npm run bench -- first-light [--rounds N] [--tokens N] [--json FILE]
  *
- * Each round has a prompt of its own, so that cold is cold; the three arms of a round follow each other. Times are taken
- * by an HTTP client from the sending of the request to the first text. Prints one JSON line; medians over the rounds.
+ * Each round has a prompt of its own, so that cold is cold; its arms follow each other. `off` is the same prompt with reading
+ * and saving turned off, before or after `cold` by turns: what the cache costs where there is nothing to reuse. Times are
+ * taken by an HTTP client from the sending of the request to the first text. Prints one JSON line; medians over the rounds.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { askStreaming, stats } from "../test/support/client.ts";
+import { type Answer, askStreaming, stats } from "../test/support/client.ts";
 import { questionPrompt } from "../test/support/prompts.ts";
 import { repositoryRoot } from "../test/support/repository.ts";
 import { startServer } from "../test/support/server.ts";
@@ -27,7 +28,7 @@ const rounds = Number(values.rounds);
 const promptTokens = Number(values.tokens);
 
 const dataDirectory = mkdtempSync(join(tmpdir(), "reprise-bench-"));
-const samples: { cold: number; warm: number; restarted: number }[] = [];
+const samples: { off: number; cold: number; warm: number; restarted: number }[] = [];
 let rightAnswers = 0;
 const cachedTokens = { warm: promptTokens, restarted: promptTokens };
 try {
@@ -37,8 +38,13 @@ try {
     const { prompt, answer } = await questionPrompt(server.url, { seed: 7_000 + round, tokens: promptTokens });
     const request = { prompt, temperature: 0, max_tokens: 24 };
 
-    await askStreaming(server.url, "/v1/completions", warmUp);
-    const cold = await askStreaming(server.url, "/v1/completions", request);
+    const computed = { ...request, reprise: { read: false, save: false } };
+    const measured: Record<"off" | "cold", Answer | undefined> = { off: undefined, cold: undefined };
+    for (const arm of round % 2 === 0 ? (["off", "cold"] as const) : (["cold", "off"] as const)) {
+      await askStreaming(server.url, "/v1/completions", warmUp);
+      measured[arm] = await askStreaming(server.url, "/v1/completions", arm === "off" ? computed : request);
+    }
+    const { off, cold } = measured as Record<"off" | "cold", Answer>; // both were set above
     await askStreaming(server.url, "/v1/completions", warmUp);
     const warm = await askStreaming(server.url, "/v1/completions", request);
 
@@ -50,7 +56,7 @@ try {
 
     if (warm.text !== cold.text || restarted.text !== cold.text) throw new Error("the text differs between the arms");
     rightAnswers += cold.text === answer ? 1 : 0;
-    samples.push({ cold: time(cold), warm: time(warm), restarted: time(restarted) });
+    samples.push({ off: time(off), cold: time(cold), warm: time(warm), restarted: time(restarted) });
     cachedTokens.warm = Math.min(cachedTokens.warm, warm.cachedTokens);
     cachedTokens.restarted = Math.min(cachedTokens.restarted, restarted.cachedTokens);
     process.stderr.write(`round ${round + 1}: ${JSON.stringify(samples.at(-1))}\n`);
@@ -70,6 +76,7 @@ const result = {
   machine: `${cpus().length} x ${cpus()[0]?.model ?? "unknown processor"}, Node ${process.version}`,
   promptTokens,
   ttftMs: { cold, warm, restarted },
+  coldOverOff: median(samples.map((sample) => sample.cold / sample.off)),
   coldOverWarm: cold / warm,
   coldOverRestarted: cold / restarted,
   cachedTokens,
