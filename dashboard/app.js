@@ -5,7 +5,7 @@
  * that cold and warm stand below each other. What the model says is inserted as text, never as HTML.
  */
 import { ApiError, readModelName, readState, streamChat } from "./api.js";
-import { exampleNotes } from "./example-notes.js";
+import { notes as exampleNotes, questions as exampleQuestions } from "./example-notes.js";
 import { createRun, element } from "./prompt-bar.js";
 
 const byId = (id) => document.getElementById(id);
@@ -22,6 +22,7 @@ const turns = byId("turns");
 const empty = byId("empty");
 const form = byId("ask");
 const question = byId("question");
+const suggestions = byId("suggestions");
 const stop = byId("stop");
 const send = byId("send");
 
@@ -61,18 +62,30 @@ newChat.addEventListener("click", () => {
   turns.replaceChildren(empty);
   longText.readOnly = false;
   example.hidden = false;
+  suggestions.replaceChildren();
   describeLongText();
   question.focus();
 });
 
 example.addEventListener("click", () => {
-  longText.value = exampleNotes();
+  longText.value = exampleNotes;
   longText.scrollTop = 0;
   describeLongText();
-  if (question.value === "")
-    question.value = "Who opened the greenhouse on day 12, and what was done in the afternoon?";
+  suggestions.replaceChildren(...exampleQuestions.map(suggestion));
   question.focus();
 });
+
+/** A button that asks one of the example's questions. */
+function suggestion(text) {
+  const button = element("button", "small", text.replace(/^Question: /, ""));
+  button.type = "button";
+  button.addEventListener("click", () => {
+    if (running) return;
+    button.remove();
+    void startTurn(text);
+  });
+  return button;
+}
 
 longText.addEventListener("input", describeLongText);
 

@@ -1,7 +1,7 @@
 /** The main job, end to end: read a long prompt once; answer at once the next time, also after everything was killed. */
 import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../models/notes/notes.ts";
-import { ask, askStreaming } from "./support/client.ts";
+import { ask, askStreaming, stats } from "./support/client.ts";
 import { temporaryDirectory } from "./support/data-directory.ts";
 import { questionPrompt, tokenize } from "./support/prompts.ts";
 import { type RunningServer, startServer } from "./support/server.ts";
@@ -30,6 +30,25 @@ test("a prompt is read once: warm, and after kill -9 of everything and a restart
   expect(again.cachedTokens).toBe(3999);
   expect(again.report.reused["disk"]).toBe(3999);
   expect(again.text).toBe(cold.text);
+}, 120_000);
+
+test("what is stored is found also while others keep the engine busy", async () => {
+  const server = await started(temporaryDirectory());
+  const { prompt, answer } = await questionPrompt(server.url, { seed: 90, tokens: 2000 });
+  const { prompt: long } = await questionPrompt(server.url, { seed: 91, tokens: 6000 });
+  const request = { prompt, temperature: 0, max_tokens: 24 };
+  await ask(server.url, "/v1/completions", request);
+  // Five others take the slots, so that the prompt is no longer resident.
+  for (let other = 0; other < 5; other += 1)
+    await ask(server.url, "/v1/completions", { prompt: long.slice(0, 40), cache_salt: `${other}`, max_tokens: 1 });
+
+  const busy = ask(server.url, "/v1/completions", { prompt: long, max_tokens: 1 });
+  await expect.poll(() => stats(server.url)).toMatchObject({ engine: { runningRequests: 1 } });
+  const found = await ask(server.url, "/v1/completions", request);
+  const { report } = await busy;
+  expect(found).toMatchObject({ text: answer, cachedTokens: 1999 });
+  expect(found.report.reused["memory"]).toBeGreaterThan(1900); // the first few tokens of all notes are resident
+  expect(found.report.ttft_ms).toBeLessThan(report.ttft_ms);
 }, 120_000);
 
 test("a chat of ten turns computes only what is new in each turn, also across a restart", async () => {

@@ -1,24 +1,13 @@
 /** The page at `/`, as files and in a real browser. The browser is Debian's; where CI is set it must be there. */
-import { existsSync } from "node:fs";
 import { mkdtemp, mkdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { chromium, type Browser, type Page as BrowserPage } from "playwright-core";
+import type { Browser, Page as BrowserPage } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RepriseError } from "../errors.ts";
 import type { FakeAnswer } from "./fake-engine.ts";
+import { browserIsHere, launchBrowser } from "../../test/support/browser.ts";
 import { fakeApp, fakeServer } from "./fake-server.ts";
-
-const chromiumPath = "/usr/bin/chromium";
-const chromiumArguments = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
 
 describe("the page's files", () => {
   test.each([
@@ -70,13 +59,12 @@ describe("the page's files", () => {
   });
 });
 
-const browserMissing = !existsSync(chromiumPath) && process.env["CI"] === undefined;
-if (browserMissing) process.stderr.write(`The page is not tested in a browser: there is no ${chromiumPath}.\n`);
+if (!browserIsHere) process.stderr.write("The page is not tested in a browser: there is no chromium.\n");
 
-describe.skipIf(browserMissing)("in a browser", () => {
+describe.skipIf(!browserIsHere)("in a browser", () => {
   let browser: Browser;
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: chromiumPath, args: chromiumArguments });
+    browser = await launchBrowser();
   });
   afterAll(() => browser?.close());
 
@@ -108,7 +96,7 @@ describe.skipIf(browserMissing)("in a browser", () => {
     const [request] = server.engine.requests;
     const { promptTokens } = server.engine.stats();
     expect(promptTokens).toBeGreaterThan(800);
-    expect(request?.prompt).toMatchObject({ messages: [{ content: expect.stringMatching(/^Greenhouse.*door\?$/s) }] });
+    expect(request?.prompt).toMatchObject({ messages: [{ content: expect.stringMatching(/^Note 1.*door\?$/s) }] });
     const words = promptTokens.toLocaleString("en");
     const bar = (run: number) => runs.nth(run).getByRole("img").getAttribute("aria-label");
     expect(await bar(0)).toBe(`Prompt of ${words} tokens: ${words} computed`);

@@ -7,6 +7,7 @@
  */
 import type { Socket } from "node:net";
 import { tokenBytes, type Root, type Tokens } from "../cache/chunk.ts";
+import { atDeadline } from "../cache/deadline.ts";
 import type {
   LeaseId,
   LoadedChunk,
@@ -60,7 +61,7 @@ export class CacheLink {
       onFrame: (body) => this.#received(parseAnswer(body)),
       onEnd: (reason) => this.#ended(reason),
     });
-    this.#heartbeat = setInterval(() => this.#beat(), options.pingMs);
+    this.#heartbeat = setInterval(() => setImmediate(() => this.#beat()), options.pingMs);
     this.#heartbeat.unref();
   }
 
@@ -103,7 +104,7 @@ export class CacheLink {
       wake();
     });
     if (number === undefined) return;
-    const timer = setTimeout(() => this.#giveUp(number), Math.max(0, wait.deadlineMs));
+    const deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number));
     try {
       for (;;) {
         const chunk = arrived.shift();
@@ -114,7 +115,7 @@ export class CacheLink {
         else await new Promise<void>((resolve) => (wake = resolve));
       }
     } finally {
-      clearTimeout(timer);
+      deadline.cancel();
       this.giveBack(
         "release",
         arrived.map(({ lease }) => this.#localLease(lease)),
@@ -178,13 +179,13 @@ export class CacheLink {
   /** Sends a request and waits for its one answer; undefined: none within the deadline, or none possible. */
   #ask(request: object, wait?: WaitOptions): Promise<Answer | undefined> {
     return new Promise((resolve) => {
-      let timer: NodeJS.Timeout | undefined;
+      let deadline: { cancel(): void } | undefined;
       const number = this.#send(request, wait, (answer) => {
-        clearTimeout(timer);
+        deadline?.cancel();
         resolve(answer);
       });
       if (number === undefined) resolve(undefined);
-      else if (wait !== undefined) timer = setTimeout(() => this.#giveUp(number), Math.max(0, wait.deadlineMs));
+      else if (wait !== undefined) deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number));
     });
   }
 
@@ -251,6 +252,7 @@ export class CacheLink {
 
   /** A link that has been silent since the last beat, though it was asked, is given up. */
   #beat(): void {
+    if (this.#channel.isOver) return;
     if (!this.#heard) {
       this.destroy(new RepriseError("CACHE_UNAVAILABLE", "the cache gives no sign of life"));
       return;

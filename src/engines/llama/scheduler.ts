@@ -61,6 +61,8 @@ const smallestSlice = 16;
 /** Time for saving in a step, and while nothing else is to be done. */
 const saveMs = 5;
 const idleSaveMs = 20;
+/** Time that loads get before a step. */
+const loadMs = 25;
 
 export class Scheduler {
   readonly #options: SchedulerOptions;
@@ -118,11 +120,19 @@ export class Scheduler {
   async run(): Promise<void> {
     while (!this.#closed) {
       this.#admit();
+      await this.#letLoadsAdvance();
       const stepped = await this.#step();
       const saving = this.#saver?.work(stepped ? saveMs : idleSaveMs) === true;
       if (stepped || saving) await nextTurn();
       else await this.#sleep();
     }
+  }
+
+  /** A step takes hundreds of milliseconds, an answer of the cache a few: loads get a moment before each step. */
+  async #letLoadsAdvance(): Promise<void> {
+    const end = performance.now() + loadMs;
+    const isLoading = () => this.#running().some(({ generation }) => generation?.phase === "loading");
+    while (isLoading() && performance.now() < end) await nextTurn();
   }
 
   /** What slots say they hold is what llama.cpp holds, and nobody is in the temporary sequence. Between steps only. */
