@@ -1,7 +1,7 @@
 /**
  * The gate of the shipped model: does a server answer questions about notes it has never seen?
  *
- *     node models/gate.ts [--url http://127.0.0.1:8080] [--questions 20] [--json FILE]     (Node 20: compiled to .js)
+ *     node scripts/run-ts.mjs models/gate.ts [--url http://127.0.0.1:8080] [--questions 20] [--json FILE]
  *
  * Asks `--questions` of each kind at 2k and at 6k tokens, greedily, and counts answers that are exactly right. Several
  * questions share a document and differ only at the end of the prompt, so a server that caches prefixes reads it once.
