@@ -13,7 +13,7 @@ import type { TierName } from "../../tier.ts";
 import { ChatTemplate } from "./chat-template.ts";
 import { EngineChild } from "./child.ts";
 import { Deferred } from "./deferred.ts";
-import { EventQueue } from "./event-queue.ts";
+import { type Exchange, Exchanges } from "./exchanges.ts";
 import { checkModelFile } from "./gguf-header.ts";
 import type { GpuUse } from "./library.ts";
 import type { FromEngine, GenerateMessage, LoadedModel, ToEngine } from "./messages.ts";
@@ -54,21 +54,13 @@ const servedWellMs = 60_000;
 /** How long a loaded model waits for the cache before it serves without. */
 const connectWaitMs = 1000;
 
-/** What one request or question waits for. */
-interface Exchange {
-  readonly answers: EventQueue<GenerateEvent | Uint32Array | string>;
-  phase: "waiting" | "reading" | "decoding";
-}
-
 type State = "loading" | "serving" | "restarting" | "failed" | "closed";
 
 export class LlamaEngine implements Engine {
   readonly ready: Promise<ModelInfo>;
   readonly #options: LlamaEngineOptions;
   readonly #log: Log;
-  readonly #exchanges = new Map<number, Exchange>();
-  /** Ids of {@link #exchanges} that are generations: those that count for the queue. */
-  readonly #requests = new Set<number>();
+  readonly #exchanges = new Exchanges();
   readonly #closing = new AbortController();
   #state: State = "loading";
   #child: EngineChild | undefined;
@@ -77,7 +69,6 @@ export class LlamaEngine implements Engine {
   #digest: string | undefined;
   /** Settles when the process that is being started serves, or cannot. */
   #serving = new Deferred<void>();
-  #nextId = 1;
   #restarts = 0;
   #pauseMs = firstPauseMs;
   #readyAt = 0;
@@ -130,14 +121,12 @@ export class LlamaEngine implements Engine {
   async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, void> {
     this.#mustServe();
     const { slots, maxWaiting } = this.#options;
-    if (this.#requests.size >= slots + maxWaiting) {
+    if (this.#exchanges.generations >= slots + maxWaiting) {
       throw new RepriseError("QUEUE_FULL", `${slots} requests run and ${maxWaiting} wait already; try again later`);
     }
     checkRequest(request);
     const accepted = performance.now();
-    const id = this.#takeId();
-    const exchange = this.#exchanges.get(id)!; // just made
-    this.#requests.add(id);
+    const exchange = this.#exchanges.open("generation");
     const left = new Deferred<never>();
     const leave = () => {
       const error = new RepriseError("CANCELLED", "The client left before the answer was complete");
@@ -149,7 +138,7 @@ export class LlamaEngine implements Engine {
     let ended = false;
     try {
       await Promise.race([this.#serving.promise, left.promise]);
-      this.#tell(this.#message(id, request));
+      this.#tell(this.#message(exchange.id, request));
       while (!ended) {
         const event = (await exchange.answers.next()) as GenerateEvent; // generations are answered by events
         ended = event.kind === "end";
@@ -160,9 +149,8 @@ export class LlamaEngine implements Engine {
       throw error;
     } finally {
       signal.removeEventListener("abort", leave);
-      if (!ended) this.#cancel(id, exchange);
-      this.#exchanges.delete(id);
-      this.#requests.delete(id);
+      if (!ended) this.#cancel(exchange);
+      this.#exchanges.close(exchange);
     }
   }
 
@@ -186,8 +174,8 @@ export class LlamaEngine implements Engine {
     } as const;
     return {
       state: states[this.#state],
-      runningRequests: Math.min(slots, this.#requests.size),
-      waitingRequests: Math.max(0, this.#requests.size - slots),
+      runningRequests: Math.min(slots, this.#exchanges.generations),
+      waitingRequests: Math.max(0, this.#exchanges.generations - slots),
       slots,
       restarts: this.#restarts,
       ...this.#totals,
@@ -203,7 +191,7 @@ export class LlamaEngine implements Engine {
     clearTimeout(this.#restartTimer);
     const error = new RepriseError("CANCELLED", "The server is shutting down");
     this.#serving.reject(error);
-    this.#failAll(error);
+    this.#exchanges.failAll(error);
     await this.#child?.kill();
   }
 
@@ -312,7 +300,7 @@ export class LlamaEngine implements Engine {
     this.#log.error(`the engine process is gone, starting it again: ${how}`);
     if (this.#state === "serving" && performance.now() - this.#readyAt > servedWellMs) this.#pauseMs = firstPauseMs;
     this.#serving.reject(error); // a restart that failed; the first time this has long been resolved
-    this.#failAll(error);
+    this.#exchanges.failAll(error);
     this.#state = "restarting";
     this.#serving = new Deferred<void>();
     this.#restartTimer = setTimeout(() => {
@@ -325,11 +313,7 @@ export class LlamaEngine implements Engine {
   #giveUp(error: unknown): void {
     this.#state = "failed";
     this.#serving.reject(error);
-    this.#failAll(error);
-  }
-
-  #failAll(error: unknown): void {
-    for (const exchange of this.#exchanges.values()) exchange.answers.fail(error);
+    this.#exchanges.failAll(error);
   }
 
   /** @throws RepriseError when no process serves or is about to. */
@@ -343,13 +327,13 @@ export class LlamaEngine implements Engine {
 
   async #ask(message: (id: number) => ToEngine): Promise<unknown> {
     this.#mustServe();
-    const id = this.#takeId();
+    const exchange = this.#exchanges.open("question");
     try {
       await this.#serving.promise;
-      this.#tell(message(id));
-      return await this.#exchanges.get(id)!.answers.next(); // made by takeId
+      this.#tell(message(exchange.id));
+      return await exchange.answers.next();
     } finally {
-      this.#exchanges.delete(id);
+      this.#exchanges.close(exchange);
     }
   }
 
@@ -376,8 +360,8 @@ export class LlamaEngine implements Engine {
   }
 
   /** A decode that reads this request's prompt is stopped; one that has others' next tokens in it is short anyway. */
-  #cancel(id: number, exchange: Exchange): void {
-    if (exchange.phase === "reading") this.#child?.raiseAbort();
+  #cancel({ id, phase }: Exchange): void {
+    if (phase === "reading") this.#child?.raiseAbort();
     this.#tell({ kind: "cancel", id });
   }
 
@@ -397,12 +381,6 @@ export class LlamaEngine implements Engine {
       this.#reused[tier] = (this.#reused[tier] ?? 0) + tokens;
     }
     return { kind: "prompt", report };
-  }
-
-  #takeId(): number {
-    const id = this.#nextId++;
-    this.#exchanges.set(id, { answers: new EventQueue(), phase: "waiting" });
-    return id;
   }
 
   #tell(message: ToEngine): void {
