@@ -51,8 +51,9 @@ require_tools() {
 # Unpacks beside its place and is moved there whole, so that an interrupted step is never taken for a done one.
 fetch_source() {
   [[ -d "$home/source" ]] && return
-  local scratch
-  scratch=$(mktemp -d "$home/fetch.XXXXXX")
+  local scratch="$home/fetching"
+  rm -rf "$scratch"
+  mkdir "$scratch"
   say "fetching node-llama-cpp@$version"
   npm pack "node-llama-cpp@$version" --silent --pack-destination "$scratch" >&2
   tar -xzf "$scratch/node-llama-cpp-$version.tgz" -C "$scratch" package/llama/gitRelease.bundle

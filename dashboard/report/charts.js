@@ -191,6 +191,8 @@ function writeNames(chart, points) {
     const name = shorten(points[index].name);
     const { width } = ctx.measureText(name);
     const isFree = (from) =>
+      from >= chart.bbox.left &&
+      from + width <= chart.bbox.left + chart.bbox.width &&
       taken.every(
         (box, other) =>
           other === index || box.to < from || box.from > from + width || Math.abs(box.top - top) > 12 * ratio,
@@ -252,13 +254,15 @@ function withUnit(unit) {
 
 /** As many places as have room for their names, evenly. */
 function shownPlaces(chart, places) {
-  const room = Math.max(1, Math.floor(chart.width / 90));
+  const longest = Math.max(...places.map((place) => shorten(place).length));
+  const room = Math.max(1, Math.floor((chart.width - 80) / (longest * 7 + 14)));
   const step = Math.ceil(places.length / room);
   return places.flatMap((_, index) => (index % step === 0 ? [index] : []));
 }
 
+/** Groups often differ in their last words, such as "a long document, round 12". */
 function shorten(name) {
-  return name.length > 16 ? `${name.slice(0, 15)}…` : name;
+  return name.length > 16 ? `${name.slice(0, 5).trim()}…${name.slice(-10).trim()}` : name;
 }
 
 function colourOf(target) {

@@ -110,7 +110,10 @@ function cdf(targets: readonly TargetSamples[], metric: MetricName, title: strin
     const values = valuesOf(metric, samples);
     return values.length === 0 ? [] : [{ label, values: Float64Array.from(values).sort() }];
   });
-  const x = [...new Set(measured.flatMap(({ values }) => stepsOf(values)))].toSorted((a, b) => a - b);
+  const steps = [...new Set(measured.flatMap(({ values }) => stepsOf(values)))].toSorted((a, b) => a - b);
+  const [first, last] = [steps[0] ?? 0, steps.at(-1) ?? 0];
+  // Curves rise from nothing and reach the right edge, also those of a single value.
+  const x = [...(first > 0 ? [first * 0.97] : []), ...steps, ...(last > 0 ? [last * 1.03] : [])];
   const series = measured.map(({ label, values }) => {
     let passed = 0;
     const shares = x.map((limit) => {
@@ -119,7 +122,14 @@ function cdf(targets: readonly TargetSamples[], metric: MetricName, title: strin
     });
     return { label, shares };
   });
-  return { kind: "cdf", title, note: "Share of the requests that took at most so long.", xLabel: "ms", x, series };
+  return {
+    kind: "cdf",
+    title,
+    note: "Share of the answered requests that took at most so long.",
+    xLabel: "ms",
+    x,
+    series,
+  };
 }
 
 /** The values themselves, thinned evenly: a chart shows no more, and the file stays small. Both ends are kept. */
