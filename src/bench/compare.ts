@@ -7,12 +7,15 @@ import { groupsOf, type MetricName, metricNames, metrics, valuesOf } from "./met
 import type { BenchResult, Sample } from "./result.ts";
 import { bootstrapRatio, mean, median, type RatioInterval } from "./statistics.ts";
 
-/** One group and metric that both runs measured. */
-export interface ComparedMetric extends RatioInterval {
+interface Measured {
   /** `a` or `a → b`, where the targets are called differently. */
   readonly target: string;
   readonly group: string;
   readonly metric: MetricName;
+}
+
+/** One group and metric that both runs measured. */
+export interface ComparedMetric extends Measured, RatioInterval {
   /** Median or mean of each run, as the metric says, and how many requests it is of. */
   readonly a: number;
   readonly b: number;
@@ -22,6 +25,8 @@ export interface ComparedMetric extends RatioInterval {
 
 export interface Comparison {
   readonly rows: readonly ComparedMetric[];
+  /** What A measured and B did not, in the targets that are paired: no request was answered, or none was sent. */
+  readonly lost: readonly Measured[];
   /** What differs between the runs beside the code, and what only one of them has; a reader must know it. */
   readonly notes: readonly string[];
 }
@@ -33,6 +38,7 @@ export interface Comparison {
  */
 export function compare(a: BenchResult, b: BenchResult): Comparison {
   const rows: ComparedMetric[] = [];
+  const lost: Measured[] = [];
   const notes = differences(a, b);
   for (const [labelA, labelB] of pairTargets(a, b)) {
     const [samplesA, samplesB] = [samplesOf(a, labelA), samplesOf(b, labelB)];
@@ -43,14 +49,20 @@ export function compare(a: BenchResult, b: BenchResult): Comparison {
       ...groupsB.filter((group) => !groupsA.includes(group)),
     ];
     if (alone.length > 0) notes.push(`${target}: only one run has ${alone.map((group) => `"${group}"`).join(", ")}`);
-    for (const group of groupsA.filter((group) => groupsB.includes(group))) {
+    for (const group of groupsA) {
       const inGroup = (sample: Sample) => sample.group === group;
-      rows.push(...compareGroup({ target, group }, samplesA.filter(inGroup), samplesB.filter(inGroup)));
+      const [inA, inB] = [samplesA.filter(inGroup), samplesB.filter(inGroup)];
+      for (const metric of metricNames) {
+        const [valuesA, valuesB] = [valuesOf(metric, inA), valuesOf(metric, inB)];
+        if (valuesA.length === 0) continue;
+        if (valuesB.length === 0) lost.push({ target, group, metric });
+        else rows.push(compareValues({ target, group, metric }, valuesA, valuesB));
+      }
     }
   }
   if (rows.length === 0)
     throw new RepriseError("BAD_REQUEST", "The runs share no target and group that both measured.");
-  return { rows, notes };
+  return { rows, lost, notes };
 }
 
 /**
@@ -88,19 +100,11 @@ export function exceeding(comparison: Comparison, limits: ReadonlyMap<MetricName
   return comparison.rows.filter((row) => row.ratio > (limits.get(row.metric) ?? Infinity));
 }
 
-function compareGroup(
-  names: { readonly target: string; readonly group: string },
-  samplesA: readonly Sample[],
-  samplesB: readonly Sample[],
-): ComparedMetric[] {
-  return metricNames.flatMap((metric) => {
-    const [a, b] = [valuesOf(metric, samplesA), valuesOf(metric, samplesB)];
-    if (a.length === 0 || b.length === 0) return [];
-    const { centre } = metrics[metric];
-    const centreOf = centre === "median" ? median : mean;
-    const interval = bootstrapRatio(a, b, { centre, seed: bootstrapSeed });
-    return [{ ...names, metric, a: centreOf(a), b: centreOf(b), countA: a.length, countB: b.length, ...interval }];
-  });
+function compareValues(measured: Measured, a: readonly number[], b: readonly number[]): ComparedMetric {
+  const { centre } = metrics[measured.metric];
+  const centreOf = centre === "median" ? median : mean;
+  const interval = bootstrapRatio(a, b, { centre, seed: bootstrapSeed });
+  return { ...measured, a: centreOf(a), b: centreOf(b), countA: a.length, countB: b.length, ...interval };
 }
 
 /** Fixed: the same two files always print the same table. */

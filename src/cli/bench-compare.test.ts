@@ -24,6 +24,19 @@ test("the table has a line per target, group and metric; a ratio above its limit
   );
 });
 
+test("a limit does not pass where B answered nothing that A answered", async () => {
+  const { directory, written } = scene();
+  const [a, b] = [join(directory, "a.json"), join(directory, "b.json")];
+  const result = sampleResult({ turns: 2 });
+  const samples = result.samples.map((sample) => (sample.group === "round 2" ? { ...sample, outcome: "cut" } : sample));
+  writeFileSync(a, JSON.stringify(result));
+  writeFileSync(b, JSON.stringify({ ...result, samples }));
+
+  expect(await compareFiles(a, b, ["ttft=2"])).toBe(1);
+  expect(written.error).toContain("reprise, round 2: ttft has a limit, and B has no value of it\n");
+  expect(await compareFiles(a, b, ["reused=1"])).toBe(0);
+});
+
 test("a file that is missing or no result is refused with its path", async () => {
   const { directory } = scene();
   const [missing, other] = [join(directory, "missing.json"), join(directory, "other.json")];

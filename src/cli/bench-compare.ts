@@ -10,13 +10,15 @@ import { RepriseError } from "../errors.ts";
  * Prints the comparison of two files of `reprise bench --json` to standard output.
  *
  * @param maxRatios texts `METRIC=LIMIT`, as typed after each `--max-ratio`.
- * @returns the exit code: 1 when a ratio is above its limit; each such ratio is named on standard error.
+ * @returns the exit code: 1 when a ratio is above its limit, or B has no value of a limited metric where A has one; each
+ *   such case is named on standard error.
  * @throws RepriseError BAD_REQUEST for a file or a limit that cannot be used.
  */
 export async function compareFiles(pathA: string, pathB: string, maxRatios: readonly string[]): Promise<number> {
   const limits = parseMaxRatios(maxRatios);
   const comparison = compare(await readResult(pathA), await readResult(pathB));
   const above = exceeding(comparison, limits);
+  const lost = comparison.lost.filter(({ metric }) => limits.has(metric));
 
   process.stdout.write(`A: ${pathA}\nB: ${pathB}\n\n${table(comparison.rows)}\n`);
   for (const note of comparison.notes) process.stdout.write(`note: ${note}\n`);
@@ -26,7 +28,10 @@ export async function compareFiles(pathA: string, pathB: string, maxRatios: read
       `${row.target}, ${row.group}: ${row.metric} is ${ratioText(row.ratio)} times A's; the limit is ${limit}\n`,
     );
   }
-  return above.length === 0 ? 0 : 1;
+  for (const { target, group, metric } of lost) {
+    process.stderr.write(`${target}, ${group}: ${metric} has a limit, and B has no value of it\n`);
+  }
+  return above.length === 0 && lost.length === 0 ? 0 : 1;
 }
 
 async function readResult(path: string): Promise<BenchResult> {

@@ -77,7 +77,7 @@ test.runIf(libraryIsHere && browserIsHere)(
     for (const pixels of drawn) expect(pixels).toBeGreaterThan(1000);
     for (const width of [1200, 420]) {
       await page.setViewportSize({ width, height: 800 });
-      expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(width);
+      await expect.poll(() => page.evaluate("document.documentElement.scrollWidth")).toBe(width);
     }
     expect(complaints).toEqual([]);
     expect(requests).toEqual([pathToFileURL(path).href]);
