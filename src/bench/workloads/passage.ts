@@ -1,10 +1,10 @@
 /**
  * Passages: text of an exact length, and questions whose answers stand in it.
  *
- * A passage is notes about invented places; what is missing to its length is filled with sentences that say nothing. A
+ * A passage is notes about invented places; what is missing to its length is filled with sentences about nothing. A
  * server's answer can thus be checked word by word, and a cache that mixes up two passages is found out.
  */
-import { fillerSentence, namesIn, sampleNotes } from "../notes/notes.ts";
+import { plainSentence, namesIn, sampleNotes } from "../notes/notes.ts";
 import { Random } from "../random.ts";
 import type { TextScale } from "../workload.ts";
 
@@ -54,7 +54,7 @@ export function plainText(characters: number, seed: number): string {
   const rng = new Random(seed);
   const sentences: string[] = [];
   for (let size = 0; size <= characters;) {
-    const sentence = fillerSentence(rng);
+    const sentence = plainSentence(rng);
     sentences.push(sentence);
     size += sentence.length + 1;
   }
