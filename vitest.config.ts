@@ -16,7 +16,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: "parts",
-          include: ["src/**/*.test.ts", "models/**/*.test.ts"],
+          include: ["src/**/*.test.ts"],
           exclude: wholeSystem,
           sequence: { groupOrder: 0 },
         },

@@ -10,7 +10,7 @@
  */
 import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { ask, CHARACTERS_PER_TOKEN, sampleNotes, type Kind, type Question } from "./notes/notes.ts";
+import { ask, CHARACTERS_PER_TOKEN, sampleNotes, type Kind, type Question } from "../src/bench/notes/notes.ts";
 
 const LENGTHS = [2000, 6000] as const;
 const KINDS: readonly Kind[] = ["local", "spill", "alias", "override"];

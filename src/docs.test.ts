@@ -1,6 +1,6 @@
 /** Pages that are made from tables in the code stay equal to them; `npx vitest run src/docs.test.ts -u` writes them anew. */
 import { expect, test } from "vitest";
-import { ask, sampleNotes } from "../models/notes/notes.ts";
+import { ask, sampleNotes } from "./bench/notes/notes.ts";
 import { configurationDocs } from "./cli/help.ts";
 import { errorCodes } from "./errors.ts";
 
@@ -13,7 +13,7 @@ test("the page's example is notes that the shipped model can answer questions ab
   const kinds = ["local", "spill", "alias", "override"] as const;
   const asked = kinds.flatMap((kind) => questions.find((question) => question.kind === kind)?.question ?? []);
   const module = [
-    "/** Notes and questions to try the page with; made by models/notes, like those that the shipped model learned from. */",
+    "/** Notes and questions to try the page with; made by src/bench/notes, like those that the shipped model learned from. */",
     `export const notes = ${JSON.stringify(text)};`,
     `export const questions = ${JSON.stringify(asked.map((question) => `Question: ${question}`))};`,
     "",

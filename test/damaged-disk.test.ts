@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import { sampleNotes } from "../models/notes/notes.ts";
+import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask, metric, stats } from "./support/client.ts";
 import { filesBelow, temporaryDirectory } from "./support/data-directory.ts";
 import { inParallel, questionPrompt, seededRandom, tokenize } from "./support/prompts.ts";

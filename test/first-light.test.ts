@@ -1,6 +1,6 @@
 /** The main job, end to end: read a long prompt once; answer at once the next time, also after everything was killed. */
 import { expect, onTestFinished, test } from "vitest";
-import { sampleNotes } from "../models/notes/notes.ts";
+import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask, askStreaming, stats } from "./support/client.ts";
 import { temporaryDirectory } from "./support/data-directory.ts";
 import { questionPrompt, tokenize } from "./support/prompts.ts";

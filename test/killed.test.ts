@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
-import { sampleNotes } from "../models/notes/notes.ts";
+import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask } from "./support/client.ts";
 import { bytesBelow, orphanedPools, poolOwners, temporaryDirectory } from "./support/data-directory.ts";
 import { seededRandom, tokenize } from "./support/prompts.ts";

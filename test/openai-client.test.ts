@@ -1,7 +1,7 @@
 /** The official client against the real server: what an application sees. */
 import { OpenAI } from "openai";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { sampleNotes } from "../models/notes/notes.ts";
+import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -2,11 +2,10 @@
 
 import json
 import sys
-from pathlib import Path
 
 import notes
 
-GOLDEN = Path(__file__).with_name("golden.json")
+GOLDEN = notes.SHARED / "golden.json"
 OTHER_TEXT = ["Shared tables are read by both languages.", "A paragraph of other text stands between two notes."]
 SAMPLES = [(0, 600, 3, []), (1, 900, 4, OTHER_TEXT), (2**32 + 7, 1200, 10, []), (2**53 - 1, 1, 1, [])]
 

@@ -1,6 +1,6 @@
 """Notes about invented places, and questions whose answers stand in them.
 
-One generator in two languages: `notes.ts` beside this file draws the same numbers from the same tables in the same
+One generator in two languages: `src/bench/notes/notes.ts` draws the same numbers from the same tables in the same
 order, so a seed gives the same text in both, byte for byte (`golden.json` holds samples that both test).
 
 Kinds of question:
@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-TABLES = json.loads(Path(__file__).with_name("tables.json").read_text(encoding="utf-8"))
+SHARED = Path(__file__).resolve().parents[2] / "src" / "bench" / "notes"  # what both languages read
+TABLES = json.loads((SHARED / "tables.json").read_text(encoding="utf-8"))
 ATTRIBUTES = list(TABLES["attributes"].values())
 KINDS = ("local", "spill", "alias", "override")
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"

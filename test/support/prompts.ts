@@ -1,5 +1,5 @@
 /** Prompts made of token ids: of exact lengths, sharing beginnings at random places. */
-import { ask, sampleNotes } from "../../models/notes/notes.ts";
+import { ask, sampleNotes } from "../../src/bench/notes/notes.ts";
 
 /** A seeded generator of numbers in [0, 1): mulberry32. */
 export function seededRandom(seed: number): () => number {

@@ -1,9 +1,10 @@
 /**
  * Notes about invented places, and questions whose answers stand in them.
  *
- * One generator in two languages: `notes.py` beside this file draws the same numbers from the same tables in the same
+ * One generator in two languages: `models/notes/notes.py` draws the same numbers from the same tables in the same
  * order, so a seed gives the same text in both, byte for byte (`golden.json` holds samples that both test).
  */
+import { Random } from "../random.ts";
 import tables from "./tables.json" with { type: "json" };
 
 /**
@@ -74,6 +75,24 @@ export function ask(notes: string, question: string): string {
   return `${notes}\n\nQuestion: ${question}`;
 }
 
+/**
+ * A sentence like those of notes (as many digits, as many tokens), about a house of which no note speaks and for which no
+ * question asks.
+ */
+export function plainSentence(rng: Random): string {
+  const values = new Values(rng, `the ${rng.pick(tables.surnames)} house`);
+  const facts = rng.pick(Object.values(tables.attributes)).facts;
+  return an(values.fill(rng.pick(rng.percent(10) ? tables.fillers : facts)));
+}
+
+/**
+ * The names that a text calls places by ("oslo bakery", "quiet river"), in small letters, without "the". Two texts that
+ * share none can stand side by side without contradicting each other.
+ */
+export function namesIn(text: string): Set<string> {
+  return new Set(text.match(NAME)?.map((name) => name.toLowerCase()));
+}
+
 /** Measured with the shipped tokenizer over 200 documents of notes. */
 export const CHARACTERS_PER_TOKEN = 4;
 
@@ -142,54 +161,6 @@ function writeNote(rng: Random, place: string, codename: string | undefined, que
   return an(lines.join(" "));
 }
 
-/** sfc32, seeded with an integer below 2^53: small, fast, and equal in every language that has 32-bit integers. */
-class Random {
-  #a: number;
-  #b: number;
-  #c = 0x9e3779b9;
-  #d = 1;
-
-  constructor(seed: number) {
-    this.#a = seed >>> 0;
-    this.#b = Math.floor(seed / 2 ** 32) >>> 0;
-    for (let i = 0; i < 12; i++) this.below(1);
-  }
-
-  /** A whole number from 0 to limit - 1; limit is at most 2^21, so that the product is exact. */
-  below(limit: number): number {
-    const a = this.#a;
-    const b = this.#b;
-    const c = this.#c;
-    const t = (a + b + this.#d) >>> 0;
-    this.#a = (b ^ (b >>> 9)) >>> 0;
-    this.#b = (c + (c << 3)) >>> 0;
-    this.#c = (((c << 21) | (c >>> 11)) + t) >>> 0;
-    this.#d = (this.#d + 1) >>> 0;
-    return Math.floor((t * limit) / 2 ** 32);
-  }
-
-  percent(chance: number): boolean {
-    return this.below(100) < chance;
-  }
-
-  pick<T>(items: readonly T[]): T {
-    // below(n) < n, and no table is empty.
-    return items[this.below(items.length)] as T;
-  }
-
-  /** `count` of the items in random order, or all if there are fewer. */
-  some<T>(items: readonly T[], count: number): T[] {
-    const rest = [...items];
-    const chosen = Math.min(count, rest.length);
-    for (let i = 0; i < chosen; i++) {
-      const j = i + this.below(rest.length - i);
-      // i and j lie inside: j < i + (length - i).
-      [rest[i], rest[j]] = [rest[j] as T, rest[i] as T];
-    }
-    return rest.slice(0, chosen);
-  }
-}
-
 const draw: Readonly<Record<string, (rng: Random) => string>> = {
   thing: (rng) => rng.pick(tables.things),
   container: (rng) => rng.pick(tables.containers),
@@ -206,6 +177,16 @@ const draw: Readonly<Record<string, (rng: Random) => string>> = {
   code: (rng) => `${rng.pick(LETTERS)}${rng.pick(LETTERS)}${100 + rng.below(900)}`,
   year: (rng) => String(1890 + rng.below(135)),
 };
+
+const NAME = new RegExp(
+  [
+    [tables.cities, tables.kinds],
+    [tables.codeadj, tables.codenoun],
+  ]
+    .map((words) => words.map((each) => `(?:${each.join("|")})`).join(" "))
+    .join("|"),
+  "gi",
+);
 
 const LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ".split("");
 

@@ -11,7 +11,7 @@ interface Sample {
   readonly chat: { readonly messages: readonly (readonly [string, string])[]; readonly kinds: readonly string[] };
 }
 
-// Written by golden.py from the Python twin, so its shape is known.
+// Written by models/notes/golden.py from the Python twin, so its shape is known.
 const golden = JSON.parse(readFileSync(new URL("golden.json", import.meta.url), "utf8")) as readonly Sample[];
 
 test.each(golden)("seed $seed gives what the Python twin gave", ({ notes, chat, ...options }) => {
