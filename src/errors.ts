@@ -24,6 +24,7 @@ export const errorCodes = {
   TIER_UNAVAILABLE: "A storage tier failed; the cache goes on without it.",
   RECORD_CORRUPT: "A stored record does not match its checksum; it is dropped and counts as a miss.",
   PROTOCOL: "A peer sent something that is not the wire protocol; it is disconnected.",
+  TARGET_UNAVAILABLE: "A server that was to be measured could not be started, ended, or does not answer.",
   CACHE_UNAVAILABLE: "The cache process is gone or did not answer in time; the request is computed instead.",
 } as const;
 

@@ -1,6 +1,6 @@
 /** The command line as a person meets it: help, faults told in words, exit codes, a clean end. */
 import { execFile } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -104,6 +104,46 @@ test("SIGTERM: a clean end, nothing left in /dev/shm, exit 0", async () => {
   expect(await server.stop()).toBe(0);
   expect(poolOwners()).not.toContain(server.pid);
   expect(filesBelow(dataDirectory).some((file) => file.endsWith(".sock"))).toBe(false);
+}, 60_000);
+
+test("bench: a name, then options; a table, and every sample in a file", async () => {
+  const directory = temporaryDirectory();
+  const server = await startServer({ dataDirectory: join(directory, "data"), flags: ["--memory", "64MiB"] });
+  onTestFinished(() => server.killAll());
+  const [json, csv] = [join(directory, "result.json"), join(directory, "samples.csv")];
+  const { code, out, error } = await reprise(
+    "bench",
+    "smoke",
+    "--url",
+    server.url,
+    "--json",
+    json,
+    "--csv",
+    csv,
+    "--api-key=mine",
+  );
+  expect(error).toBe("");
+  expect(code).toBe(0);
+  expect(out).toMatch(/short +10\/10 /);
+  expect(JSON.parse(readFileSync(json, "utf8"))).toMatchObject({
+    bench: "smoke",
+    command: expect.stringMatching(/^reprise bench smoke --url http.* --api-key=KEY$/) as string,
+    targets: [{ metricsAfter: { reprise_engine_ready: 1 } }],
+  });
+  expect(readFileSync(csv, "utf8").trim().split("\r\n")).toHaveLength(11);
+  await server.stop();
+
+  const gone = await reprise("bench", "smoke", "--url", server.url);
+  expect(gone).toMatchObject({ code: 1, error: expect.stringContaining("/v1/models names no model") as string });
+  expect(await reprise("bench", "smoke", "--url", server.url, "--csv", "/no/such/folder/x.csv")).toMatchObject({
+    code: 2,
+  });
+  expect(await reprise("bench")).toMatchObject({ code: 2, error: expect.stringContaining("smoke") as string });
+  expect(await reprise("bench", "smoke", "--port", "1")).toMatchObject({
+    code: 2,
+    error: expect.stringContaining("--port: no such option") as string,
+  });
+  expect((await reprise("bench", "smoke", "--help")).out).toContain("--stall-timeout SECONDS");
 }, 60_000);
 
 test("verify finds nothing to complain of in a sound cache", async () => {

@@ -2,7 +2,7 @@
 # Builds llama-server, the peer that `reprise bench` is compared with, from the very source of the llama.cpp libraries that
 # Reprise loads: the git bundle inside the npm package node-llama-cpp, at the version that package.json pins.
 #
-#   bench/peers/build-llama-server.sh          builds, or finds what was built before: about 12 minutes on 2 cores
+#   bench/peers/build-llama-server.sh          builds, or finds what was built before: 7 to 12 minutes on 2 cores
 #   REPRISE_PEERS=DIRECTORY bench/peers/...    keeps it in DIRECTORY instead of ~/.cache/reprise-peers
 #
 # The last line of its output is the path of the binary; everything else goes to standard error. Only npm uses the

@@ -1,4 +1,5 @@
 /** Every workload that `reprise bench` knows, by name. */
+import { smoke } from "./workloads/smoke.ts";
 import type { WorkloadDefinition } from "./workload-definition.ts";
 import { agent } from "./workloads/agent.ts";
 import { coldWarm } from "./workloads/cold-warm.ts";
@@ -8,6 +9,7 @@ import { rag } from "./workloads/rag.ts";
 import { trace } from "./workloads/trace.ts";
 
 export const workloads: Readonly<Record<string, WorkloadDefinition>> = {
+  smoke,
   "cold-warm": coldWarm,
   "multi-round-qa": multiRoundQa,
   "long-doc-qa": longDocQa,

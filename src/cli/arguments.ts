@@ -5,17 +5,26 @@
 import { parseArgs } from "node:util";
 import { type Config, flagName, nearest, resolveConfig, type SettingName, settingEntries } from "../config.ts";
 import { RepriseError } from "../errors.ts";
+import type { Command } from "./command.ts";
 
 /** An option that belongs to one command alone. */
 export interface CommandOption {
   readonly value: string | undefined;
   readonly help: string;
+  /** May be given several times; else the last one counts. */
+  readonly repeated?: boolean;
 }
 
 export interface CommandArguments {
   readonly config: Config;
+  /** The variant that was asked for; "" for a command without variants. */
+  readonly variant: string;
   /** The command's own options that were given: their texts, "true" for those without a value. */
   readonly own: Readonly<Record<string, string>>;
+  /** Those that may be repeated, in the order in which they were given. */
+  readonly repeated: Readonly<Record<string, readonly string[]>>;
+  /** All that followed the command's name, as it was typed. */
+  readonly typed: readonly string[];
 }
 
 /**
@@ -26,17 +35,28 @@ export interface CommandArguments {
 export function parseCommand(
   typed: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
-  ownOptions: Readonly<Record<string, CommandOption>>,
+  command: Pick<Command, "name" | "options" | "settings" | "variants">,
 ): CommandArguments {
-  const byFlag = new Map<string, SettingName>(settingEntries().map(([name]) => [flagName(name), name]));
+  const { variant, rest } = splitVariant(typed, command);
+  const ownOptions: Readonly<Record<string, CommandOption>> = {
+    ...command.options,
+    ...command.variants?.[variant]?.options,
+  };
+  const settings = command.settings === "none" ? [] : settingEntries();
+  const byFlag = new Map<string, SettingName>(settings.map(([name]) => [flagName(name), name]));
   const switches = new Set([
-    ...settingEntries().flatMap(([name, { kind }]) => (kind.isSwitch ? [flagName(name)] : [])),
+    ...settings.flatMap(([name, { kind }]) => (kind.isSwitch ? [flagName(name)] : [])),
     ...Object.entries(ownOptions).flatMap(([name, { value }]) => (value === undefined ? [name] : [])),
   ]);
-  const known = [...byFlag.keys(), ...Object.keys(ownOptions), "config", "help"];
+  const known = [
+    ...byFlag.keys(),
+    ...Object.keys(ownOptions),
+    ...(command.settings === "none" ? [] : ["config"]),
+    "help",
+  ];
 
   const { tokens } = parseArgs({
-    args: [...typed],
+    args: [...rest],
     strict: false,
     allowPositionals: true,
     tokens: true,
@@ -48,6 +68,7 @@ export function parseCommand(
   const faults: string[] = [];
   const flags: Partial<Record<SettingName, string[]>> = {};
   const own: Record<string, string> = {};
+  const repeated: Record<string, string[]> = {};
   let filePath: string | undefined;
   for (const token of tokens) {
     if (token.kind === "positional") faults.push(`"${token.value}" is not expected here`);
@@ -63,11 +84,29 @@ export function parseCommand(
     else if (switches.has(name) && token.value !== undefined) faults.push(`${rawName} takes no value`);
     else if (!switches.has(name) && token.value === undefined) faults.push(`${rawName} needs a value`);
     else if (name === "config") filePath = token.value;
+    else if (ownOptions[name]?.repeated) (repeated[name] ??= []).push(token.value ?? "true");
     else if (name in ownOptions) own[name] = token.value ?? "true";
     else (flags[byFlag.get(name)!] ??= []).push(token.value ?? "true"); // every other known name is a setting's
   }
 
-  return { config: withFaults(faults, () => resolveConfig({ flags, environment, filePath })), own };
+  const sources = { flags, environment: command.settings === "none" ? {} : environment, filePath };
+  return { config: withFaults(faults, () => resolveConfig(sources)), variant, own, repeated, typed };
+}
+
+/** The variant's name, which comes first, and what follows it. @throws RepriseError BAD_CONFIG naming the variants. */
+function splitVariant(
+  typed: readonly string[],
+  { name, variants }: Pick<Command, "name" | "variants">,
+): { variant: string; rest: readonly string[] } {
+  if (variants === undefined) return { variant: "", rest: typed };
+  const [variant, ...rest] = typed;
+  if (variant !== undefined && Object.hasOwn(variants, variant)) return { variant, rest };
+  const known = Object.keys(variants);
+  const wrong =
+    variant === undefined || variant.startsWith("-")
+      ? `a name must follow "${name}"`
+      : `"${variant}" is unknown${nearest(variant, known)}`;
+  throw new RepriseError("BAD_CONFIG", `${wrong}; there are: ${known.join(", ")}`);
 }
 
 /** Adds faults found before `resolve` to those that it finds. */

@@ -15,17 +15,26 @@ export function generalHelp(commands: readonly Command[]): string {
   ].join("\n");
 }
 
-export function commandHelp(command: Command): string {
-  const rows = [
-    ...Object.entries(command.options).map(
-      ([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help] as const,
-    ),
-    ...settingRows().map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const),
-    ["--config FILE.yaml", "Read settings from a file; flags and REPRISE_… variables win over it."] as const,
-  ];
+/** @param typed what followed the command's name: help about a variant, where it names one. */
+export function commandHelp(command: Command, typed?: string): string {
+  const variants = Object.entries(command.variants ?? {});
+  const [variantName, variant] = variants.find(([name]) => name === typed) ?? [];
+  const rows: (readonly [string, string])[] = [...optionRows(variant?.options ?? {}), ...optionRows(command.options)];
+  if (command.settings !== "none") {
+    rows.push(...settingRows().map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const));
+    rows.push(["--config FILE.yaml", "Read settings from a file; flags and REPRISE_… variables win over it."]);
+  }
   return [
-    `reprise ${command.name}: ${command.summary}`,
+    `reprise ${command.name}${variantName === undefined ? "" : ` ${variantName}`}: ${variant?.summary ?? command.summary}`,
     "",
+    ...(variant !== undefined || variants.length === 0
+      ? []
+      : [
+          `Usage: reprise ${command.name} NAME [OPTION …]; NAME --help tells a name's own options.`,
+          "",
+          ...variants.map(([name, { summary }]) => `  ${name.padEnd(26)}${summary}`),
+          "",
+        ]),
     ...rows.flatMap(([flag, help]) =>
       flag.length < 26 ? [`  ${flag.padEnd(26)}${help}`] : [`  ${flag}`, `${" ".repeat(28)}${help}`],
     ),
@@ -54,6 +63,10 @@ export function configurationDocs(): string {
     "This page is generated from `src/config.ts`; a test keeps them equal.",
     "",
   ].join("\n");
+}
+
+function optionRows(options: Command["options"]): [string, string][] {
+  return Object.entries(options).map(([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help]);
 }
 
 function settingRows(): { flag: string; help: string; fallback: string }[] {

@@ -9,10 +9,11 @@ import { version } from "../version.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import type { Command } from "./command.ts";
 import { parseCommand } from "./arguments.ts";
+import { bench } from "./bench.ts";
 import { serve } from "./serve.ts";
 import { verify } from "./verify.ts";
 
-const commands: readonly Command[] = [serve, verify];
+const commands: readonly Command[] = [serve, verify, bench];
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -31,11 +32,11 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
     return fail(`reprise: no command is called "${name}"${nearest(name, known)}; there are: ${known.join(", ")}`, 2);
   }
   if (typed.includes("--help") || typed.includes("-h")) {
-    process.stdout.write(commandHelp(command));
+    process.stdout.write(commandHelp(command, typed[0]));
     return 0;
   }
   try {
-    return await command.run(parseCommand(typed, process.env, command.options));
+    return await command.run(parseCommand(typed, process.env, command));
   } catch (error) {
     if (!(error instanceof RepriseError)) throw error;
     const lines = describe(error).split("\n");

@@ -1,0 +1,138 @@
+/** The options of `reprise bench`: one table, and what was typed made into one checked value. */
+import { describe, RepriseError } from "../errors.ts";
+import type { TargetOptions } from "./target.ts";
+import { splitWords } from "./words.ts";
+import { workloads } from "./workloads.ts";
+
+/** Options of every workload, by flag name. A workload's own stand beside them. */
+export const runOptions = {
+  url: { value: "URL", help: "A server to measure; may be given several times. Required.", repeated: true },
+  label: { value: "NAME", help: "Names for the URLs, in their order. [host:port]", repeated: true },
+  "api-key": { value: "KEY", help: "The servers' key: one for all, or one for each URL.", repeated: true },
+  start: {
+    value: "COMMAND",
+    help: 'Starts the server of the URL at the same place in the order, and ends it after; "" starts none. No shell.',
+    repeated: true,
+  },
+  rounds: { value: "N", help: "How often every server is measured, by turns, their order reversed each time. [1]" },
+  time: { value: "SECONDS", help: "No request begins later than this in a round of one server. [300]" },
+  seed: { value: "N", help: "Equal seeds make equal texts; round n has seed + n. [1]" },
+  "warm-up": { value: "N", help: "Short requests to every server before the first round, not counted. [1]" },
+  "stall-timeout": { value: "SECONDS", help: "Longest silence of a server before a request counts as stalled. [120]" },
+  json: { value: "FILE", help: "Write the whole result: every sample, and what is needed to repeat it." },
+  csv: { value: "FILE", help: "Write one line per sample." },
+} as const;
+
+export interface BenchOptions {
+  readonly workload: string;
+  /** The workload's own options, defaults filled in. */
+  readonly workloadOptions: Readonly<Record<string, string>>;
+  readonly targets: readonly TargetOptions[];
+  readonly rounds: number;
+  readonly timeSeconds: number;
+  readonly seed: number;
+  readonly warmUp: number;
+  readonly stallSeconds: number;
+  readonly jsonPath: string | undefined;
+  readonly csvPath: string | undefined;
+}
+
+/** What was typed: options with one value, and those that may be repeated. */
+export interface TypedOptions {
+  readonly own: Readonly<Record<string, string>>;
+  readonly repeated: Readonly<Record<string, readonly string[]>>;
+}
+
+/** @throws RepriseError BAD_CONFIG listing every fault. */
+export function parseBenchOptions(workload: string, { own, repeated }: TypedOptions): BenchOptions {
+  const definition = workloads[workload];
+  if (definition === undefined) {
+    throw new RepriseError(
+      "BAD_CONFIG",
+      `no workload is called "${workload}"; there are: ${Object.keys(workloads).join(", ")}`,
+    );
+  }
+  const faults: string[] = [];
+  const number = (name: keyof typeof runOptions, fallback: number, limits: NumberLimits) =>
+    parseNumber(name, own[name], fallback, limits, faults);
+  const stallSeconds = number("stall-timeout", 120, { least: 0.001, most: 86_400 });
+  const options: BenchOptions = {
+    workload,
+    workloadOptions: Object.fromEntries(
+      Object.entries(definition.options).map(([name, option]) => [name, own[name] ?? option.default]),
+    ),
+    targets: parseTargets(repeated, stallSeconds * 1000, faults),
+    rounds: number("rounds", 1, { least: 1, most: 1000, whole: true }),
+    timeSeconds: number("time", 300, { least: 0.001, most: 7 * 86_400 }),
+    seed: number("seed", 1, { least: 0, most: 2 ** 31 - 1, whole: true }),
+    warmUp: number("warm-up", 1, { least: 0, most: 1000, whole: true }),
+    stallSeconds,
+    jsonPath: own["json"],
+    csvPath: own["csv"],
+  };
+  if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
+  return options;
+}
+
+function parseTargets(repeated: TypedOptions["repeated"], stallMs: number, faults: string[]): TargetOptions[] {
+  const { url: urls = [], label: labels = [], "api-key": keys = [], start: commands = [] } = repeated;
+  if (urls.length === 0) faults.push("--url is required, such as --url http://127.0.0.1:8080");
+  for (const [name, given] of Object.entries({ label: labels, "api-key": keys, start: commands })) {
+    if (given.length > urls.length) faults.push(`--${name} is given ${given.length} times, --url ${urls.length} times`);
+  }
+  if (keys.length > 1 && keys.length < urls.length) faults.push("--api-key: give one for all, or one for each --url");
+
+  const targets = urls.map((typed, index): TargetOptions => {
+    const address = parseAddress(typed, faults);
+    const start = commands[index] === "" ? undefined : commands[index];
+    if (start !== undefined) checkWords(start, faults);
+    return {
+      label: labels[index] ?? address?.host ?? typed,
+      url: address?.origin ?? typed,
+      apiKey: keys.length === 1 ? keys[0] : keys[index],
+      start,
+      stallMs,
+    };
+  });
+  const names = targets.map(({ label }) => label);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) faults.push(`two servers are called "${twice}": give each a --label of its own`);
+  return targets;
+}
+
+function parseAddress(typed: string, faults: string[]): URL | undefined {
+  const address = URL.canParse(typed) ? new URL(typed) : undefined;
+  if (address !== undefined && /^https?:$/.test(address.protocol) && /^\/?$/.test(address.pathname + address.search)) {
+    return address;
+  }
+  faults.push(`--url: "${typed}" is not an address such as http://127.0.0.1:8080, without a path`);
+  return undefined;
+}
+
+function checkWords(command: string, faults: string[]): void {
+  try {
+    if (splitWords(command).length === 0) faults.push("--start needs a command");
+  } catch (error) {
+    faults.push(`--start: ${describe(error)}`);
+  }
+}
+
+interface NumberLimits {
+  readonly least: number;
+  readonly most: number;
+  readonly whole?: true;
+}
+
+function parseNumber(
+  name: string,
+  typed: string | undefined,
+  fallback: number,
+  { least, most, whole }: NumberLimits,
+  faults: string[],
+): number {
+  if (typed === undefined) return fallback;
+  const value = /^\d+(\.\d+)?$/.test(typed) ? Number(typed) : Number.NaN;
+  if (value >= least && value <= most && !(whole && !Number.isInteger(value))) return value;
+  faults.push(`--${name}: "${typed}" is not a ${whole ? "whole " : ""}number from ${least} to ${most}`);
+  return fallback;
+}

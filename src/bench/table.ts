@@ -1,0 +1,65 @@
+/** The summary as a table for a terminal: one line per target and group, figures aligned at the right. */
+import type { Distribution, GroupSummary } from "./summary.ts";
+
+interface Column {
+  readonly title: string;
+  readonly left?: true;
+  readonly text: (line: GroupSummary) => string;
+}
+
+const columns: readonly Column[] = [
+  { title: "target", left: true, text: ({ target }) => target },
+  { title: "group", left: true, text: ({ group }) => group },
+  { title: "ok", text: ({ outcomes, count }) => `${outcomes.ok ?? 0}/${count}` },
+  { title: "TTFT ms p50", text: ({ firstToken }) => figure(firstToken?.p50) },
+  { title: "p90", text: ({ firstToken }) => figure(firstToken?.p90) },
+  { title: "p99", text: ({ firstToken }) => figure(firstToken?.p99) },
+  { title: "gap ms p50", text: ({ gap }) => figure(gap?.p50) },
+  { title: "p99", text: ({ gap }) => figure(gap?.p99) },
+  { title: "end ms p50", text: ({ endToEnd }) => figure(endToEnd?.p50) },
+  { title: "p99", text: ({ endToEnd }) => figure(endToEnd?.p99) },
+  { title: "out tok/s", text: (line) => figure(line.outputTokensPerSecond) },
+  { title: "in tok/s", text: (line) => figure(line.inputTokensPerSecond) },
+  { title: "reused", text: ({ cachedShare }) => share(cachedShare) },
+  { title: "right", text: ({ rightShare }) => share(rightShare) },
+  { title: "lag ms p99", text: ({ clientLagP99Ms }) => figure(clientLagP99Ms) },
+];
+
+/** The table, and below it what went wrong and which tiers the reused tokens came from, line by line. */
+export function renderTable(lines: readonly GroupSummary[]): string {
+  const rows = lines.map((line) => columns.map(({ text }) => text(line)));
+  const widths = columns.map(({ title }, at) => Math.max(title.length, ...rows.map((row) => row[at]?.length ?? 0)));
+  const aligned = (cells: readonly string[]) =>
+    cells
+      .map((cell, at) => (columns[at]?.left ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0)))
+      .join("  ")
+      .trimEnd();
+  return [aligned(columns.map(({ title }) => title)), ...rows.map(aligned), ...lines.flatMap(notes), ""].join("\n");
+}
+
+function notes(line: GroupSummary): string[] {
+  const failures = Object.entries(line.outcomes).filter(([outcome]) => outcome !== "ok");
+  const tiers = Object.entries(line.reused).filter(([, tokens]) => tokens > 0);
+  return [
+    ...(failures.length === 0
+      ? []
+      : [`${line.target}, ${line.group}: ${listed(failures.map(([name, n]) => [n ?? 0, name]))}`]),
+    ...(tiers.length === 0
+      ? []
+      : [`${line.target}, ${line.group}: reused ${listed(tiers.map(([tier, n]) => [n, `from ${tier}`]))}`]),
+  ];
+}
+
+function listed(items: readonly (readonly [number, string])[]): string {
+  return items.map(([count, what]) => `${count} ${what}`).join(", ");
+}
+
+/** Three digits that matter. */
+function figure(value: Distribution["p50"] | undefined): string {
+  if (value === undefined) return "-";
+  return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
+}
+
+function share(value: number | undefined): string {
+  return value === undefined ? "-" : `${(100 * value).toFixed(1)} %`;
+}

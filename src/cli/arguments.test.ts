@@ -1,0 +1,52 @@
+import { expect, test } from "vitest";
+import { parseCommand } from "./arguments.ts";
+import type { Command } from "./command.ts";
+import { commandHelp } from "./help.ts";
+
+const measure: Command = {
+  name: "measure",
+  summary: "measures",
+  settings: "none",
+  options: {
+    url: { value: "URL", help: "A server.", repeated: true },
+    rounds: { value: "N", help: "Rounds." },
+  },
+  variants: {
+    chat: { summary: "a chat", options: { users: { value: "N", help: "Users. [4]" } } },
+    burst: { summary: "a burst", options: {} },
+  },
+  run: () => Promise.resolve(0),
+};
+
+test("a variant comes first; options that may be repeated keep their order, of others the last one counts", () => {
+  const typed = ["chat", "--url", "a", "--rounds", "1", "--url=b", "--rounds", "2", "--users", "9"];
+  expect(parseCommand(typed, {}, measure)).toMatchObject({
+    variant: "chat",
+    own: { rounds: "2", users: "9" },
+    repeated: { url: ["a", "b"] },
+    typed,
+  });
+});
+
+test("no variant, an unknown one, and another variant's option are told", () => {
+  expect(() => parseCommand([], {}, measure)).toThrow('a name must follow "measure"; there are: chat, burst');
+  expect(() => parseCommand(["--url", "a"], {}, measure)).toThrow("a name must follow");
+  expect(() => parseCommand(["chatt"], {}, measure)).toThrow('"chatt" is unknown; did you mean "chat"?');
+  expect(() => parseCommand(["burst", "--users", "3", "more"], {}, measure)).toThrow(
+    /--users: no such option[^]*"more" is not expected here/,
+  );
+});
+
+test("a command without settings takes none of them, neither as a flag nor from the environment", () => {
+  expect(() => parseCommand(["chat", "--port", "1"], {}, measure)).toThrow("--port: no such option");
+  expect(() => parseCommand(["chat"], { REPRISE_PORT: "none" }, measure)).not.toThrow();
+  const serving = { name: "serve", options: {} };
+  expect(() => parseCommand([], { REPRISE_PORT: "none" }, serving)).toThrow("REPRISE_PORT");
+  expect(parseCommand(["--port", "1"], {}, serving)).toMatchObject({ variant: "", config: { port: 1 }, own: {} });
+});
+
+test("help lists the variants, and of one of them its own options first", () => {
+  expect(commandHelp(measure)).toMatch(/measure NAME[^]*chat +a chat[^]*--url URL/);
+  expect(commandHelp(measure)).not.toContain("--users");
+  expect(commandHelp(measure, "chat")).toMatch(/reprise measure chat: a chat[^]*--users N[^]*--url URL/);
+});

@@ -1,0 +1,83 @@
+/** `reprise bench NAME`: measures servers as their clients see them, and prints what came out. */
+import { closeSync, openSync, writeFileSync } from "node:fs";
+import { samplesCsv } from "../bench/csv.ts";
+import { parseBenchOptions, runOptions } from "../bench/options.ts";
+import type { BenchResult } from "../bench/result.ts";
+import { runBench } from "../bench/run-bench.ts";
+import { summarize } from "../bench/summary.ts";
+import { renderTable } from "../bench/table.ts";
+import { workloads } from "../bench/workloads.ts";
+import { describe, RepriseError } from "../errors.ts";
+import { createLog } from "../log.ts";
+import type { Command } from "./command.ts";
+import { showProgress } from "./progress.ts";
+import { endRequested } from "./signals.ts";
+
+export const bench: Command = {
+  name: "bench",
+  summary: "measures OpenAI-compatible servers: times to the first token, rates, reuse, right answers",
+  settings: "none",
+  options: runOptions,
+  variants: Object.fromEntries(
+    Object.entries(workloads).map(([name, { summary, options }]) => [
+      name,
+      {
+        summary,
+        options: Object.fromEntries(
+          Object.entries(options).map(([flag, { value, help, default: fallback }]) => [
+            flag,
+            { value, help: `${help} [${fallback}]` },
+          ]),
+        ),
+      },
+    ]),
+  ),
+
+  async run({ variant, own, repeated, typed }) {
+    const options = parseBenchOptions(variant, { own, repeated });
+    mustBeWritable({ json: options.jsonPath, csv: options.csvPath });
+    const stop = new AbortController();
+    void endRequested(createLog({ level: "warn" })).then(() => stop.abort());
+
+    const progress = showProgress("");
+    let result: BenchResult;
+    try {
+      result = await runBench(options, {
+        command: withoutKeys(["reprise", "bench", ...typed].map(shellWord).join(" ")),
+        signal: stop.signal,
+        onStep: (step, share) => progress.update(share, step),
+      });
+    } finally {
+      progress.end();
+    }
+    if (options.jsonPath !== undefined) writeFileSync(options.jsonPath, `${JSON.stringify(result)}\n`);
+    if (options.csvPath !== undefined) writeFileSync(options.csvPath, samplesCsv(result.samples));
+    process.stdout.write(renderTable(summarize(result)));
+    if (stop.signal.aborted) process.stderr.write("ended early: this is what was measured until then\n");
+    return result.samples.some(({ outcome }) => outcome === "ok") ? 0 : 1;
+  },
+};
+
+/** Looked at before the run: nobody measures for an hour to learn that a folder is missing. What is there stays so far. */
+function mustBeWritable(paths: Readonly<Record<string, string | undefined>>): void {
+  const faults: string[] = [];
+  for (const [flag, path] of Object.entries(paths)) {
+    if (path === undefined) continue;
+    try {
+      closeSync(openSync(path, "a"));
+    } catch (error) {
+      faults.push(`--${flag} ${path}: ${describe(error)}`);
+    }
+  }
+  if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
+}
+
+/** Results are shown around; keys are not, neither ours nor those within a --start. */
+function withoutKeys(command: string): string {
+  return command.replaceAll(/(--api-key[= ]'?)[^\s']+/g, "$1KEY");
+}
+
+/** A word as a shell would have it typed. */
+function shellWord(word: string): string {
+  return /^[\w./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}
