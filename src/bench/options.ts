@@ -21,6 +21,7 @@ export const runOptions = {
   "stall-timeout": { value: "SECONDS", help: "Longest silence of a server before a request counts as stalled. [120]" },
   json: { value: "FILE", help: "Write the whole result: every sample, and what is needed to repeat it." },
   csv: { value: "FILE", help: "Write one line per sample." },
+  report: { value: "FILE.html", help: "Write one page with facts, table and plots that opens offline." },
 } as const;
 
 export interface BenchOptions {
@@ -35,6 +36,7 @@ export interface BenchOptions {
   readonly stallSeconds: number;
   readonly jsonPath: string | undefined;
   readonly csvPath: string | undefined;
+  readonly reportPath: string | undefined;
 }
 
 /** What was typed: options with one value, and those that may be repeated. */
@@ -69,6 +71,7 @@ export function parseBenchOptions(workload: string, { own, repeated }: TypedOpti
     stallSeconds,
     jsonPath: own["json"],
     csvPath: own["csv"],
+    reportPath: own["report"],
   };
   if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
   return options;

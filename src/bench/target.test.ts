@@ -126,6 +126,7 @@ test("--start: a server is started, waited for, measured, and ended with its gro
       stallSeconds: 5,
       jsonPath: undefined,
       csvPath: undefined,
+      reportPath: undefined,
     },
     { command: "reprise bench smoke", signal: running },
   );

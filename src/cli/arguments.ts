@@ -19,6 +19,8 @@ export interface CommandArguments {
   readonly config: Config;
   /** The variant that was asked for; "" for a command without variants. */
   readonly variant: string;
+  /** What was given without a flag. */
+  readonly operands: readonly string[];
   /** The command's own options that were given: their texts, "true" for those without a value. */
   readonly own: Readonly<Record<string, string>>;
   /** Those that may be repeated, in the order in which they were given. */
@@ -38,9 +40,10 @@ export function parseCommand(
   command: Pick<Command, "name" | "options" | "settings" | "variants">,
 ): CommandArguments {
   const { variant, rest } = splitVariant(typed, command);
+  const { options: variantOptions, alone, operands: wanted = [] } = command.variants?.[variant] ?? { options: {} };
   const ownOptions: Readonly<Record<string, CommandOption>> = {
-    ...command.options,
-    ...command.variants?.[variant]?.options,
+    ...(alone ? {} : command.options),
+    ...variantOptions,
   };
   const settings = command.settings === "none" ? [] : settingEntries();
   const byFlag = new Map<string, SettingName>(settings.map(([name]) => [flagName(name), name]));
@@ -69,9 +72,11 @@ export function parseCommand(
   const flags: Partial<Record<SettingName, string[]>> = {};
   const own: Record<string, string> = {};
   const repeated: Record<string, string[]> = {};
+  const operands: string[] = [];
   let filePath: string | undefined;
   for (const token of tokens) {
-    if (token.kind === "positional") faults.push(`"${token.value}" is not expected here`);
+    if (token.kind === "positional" && operands.push(token.value) > wanted.length)
+      faults.push(`"${token.value}" is not expected here`);
     if (token.kind !== "option") continue;
     const { name, rawName } = token;
     if (!known.includes(name))
@@ -89,8 +94,10 @@ export function parseCommand(
     else (flags[byFlag.get(name)!] ??= []).push(token.value ?? "true"); // every other known name is a setting's
   }
 
+  for (const missing of wanted.slice(operands.length)) faults.push(`${missing} is missing`);
+
   const sources = { flags, environment: command.settings === "none" ? {} : environment, filePath };
-  return { config: withFaults(faults, () => resolveConfig(sources)), variant, own, repeated, typed };
+  return { config: withFaults(faults, () => resolveConfig(sources)), variant, operands, own, repeated, typed };
 }
 
 /** The variant's name, which comes first, and what follows it. @throws RepriseError BAD_CONFIG naming the variants. */

@@ -2,6 +2,7 @@
 import { closeSync, openSync, writeFileSync } from "node:fs";
 import { samplesCsv } from "../bench/csv.ts";
 import { parseBenchOptions, runOptions } from "../bench/options.ts";
+import { renderReport } from "../bench/report/report.ts";
 import type { BenchResult } from "../bench/result.ts";
 import { runBench } from "../bench/run-bench.ts";
 import { summarize } from "../bench/summary.ts";
@@ -9,7 +10,9 @@ import { renderTable } from "../bench/table.ts";
 import { workloads } from "../bench/workloads.ts";
 import { describe, RepriseError } from "../errors.ts";
 import { createLog } from "../log.ts";
-import type { Command } from "./command.ts";
+import type { CommandArguments } from "./arguments.ts";
+import { compareFiles } from "./bench-compare.ts";
+import type { Command, CommandVariant } from "./command.ts";
 import { showProgress } from "./progress.ts";
 import { endRequested } from "./signals.ts";
 
@@ -18,7 +21,27 @@ export const bench: Command = {
   summary: "measures OpenAI-compatible servers: times to the first token, rates, reuse, right answers",
   settings: "none",
   options: runOptions,
-  variants: Object.fromEntries(
+  variants: {
+    compare: {
+      summary: "two files of --json as ratios with intervals: reprise bench compare A.json B.json",
+      alone: true,
+      operands: ["A.json", "B.json"],
+      options: {
+        "max-ratio": { value: "METRIC=1.1", help: "Exit 1 when B is above this many times A.", repeated: true },
+      },
+    },
+    ...workloadVariants(),
+  },
+
+  async run(given) {
+    if (given.variant !== "compare") return runWorkload(given);
+    const [a = "", b = ""] = given.operands; // two, as the variant says
+    return compareFiles(a, b, given.repeated["max-ratio"] ?? []);
+  },
+};
+
+function workloadVariants(): Record<string, CommandVariant> {
+  return Object.fromEntries(
     Object.entries(workloads).map(([name, { summary, options }]) => [
       name,
       {
@@ -31,32 +54,33 @@ export const bench: Command = {
         ),
       },
     ]),
-  ),
+  );
+}
 
-  async run({ variant, own, repeated, typed }) {
-    const options = parseBenchOptions(variant, { own, repeated });
-    mustBeWritable({ json: options.jsonPath, csv: options.csvPath });
-    const stop = new AbortController();
-    void endRequested(createLog({ level: "warn" })).then(() => stop.abort());
+async function runWorkload({ variant, own, repeated, typed }: CommandArguments): Promise<number> {
+  const options = parseBenchOptions(variant, { own, repeated });
+  mustBeWritable({ json: options.jsonPath, csv: options.csvPath, report: options.reportPath });
+  const stop = new AbortController();
+  void endRequested(createLog({ level: "warn" })).then(() => stop.abort());
 
-    const progress = showProgress("");
-    let result: BenchResult;
-    try {
-      result = await runBench(options, {
-        command: withoutKeys(["reprise", "bench", ...typed].map(shellWord).join(" ")),
-        signal: stop.signal,
-        onStep: (step, share) => progress.update(share, step),
-      });
-    } finally {
-      progress.end();
-    }
-    if (options.jsonPath !== undefined) writeFileSync(options.jsonPath, `${JSON.stringify(result)}\n`);
-    if (options.csvPath !== undefined) writeFileSync(options.csvPath, samplesCsv(result.samples));
-    process.stdout.write(renderTable(summarize(result)));
-    if (stop.signal.aborted) process.stderr.write("ended early: this is what was measured until then\n");
-    return result.samples.some(({ outcome }) => outcome === "ok") ? 0 : 1;
-  },
-};
+  const progress = showProgress("");
+  let result: BenchResult;
+  try {
+    result = await runBench(options, {
+      command: withoutKeys(["reprise", "bench", ...typed].map(shellWord).join(" ")),
+      signal: stop.signal,
+      onStep: (step, share) => progress.update(share, step),
+    });
+  } finally {
+    progress.end();
+  }
+  if (options.jsonPath !== undefined) writeFileSync(options.jsonPath, `${JSON.stringify(result)}\n`);
+  if (options.csvPath !== undefined) writeFileSync(options.csvPath, samplesCsv(result.samples));
+  if (options.reportPath !== undefined) writeFileSync(options.reportPath, await renderReport(result));
+  process.stdout.write(renderTable(summarize(result)));
+  if (stop.signal.aborted) process.stderr.write("ended early: this is what was measured until then\n");
+  return result.samples.some(({ outcome }) => outcome === "ok") ? 0 : 1;
+}
 
 /** Looked at before the run: nobody measures for an hour to learn that a folder is missing. What is there stays so far. */
 function mustBeWritable(paths: Readonly<Record<string, string | undefined>>): void {

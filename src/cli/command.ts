@@ -6,6 +6,10 @@ export interface CommandVariant {
   readonly summary: string;
   /** Options of this variant alone, beside the command's. */
   readonly options: Readonly<Record<string, CommandOption>>;
+  /** True: the command's own options are not for this variant. */
+  readonly alone?: true;
+  /** What must be given without a flag, in this order. */
+  readonly operands?: readonly string[];
 }
 
 export interface Command {

@@ -19,7 +19,10 @@ export function generalHelp(commands: readonly Command[]): string {
 export function commandHelp(command: Command, typed?: string): string {
   const variants = Object.entries(command.variants ?? {});
   const [variantName, variant] = variants.find(([name]) => name === typed) ?? [];
-  const rows: (readonly [string, string])[] = [...optionRows(variant?.options ?? {}), ...optionRows(command.options)];
+  const rows: (readonly [string, string])[] = [
+    ...optionRows(variant?.options ?? {}),
+    ...(variant?.alone ? [] : optionRows(command.options)),
+  ];
   if (command.settings !== "none") {
     rows.push(...settingRows().map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const));
     rows.push(["--config FILE.yaml", "Read settings from a file; flags and REPRISE_… variables win over it."]);
