@@ -10,7 +10,7 @@ test("the system prompt has its length, holds the tools, and changes near its to
   expect(new Set(requests.map(systemOf)).size).toBe(12);
   for (const request of requests) {
     expect(systemOf(request).length).toBe(8000);
-    expect(systemOf(request)).toContain('"search_notes"');
+    expect(systemOf(request)).toContain("Tool search_notes takes words, limit.");
   }
   for (const request of requests.slice(1)) {
     expect(sharedPrefix(systemOf(requests[0]), systemOf(request))).toBeLessThan(100);

@@ -94,19 +94,16 @@ function systemPrompt(characters: number, { number, turn, seed }: { number: numb
 
 const FIRST_TIME = Date.UTC(2026, 0, 5, 9);
 
+/** As text, since not every server takes `tools`; in words, whose tokens are as long as those of the rest. */
 const TOOLS = [
-  { name: "read_note", description: "Reads one note and returns its text.", required: ["number"] },
-  { name: "search_notes", description: "Returns the notes in which all words stand.", required: ["words", "limit"] },
-  { name: "list_places", description: "Lists the places that notes were written about.", required: ["city", "after"] },
-  { name: "write_note", description: "Appends a note; nothing written is changed.", required: ["text", "place"] },
-  { name: "correct_note", description: "Appends a correction to an earlier note.", required: ["number", "text"] },
-  { name: "call_place", description: "Calls a place; returns what was said.", required: ["place", "question"] },
-  { name: "plan_visit", description: "Plans a visit; returns who will go.", required: ["place", "day", "people"] },
-  { name: "finish", description: "Ends the work with an answer to the question.", required: ["answer"] },
+  { name: "read_note", description: "Reads one note and returns its text.", takes: ["number"] },
+  { name: "search_notes", description: "Returns the notes in which all words stand.", takes: ["words", "limit"] },
+  { name: "list_places", description: "Lists the places that notes were written about.", takes: ["city", "after"] },
+  { name: "write_note", description: "Appends a note; nothing written is changed.", takes: ["text", "place"] },
+  { name: "correct_note", description: "Appends a correction to an earlier note.", takes: ["number", "text"] },
+  { name: "call_place", description: "Calls a place; returns what was said.", takes: ["place", "question"] },
+  { name: "plan_visit", description: "Plans a visit; returns who will go.", takes: ["place", "day", "people"] },
+  { name: "finish", description: "Ends the work with an answer to the question.", takes: ["answer"] },
 ]
-  .map(({ name, description, required }) => {
-    const properties = Object.fromEntries(required.map((each) => [each, { type: "string" }]));
-    const parameters = { type: "object", properties, required };
-    return JSON.stringify({ type: "function", function: { name, description, parameters } });
-  })
+  .map(({ name, description, takes }) => `Tool ${name} takes ${takes.join(", ")}. ${description}`)
   .join("\n");
