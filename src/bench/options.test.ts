@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { parseMetrics } from "./metrics-text.ts";
-import { parseBenchOptions } from "./options.ts";
+import { parseBenchOptions, runOptions } from "./options.ts";
 import { splitWords } from "./words.ts";
+import { workloads } from "./workloads.ts";
 
 const url = ["http://127.0.0.1:8080"];
 
@@ -35,6 +36,12 @@ test("every fault is told in one go", () => {
   );
   expect(() => parseBenchOptions("smoke", { own: {}, repeated: {} })).toThrow("--url is required");
   expect(() => parseBenchOptions("smok", { own: {}, repeated: { url } })).toThrow("there are: smoke");
+});
+
+test("no workload's option has the name of one that every run has", () => {
+  for (const { options } of Object.values(workloads)) {
+    expect(Object.keys(options).filter((name) => name in runOptions || name === "help")).toEqual([]);
+  }
 });
 
 test("a command is split into words without a shell", () => {

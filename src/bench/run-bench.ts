@@ -15,7 +15,7 @@ import { workloads } from "./workloads.ts";
 const warmUpTokens = 16;
 
 export interface RunEvents {
-  /** What is being done, in words, and the share of the rounds that is behind. */
+  /** What is being done, in words, and the share of the rounds that is behind; told anew with every answer. */
   readonly onStep?: (step: string, share: number) => void;
   readonly onSample?: (sample: Sample) => void;
 }
@@ -43,6 +43,10 @@ export async function runBench(
 
   // One scale for all: every server is asked the same texts, letter for letter.
   const scale = targets.all[0]?.scale ?? { charactersPerToken: 4, source: "no server" };
+  let turn = { label: "", round: 0, share: 0 };
+  let answers = 0;
+  const tellStep = () =>
+    onStep?.(`${turn.label}, round ${turn.round + 1} of ${options.rounds}, ${answers} answers`, turn.share);
   const startedAt = new Date().toISOString();
   const samples = await runTargets({
     targets: targets.all.map((target) => ({ label: target.label, prepare: (request) => target.prepare(request) })),
@@ -54,8 +58,15 @@ export async function runBench(
     originMs: realClock.now(),
     createWorkload: (seed) =>
       definition.create(options.workloadOptions, { charactersPerToken: scale.charactersPerToken, seed }),
-    onRound: ({ label, round, share }) => onStep?.(`${label}, round ${round + 1} of ${options.rounds}`, share),
-    ...(onSample === undefined ? {} : { onSample }),
+    onRound: (next) => {
+      turn = next;
+      tellStep();
+    },
+    onSample: (sample) => {
+      answers += 1;
+      tellStep();
+      onSample?.(sample);
+    },
   });
   return {
     format: 1,

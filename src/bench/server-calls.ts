@@ -6,9 +6,9 @@ const patienceMs = 60_000;
 export class ServerCalls {
   readonly #url: string;
   readonly #apiKey: string | undefined;
-  readonly #signal: AbortSignal;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(options: { url: string; apiKey: string | undefined; signal: AbortSignal }) {
+  constructor(options: { url: string; apiKey: string | undefined; signal?: AbortSignal }) {
     this.#url = options.url;
     this.#apiKey = options.apiKey;
     this.#signal = options.signal;
@@ -45,7 +45,10 @@ export class ServerCalls {
           ...(body === undefined ? {} : { "content-type": "application/json" }),
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-        signal: AbortSignal.any([this.#signal, AbortSignal.timeout(patienceMs)]),
+        signal: AbortSignal.any([
+          AbortSignal.timeout(patienceMs),
+          ...(this.#signal === undefined ? [] : [this.#signal]),
+        ]),
       });
       return { status: response.status, body: await response.text() };
     } catch {

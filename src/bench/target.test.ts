@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { type Script, startFakeServer, wholeAnswer } from "./fake-server.ts";
+import { parseBenchOptions } from "./options.ts";
 import { runBench } from "./run-bench.ts";
 import { Target, type TargetOptions } from "./target.ts";
 
@@ -140,6 +141,21 @@ test("--start: a server is started, waited for, measured, and ended with its gro
   expect(processesWith(`${tickingServer}\0${port}`)).toEqual([]);
   expect(JSON.parse(JSON.stringify(result))).toEqual(result);
 }, 60_000);
+
+test("a run that is ended early has what was measured until then, figures included", async () => {
+  await using server = await startFakeServer(
+    byPath({ ...models, "/v1/chat/completions": () => wholeAnswer(["Yes"]), "/metrics": () => "asked_total 1\n" }),
+  );
+  const stop = new AbortController();
+  const options = parseBenchOptions("smoke", { own: {}, repeated: { url: [server.url] } });
+  const result = await runBench(options, {
+    command: "reprise bench smoke",
+    signal: stop.signal,
+    onSample: ({ id }) => id === "request 3" && stop.abort(),
+  });
+  expect(result.samples.map(({ id }) => id)).toEqual(["request 1", "request 2", "request 3"]);
+  expect(result.targets[0]?.metricsAfter).toEqual({ asked_total: 1 });
+});
 
 test("--start: what cannot be started, or ends at once, is told with its last words", async () => {
   const url = `http://127.0.0.1:${await freePort()}`;

@@ -26,6 +26,7 @@ export class Target implements AsyncDisposable {
   readonly model: string;
   readonly scale: TokenScale;
   readonly #options: TargetOptions;
+  /** Asks on also when the run was ended early: what was measured until then has its figures. */
   readonly #calls: ServerCalls;
   readonly #agent: Agent;
   readonly #server: StartedServer | undefined;
@@ -35,7 +36,6 @@ export class Target implements AsyncDisposable {
 
   private constructor(parts: {
     options: TargetOptions;
-    calls: ServerCalls;
     server: StartedServer | undefined;
     model: string;
     scale: TokenScale;
@@ -44,7 +44,7 @@ export class Target implements AsyncDisposable {
     this.model = parts.model;
     this.scale = parts.scale;
     this.#options = parts.options;
-    this.#calls = parts.calls;
+    this.#calls = new ServerCalls(parts.options);
     this.#agent = streamAgent(new URL(parts.options.url));
     this.#server = parts.server;
     this.#watch = parts.server === undefined ? undefined : new TreeWatch(parts.server.pid);
@@ -70,7 +70,7 @@ export class Target implements AsyncDisposable {
           `${options.url}/v1/models names no model: is the server up, the address right, and --api-key given?`,
         );
       }
-      return new Target({ options, calls, server, model, scale: await measureScale(calls, model) });
+      return new Target({ options, server, model, scale: await measureScale(calls, model) });
     } catch (error) {
       await server?.[Symbol.asyncDispose]();
       throw error;
