@@ -30,6 +30,8 @@ export interface ContextOptions {
   readonly cells: number;
   /** Sequences that serve requests. */
   readonly sequences: number;
+  /** Contexts of this shape that there will be; 1 unless given. All must fit into memory before the first is made. */
+  readonly contexts?: number;
   readonly threads: number;
   /** One thread count for every step: bits depend on it. */
   readonly deterministic: boolean;
@@ -67,8 +69,9 @@ export class Context {
     const { library, model } = options;
     const { functions } = library;
     const cells = Math.ceil(options.cells / 256) * 256;
-    const needBytes = keyValueBytes(model, cells) + workspaceBytes;
-    const need = `${gibibytes(needBytes)} for ${cells} tokens of context`;
+    const { contexts = 1 } = options;
+    const needBytes = contexts * keyValueBytes(model, cells) + workspaceBytes;
+    const need = `${gibibytes(needBytes)} for ${contexts * cells} tokens of context`;
     if (!isGpuBuild(library.build) && needBytes > availableMemoryBytes()) throw notEnough(need);
 
     const { result: context } = library.listening(() =>

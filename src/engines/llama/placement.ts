@@ -35,10 +35,13 @@ export function place(sequences: readonly Sequence[], options: PlacementOptions)
   if (options.sliceTokens !== undefined) {
     return own.prefix > 0 ? { ...own, donor: undefined } : { sequence: oldest, prefix: 0, donor: undefined };
   }
-  const any = longest(sequences, options);
+  const isShared = sequences.every(({ context }) => context === oldest.context);
+  const any = isShared ? longest(sequences, options) : own;
   const extendable = own.prefix >= any.prefix && 2 * own.prefix >= own.sequence.count;
   if (own.prefix > 0 && extendable) return { ...own, donor: undefined };
   if (any.prefix === 0) return { sequence: oldest, prefix: 0, donor: undefined };
+  // Between contexts nothing can be shared by reference: what the cache has of it is loaded instead.
+  if (!isShared && any.sequence !== oldest) return { sequence: oldest, prefix: 0, donor: undefined };
   return any.sequence === oldest
     ? { sequence: oldest, prefix: any.prefix, donor: undefined }
     : { sequence: oldest, prefix: any.prefix, donor: any.sequence };

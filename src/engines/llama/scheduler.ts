@@ -1,14 +1,13 @@
 /**
  * The scheduler: which tokens go through the model next.
  *
- * A step is one `llama_decode` per context: one token for every sequence that decodes, and prefill slices shared fairly
- * between those that still read. Decode is synchronous; between steps the event loop sees messages, cache answers and
+ * A step is one `llama_decode` per context that has something to do: one token for every sequence that decodes, and prefill
+ * slices shared fairly between those that still read. On CPU every slot has a context of its own, on GPU all share one. Decode is synchronous; between steps the event loop sees messages, cache answers and
  * timers.
  *
  *     waiting ──► placed in a slot ──► loading ──► reading ──► decoding ──► ended: the KV stays resident and is saved
  *
- * In deterministic mode every slot has a context of its own, a decode call holds one sequence, and prompts are cut into slices
- * at fixed positions: then a token's KV has the same bits whatever is cached and whoever else is served.
+ * In deterministic mode every slot has a context of its own, too, and prompts are cut into slices at fixed positions: then a token's KV has the same bits whatever is cached and whoever else is served.
  */
 import { RepriseError, assert } from "../../errors.ts";
 import type { GenerateEvent } from "../../engine.ts";
@@ -38,7 +37,7 @@ export interface SchedulerListener {
 
 export interface SchedulerOptions {
   readonly model: Model;
-  /** One for all slots, or in deterministic mode one for each. */
+  /** One for all slots, or one for each. */
   readonly contexts: readonly Context[];
   /** Tokens of prompt and answer of one request. */
   readonly contextTokens: number;
@@ -53,6 +52,12 @@ export interface SchedulerOptions {
   readonly computeMsPerToken: number;
   readonly listener: SchedulerListener;
   readonly log: Log;
+}
+
+/** How many sequences, of all contexts, are in a step. */
+interface StepLoad {
+  readonly decoding: number;
+  readonly reading: number;
 }
 
 /** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
@@ -217,6 +222,7 @@ export class Scheduler {
   /** One decode in every context that has something to do. */
   async #step(): Promise<boolean> {
     let stepped = false;
+    const load = this.#countLoad();
     for (const context of this.#options.contexts) {
       const active = this.#sequences.filter(
         (sequence) => sequence.context === context && sequence.generation !== undefined,
@@ -225,13 +231,21 @@ export class Scheduler {
       const reading = active.filter(({ generation }) => generation?.phase === "reading");
       if (decoding.length + reading.length === 0) continue;
       stepped = true;
-      if ((await this.#decode(context, decoding, reading)) === "aborted") break;
+      if ((await this.#decode(context, decoding, reading, load)) === "aborted") break;
     }
     return stepped;
   }
 
-  async #decode(context: Context, decoding: Sequence[], reading: Sequence[]): Promise<DecodeResult> {
-    const slices = this.#slices(decoding.length, reading);
+  #countLoad(): StepLoad {
+    const phases = this.#running().map(({ generation }) => generation?.phase);
+    return {
+      decoding: phases.filter((phase) => phase === "decoding").length,
+      reading: phases.filter((phase) => phase === "reading").length,
+    };
+  }
+
+  async #decode(context: Context, decoding: Sequence[], reading: Sequence[], load: StepLoad): Promise<DecodeResult> {
+    const slices = this.#slices(decoding.length, reading, load);
     const outputs: { sequence: Sequence; index: number }[] = [];
     context.begin();
     for (const sequence of decoding) {
@@ -270,12 +284,14 @@ export class Scheduler {
   #slices(
     decoding: number,
     reading: readonly Sequence[],
+    load: StepLoad,
   ): { sequence: Sequence; tokens: Uint32Array; last: boolean }[] {
     if (reading.length === 0) return [];
     const { sliceTokens, shortSteps } = this.#options;
     let room = batchTokens - decoding;
-    if ((decoding > 0 || shortSteps) && sliceTokens === undefined) {
-      room = Math.min(room, Math.max(smallestSlice, Math.floor(stepMs / this.#computeMsPerToken)));
+    if ((load.decoding > 0 || shortSteps) && sliceTokens === undefined) {
+      const affordable = (stepMs / this.#computeMsPerToken) * (reading.length / load.reading);
+      room = Math.min(room, Math.max(smallestSlice, Math.floor(affordable)));
     }
     this.#rotation += 1;
     return reading.flatMap((_, turn) => {

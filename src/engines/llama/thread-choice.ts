@@ -24,7 +24,8 @@ export class ThreadChoice {
   next(): number {
     const untried = this.#candidates.find(({ stepMs }) => stepMs === undefined);
     if (untried !== undefined) return untried.threads;
-    const best = this.#candidates.reduce((a, b) => (b.stepMs! < a.stepMs! ? b : a)); // all are tried
+    // Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most.
+    const best = this.#candidates.reduce((a, b) => (b.stepMs! * clearly < a.stepMs! ? b : a)); // all are tried
     // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most.
     const due = this.#candidates.find(
       ({ stepMs, stepsSince }) => stepsSince > Math.min(longestRetrySteps, retrySteps * (stepMs! / best.stepMs!) ** 2),
@@ -44,5 +45,6 @@ export class ThreadChoice {
   }
 }
 
+const clearly = 1.3;
 const retrySteps = 20;
 const longestRetrySteps = 1000;
