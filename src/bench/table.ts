@@ -1,5 +1,6 @@
 /** The summary as a table for a terminal: one line per target and group, figures aligned at the right. */
 import type { Distribution, GroupSummary } from "./summary.ts";
+import { textTable } from "./text-table.ts";
 
 interface Column {
   readonly title: string;
@@ -28,13 +29,13 @@ const columns: readonly Column[] = [
 /** The table, and below it what went wrong and which tiers the reused tokens came from, line by line. */
 export function renderTable(lines: readonly GroupSummary[]): string {
   const rows = lines.map((line) => columns.map(({ text }) => text(line)));
-  const widths = columns.map(({ title }, at) => Math.max(title.length, ...rows.map((row) => row[at]?.length ?? 0)));
-  const aligned = (cells: readonly string[]) =>
-    cells
-      .map((cell, at) => (columns[at]?.left ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0)))
-      .join("  ")
-      .trimEnd();
-  return [aligned(columns.map(({ title }) => title)), ...rows.map(aligned), ...lines.flatMap(notes), ""].join("\n");
+  const words = columns.filter(({ left }) => left).length;
+  const table = textTable(
+    columns.map(({ title }) => title),
+    rows,
+    words,
+  );
+  return [table.trimEnd(), ...lines.flatMap(notes), ""].join("\n");
 }
 
 function notes(line: GroupSummary): string[] {

@@ -4,6 +4,7 @@ import { compare, type ComparedMetric, exceeding, parseMaxRatios } from "../benc
 import { metrics } from "../bench/metrics.ts";
 import { parseResult } from "../bench/parse-result.ts";
 import type { BenchResult } from "../bench/result.ts";
+import { textTable } from "../bench/text-table.ts";
 import { RepriseError } from "../errors.ts";
 
 /**
@@ -57,21 +58,7 @@ function table(rows: readonly ComparedMetric[]): string {
     `${ratioText(row.low)} – ${ratioText(row.high)}`,
     `${row.countA}, ${row.countB}`,
   ]);
-  const widths = head.map((title, column) =>
-    Math.max(...[head, ...lines].map((line) => line[column]?.length ?? title.length)),
-  );
-  const firstNumber = 3;
-  return [head, ...lines]
-    .map((line) =>
-      line
-        .map((cell, column) =>
-          column < firstNumber ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0),
-        )
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n")
-    .concat("\n");
+  return textTable(head, lines, 3);
 }
 
 function valueText(value: number, { metric }: ComparedMetric): string {
