@@ -12,6 +12,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { median } from "../src/bench/statistics.ts";
 import { type Answer, askStreaming, stats } from "../test/support/client.ts";
 import { questionPrompt } from "../test/support/prompts.ts";
 import { repositoryRoot } from "../test/support/repository.ts";
@@ -93,11 +94,4 @@ function time(answer: { firstTextMs?: number }): number {
 
 async function stored(url: string): Promise<void> {
   while ((await stats(url))["unsavedChunks"] !== 0) await new Promise((resolve) => setTimeout(resolve, 20));
-}
-
-function median(numbers: readonly number[]): number {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? Number.NaN)) / 2;
 }

@@ -10,11 +10,11 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { availableMemory } from "node:process";
 import { Cache } from "../cache/cache.ts";
 import type { Slot } from "../cache/session.ts";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
+import { availableMemoryBytes } from "../engines/llama/machine.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
@@ -125,7 +125,7 @@ function readOrMakeSecret(path: string): Buffer {
 /** The pool takes its pages as it fills: what it may ever need must be there now. */
 function mustFit(wanted: number): void {
   const { directory, freeBytes } = MemoryPool.place();
-  const memoryBytes = availableMemory();
+  const memoryBytes = availableMemoryBytes();
   if (wanted <= Math.min(freeBytes, memoryBytes)) return;
   throw new RepriseError(
     "NOT_ENOUGH_MEMORY",
