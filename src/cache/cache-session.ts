@@ -160,7 +160,7 @@ export class LocalSession implements CacheSession {
       }
       parent = node;
     }
-    if (path.length > 0) store.touch(path.at(-1)!.node);
+    if (path.length > 0) store.touch(path.at(-1)!.node, "refreshed");
     for (const chunk of path.toReversed()) {
       chunk.pins -= 1;
       store.settle(chunk);
@@ -172,6 +172,7 @@ export class LocalSession implements CacheSession {
   commit(chunks: readonly WrittenChunk[], _wait: WaitOptions): Promise<void> {
     const { leases, store, placement, counters } = this.#parts;
     const slotBytes = this.#options.slotBytes;
+    let last: StoredChunk | undefined;
     for (const { lease: id, bytes } of chunks) {
       const lease = leases.get(this.#holder, id);
       if (lease?.kind !== "writing") continue;
@@ -185,14 +186,17 @@ export class LocalSession implements CacheSession {
       chunk.written[rank] = true;
       counters.savedBytes += bytes;
       if (chunk.written.every(Boolean)) {
-        chunk.visible = true;
         counters.savedChunks += 1;
-        store.touch(chunk.node);
+        store.stored(chunk);
+        // Once for each text: a touch goes all the way up.
+        if (last !== undefined && chunk.node.parent !== last.node) store.touch(last.node, "refreshed");
+        last = chunk;
         store.supersede(chunk);
         placement.saved(chunk);
       }
       store.settle(chunk);
     }
+    if (last !== undefined) store.touch(last.node, "refreshed");
     return Promise.resolve();
   }
 
@@ -230,7 +234,7 @@ export class LocalSession implements CacheSession {
       store.settle(chunk);
     }
     const last = held.at(-1);
-    if (last !== undefined) store.touch(last.chunk.node);
+    if (last !== undefined) store.touch(last.chunk.node, "used");
     return held;
   }
 

@@ -11,7 +11,8 @@ import { LocalSession, type SessionLimits, type SessionParts } from "./cache-ses
 import { ChunkStore } from "./chunk-store.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
-import { LeastRecentlyUsed, type EvictionPolicy } from "./eviction.ts";
+import type { EvictionPolicy } from "./eviction.ts";
+import { HazardPolicy } from "./hazard-policy.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
 import type { CacheSession, SessionOptions } from "./session.ts";
@@ -37,7 +38,10 @@ export interface CacheOptions {
   readonly pool: SlotPool;
   /** Tiers below the pool, from fast to slow. */
   readonly tiers?: readonly Tier[];
-  readonly policy?: EvictionPolicy<StoredChunk>;
+  /** Which chunk leaves a full pool; {@link HazardPolicy} unless given. */
+  readonly policy?: EvictionPolicy;
+  /** Milliseconds that never go back; the process's own clock unless given. */
+  readonly now?: () => number;
   readonly limits?: Partial<CacheLimits>;
   /** Bytes of slots that write-behind may pin at a time: a quarter of the pool, at most 1 GiB, unless given. */
   readonly writeBehindBytes?: number;
@@ -69,8 +73,8 @@ export class Cache implements AsyncDisposable {
     this.#tiers = options.tiers ?? [];
     this.#limits = { ...defaultLimits, ...options.limits };
     const counters = this.#counters;
-    const policy = options.policy ?? new LeastRecentlyUsed<StoredChunk>();
-    const store = new ChunkStore({ pool: options.pool, policy, leases: this.#leases, counters });
+    const { pool, policy = new HazardPolicy(), now = () => performance.now() } = options;
+    const store = new ChunkStore({ pool, policy, leases: this.#leases, counters, now });
     this.#store = store;
     this.#spaces = new Spaces({ store, counters });
     this.#placement = new Placement({

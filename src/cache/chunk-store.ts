@@ -10,6 +10,7 @@
 import { assert } from "../errors.ts";
 import type { RecordId, Tier } from "../tier.ts";
 import type { Tokens } from "./chunk.ts";
+import { chunkIdOf } from "./chunk-id.ts";
 import type { Counters } from "./counters.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import type { LeaseTable } from "./lease.ts";
@@ -18,31 +19,39 @@ import { StoredChunk, type ChunkNode, type RootIndex } from "./stored-chunk.ts";
 
 export interface ChunkStoreOptions {
   readonly pool: SlotPool;
-  readonly policy: EvictionPolicy<StoredChunk>;
+  readonly policy: EvictionPolicy;
   readonly leases: LeaseTable<StoredChunk>;
   readonly counters: Counters;
+  /** Milliseconds since any moment; never goes back. */
+  readonly now: () => number;
 }
 
 export class ChunkStore {
   readonly pool: SlotPool;
-  readonly #policy: EvictionPolicy<StoredChunk>;
+  readonly #policy: EvictionPolicy;
   readonly #leases: LeaseTable<StoredChunk>;
   readonly #counters: Counters;
   readonly #bySlot = new Map<number, StoredChunk>();
   readonly #byRecord = new Map<Tier, Map<RecordId, StoredChunk>>();
-  #clock = 0;
+  readonly #now: () => number;
+  readonly #byId: (StoredChunk | undefined)[] = [undefined];
+  readonly #freeIds: number[] = [];
+  #lastTick = 0;
 
   constructor(options: ChunkStoreOptions) {
     this.pool = options.pool;
     this.#policy = options.policy;
     this.#leases = options.leases;
     this.#counters = options.counters;
+    this.#now = options.now;
   }
 
   /** The payload of `node`, made when it is hollow. */
   chunkAt(index: RootIndex, node: ChunkNode): StoredChunk {
     if (node.payload !== undefined) return node.payload;
-    const chunk = new StoredChunk(index, node);
+    const id = chunkIdOf(this.#freeIds.pop() ?? this.#byId.length, 0);
+    const chunk = new StoredChunk(id, index, node);
+    this.#byId[id] = chunk;
     for (const child of node.children) if (child.payload?.hasSlots === true) chunk.childrenInPool += 1;
     node.payload = chunk;
     return chunk;
@@ -94,15 +103,23 @@ export class ChunkStore {
     for (const rank of chunk.slots.keys()) this.takeSlot(chunk, rank);
   }
 
-  /** Marks the chunk and all before it as used now, the last first: a chunk is never older than its children. */
-  touch(node: ChunkNode): void {
+  /** All bytes of the chunk are there, for the first time or again. */
+  stored(chunk: StoredChunk): void {
+    chunk.visible = true;
+    this.#tell(chunk, () => this.#policy.stored(chunk.id, chunk.traits, this.#tick()));
+  }
+
+  /**
+   * Marks the chunk and all before it as touched now, the last first: a chunk is never older than its children.
+   *
+   * @param how `used`: somebody reads them; `refreshed`: a text that begins with them is being stored.
+   */
+  touch(node: ChunkNode, how: "used" | "refreshed"): void {
     for (let at: ChunkNode | undefined = node; at !== undefined; at = at.parent) {
       const chunk = at.payload;
       if (chunk === undefined) continue;
-      chunk.lastUsed = this.#clock += 1;
-      if (!this.#policy.isOffered(chunk)) continue;
-      this.#policy.withdraw(chunk);
-      this.#policy.offer(chunk, chunk.lastUsed);
+      chunk.usedSinceRecorded = true;
+      this.#tell(chunk, () => this.#policy[how](chunk.id, this.#tick()));
     }
   }
 
@@ -115,8 +132,8 @@ export class ChunkStore {
       return;
     }
     const evictable = idle && chunk.hasSlots && chunk.childrenInPool === 0;
-    if (!evictable) this.#policy.withdraw(chunk);
-    else if (!this.#policy.isOffered(chunk)) this.#policy.offer(chunk, chunk.lastUsed);
+    if (!evictable) this.#policy.withdraw(chunk.id, chunk.index.tenant);
+    else if (!this.#policy.isOffered(chunk.id)) this.#policy.offer(chunk.id, chunk.index.tenant);
   }
 
   /** Removes a chunk that nobody uses from the pool, the tiers and the index. */
@@ -134,7 +151,10 @@ export class ChunkStore {
   removeIfEmpty(chunk: StoredChunk): void {
     const needed = chunk.hasSlots || chunk.records.size > 0 || chunk.pins > 0 || this.#leases.leasesOf(chunk) > 0;
     if (needed || chunk.node.payload !== chunk) return;
-    this.#policy.withdraw(chunk);
+    this.#policy.withdraw(chunk.id, chunk.index.tenant);
+    if (chunk.written.every(Boolean)) this.#policy.forgotten(chunk.id, chunk.traits);
+    this.#byId[chunk.id] = undefined;
+    this.#freeIds.push(chunk.id);
     chunk.visible = false;
     chunk.node.payload = undefined;
     chunk.index.tree.prune(chunk.node);
@@ -153,7 +173,7 @@ export class ChunkStore {
 
   addRecord(chunk: StoredChunk, tier: Tier, id: RecordId): void {
     chunk.records.set(tier, id);
-    chunk.recordedAt = this.#clock;
+    chunk.usedSinceRecorded = false;
     this.#records(tier).set(id, chunk);
   }
 
@@ -183,6 +203,7 @@ export class ChunkStore {
   check(trees: Iterable<RootIndex>): void {
     this.pool.check();
     this.#leases.check();
+    this.#policy.check();
     let slots = 0;
     let records = 0;
     for (const { tree } of trees) {
@@ -214,7 +235,10 @@ export class ChunkStore {
     const children = node.children.filter((child) => child.payload?.hasSlots === true).length;
     assert(children === chunk.childrenInPool, "children in the pool are miscounted");
     const idle = chunk.pins === 0 && this.#leases.leasesOf(chunk) === 0;
-    assert(this.#policy.isOffered(chunk) === (idle && chunk.hasSlots && children === 0), "the policy has what may go");
+    assert(
+      this.#policy.isOffered(chunk.id) === (idle && chunk.hasSlots && children === 0),
+      "the policy has what may go",
+    );
     if (chunk.visible) assert(chunk.written.every(Boolean), "a visible chunk is whole");
     assert(!chunk.visible || chunk.records.size > 0 || chunk.isInMemory, "a visible chunk can be read");
     assert(chunk.hasSlots || chunk.records.size > 0 || !idle, "a chunk without bytes was left in the index");
@@ -226,9 +250,9 @@ export class ChunkStore {
     for (;;) {
       const offset = this.pool.allocate(slotBytes);
       if (offset !== "full") return offset;
-      const victim = this.#policy.next();
+      const victim = this.#policy.next(this.#tick());
       if (victim === undefined) return undefined;
-      this.#evictFor(slotBytes, victim);
+      this.#evictFor(slotBytes, this.#byId[victim]!); // what is offered is in the index
     }
   }
 
@@ -250,6 +274,19 @@ export class ChunkStore {
     }
     this.takeSlots(chunk);
     this.removeIfEmpty(chunk);
+  }
+
+  /** What happens to a chunk is told to the policy while it is not offered. */
+  #tell(chunk: StoredChunk, what: () => void): void {
+    const offered = this.#policy.isOffered(chunk.id);
+    if (offered) this.#policy.withdraw(chunk.id, chunk.index.tenant);
+    what();
+    if (offered) this.#policy.offer(chunk.id, chunk.index.tenant);
+  }
+
+  /** Now, later than any moment before. */
+  #tick(): number {
+    return (this.#lastTick = Math.max(this.#now(), this.#lastTick + 0.001));
   }
 
   #records(tier: Tier): Map<RecordId, StoredChunk> {

@@ -34,6 +34,7 @@ export class Spaces {
   readonly #parked = new Map<SpaceId, Set<ParkedRecord>>();
   /** Roots of a space at which the empty ones among them are swept out. */
   #sweepAt = minimumSweep;
+  #lastTenant = 0;
   readonly #parkedByRecord = new Map<Tier, Map<RecordId, ParkedRecord>>();
 
   constructor(options: { store: ChunkStore; counters: Counters }) {
@@ -66,7 +67,8 @@ export class Spaces {
         this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
       }
       const { tensorParallel, chunkTokens } = space.description;
-      index = { space: space.id, key, ranks: tensorParallel, tree: new RadixTree(chunkTokens) };
+      const tenant = (this.#lastTenant += 1);
+      index = { space: space.id, key, ranks: tensorParallel, tenant, tree: new RadixTree(chunkTokens) };
       space.roots.set(key, index);
     }
     return index;
@@ -103,7 +105,7 @@ export class Spaces {
     return {
       isWanted: (id) => {
         const chunk = this.#store.recordOwner(tier, id);
-        return chunk !== undefined && chunk.lastUsed > chunk.recordedAt;
+        return chunk?.usedSinceRecorded ?? false;
       },
       onEvicted: (ids) => {
         for (const id of ids) {
@@ -176,7 +178,7 @@ export class Spaces {
       chunk.bytes[rank] = bytes;
       chunk.written[rank] = true;
     }
-    chunk.visible = true;
+    this.#store.stored(chunk);
     this.#store.addRecord(chunk, tier, id);
     this.#store.supersede(chunk);
     nodes.set(record.key, chunk.node);

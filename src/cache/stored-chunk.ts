@@ -7,6 +7,8 @@
  */
 import type { RecordId, Tier } from "../tier.ts";
 import { chunkKey, type ChunkKey, type RootKey } from "./chunk.ts";
+import type { ChunkId } from "./chunk-id.ts";
+import type { ChunkTraits } from "./eviction.ts";
 import type { RadixNode, RadixTree } from "./radix.ts";
 import type { SpaceId } from "./space.ts";
 
@@ -15,12 +17,15 @@ export interface RootIndex {
   readonly space: SpaceId;
   readonly key: RootKey;
   readonly ranks: number;
+  /** Whose chunks these are for the eviction policy: one root, one tenant. */
+  readonly tenant: number;
   readonly tree: RadixTree<StoredChunk>;
 }
 
 export type ChunkNode = RadixNode<StoredChunk>;
 
 export class StoredChunk {
+  readonly id: ChunkId;
   readonly index: RootIndex;
   readonly node: ChunkNode;
   /** Offset in the pool by rank. */
@@ -39,14 +44,14 @@ export class StoredChunk {
   pins = 0;
   /** Children with a slot in the pool: while there are any, this chunk stays. */
   childrenInPool = 0;
-  lastUsed = 0;
-  /** When its latest record was written, on the clock of `lastUsed`. */
-  recordedAt = 0;
+  /** Used or stored again since its latest record was written. */
+  usedSinceRecorded = false;
   /** The read from below that is under way, shared by all who wait for the chunk. */
   promotion: Promise<boolean> | undefined;
   #key: ChunkKey | undefined;
 
-  constructor(index: RootIndex, node: ChunkNode) {
+  constructor(id: ChunkId, index: RootIndex, node: ChunkNode) {
+    this.id = id;
     this.index = index;
     this.node = node;
     this.slots = Array.from({ length: index.ranks }, () => undefined);
@@ -71,6 +76,10 @@ export class StoredChunk {
   /** Hashed once, when the chunk first leaves memory. */
   get key(): ChunkKey {
     return (this.#key ??= chunkKey(this.parentKey, this.node.tokens));
+  }
+
+  get traits(): ChunkTraits {
+    return { fingerprint: Number.parseInt(this.key.slice(0, 8), 16), firstToken: this.node.firstToken };
   }
 
   /** The key of the chunk before it, or of the root. */
