@@ -1,0 +1,50 @@
+/** A pool of so many slots and no memory behind them: for replays in which nobody looks at the bytes. */
+import { assert } from "../../src/errors.ts";
+import type { PoolStats, SlotPool } from "../../src/cache/slot-pool.ts";
+
+export class CountingPool implements SlotPool {
+  readonly path = "";
+  readonly bytes: number;
+  readonly maxSlotBytes = 1;
+  readonly #free: number[] = [];
+  #next = 0;
+
+  constructor(slots: number) {
+    this.bytes = slots;
+  }
+
+  allocate(_slotBytes: number): number | "full" {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#next === this.bytes) return "full";
+    this.#next += 1;
+    return this.#next - 1;
+  }
+
+  free(offset: number): void {
+    this.#free.push(offset);
+  }
+
+  view(): Uint8Array {
+    throw new Error("a counting pool has no bytes");
+  }
+
+  neighbours(offset: number): readonly number[] {
+    return [offset];
+  }
+
+  sameClass(): boolean {
+    return true;
+  }
+
+  stats(): PoolStats {
+    const usedSlots = this.#next - this.#free.length;
+    return { capacityBytes: this.bytes, usedBytes: usedSlots, usedSlots, allocatedBytes: 0 };
+  }
+
+  check(): void {
+    assert(this.#next <= this.bytes, "more slots were given than there are");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
