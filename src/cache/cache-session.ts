@@ -5,13 +5,14 @@
  * again whether it is still open and still holds its lease.
  */
 import type { TierName } from "../tier.ts";
-import { chunksOf, type ChunkStore } from "./chunk-store.ts";
+import type { ChunkId } from "./chunk-id.ts";
+import type { ChunkStore } from "./chunk-store.ts";
 import type { Root, Tokens } from "./chunk.ts";
 import { addTokens, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
 import type { HolderId, Lease, LeaseTable } from "./lease.ts";
 import type { Placement } from "./placement.ts";
-import type { MatchedNode } from "./radix.ts";
+import { ChunkPath, chunksOf } from "./radix.ts";
 import type {
   CacheSession,
   LeaseId,
@@ -26,7 +27,6 @@ import type {
 import { rootKey } from "./chunk.ts";
 import type { SpaceId } from "./space.ts";
 import type { Space, Spaces } from "./spaces.ts";
-import type { StoredChunk } from "./stored-chunk.ts";
 
 /** What one session may take. */
 export interface SessionLimits {
@@ -42,7 +42,7 @@ export interface SessionLimits {
 export interface SessionParts {
   readonly spaces: Spaces;
   readonly store: ChunkStore;
-  readonly leases: LeaseTable<StoredChunk>;
+  readonly leases: LeaseTable<ChunkId>;
   readonly placement: Placement;
   readonly counters: Counters;
   readonly limits: SessionLimits;
@@ -50,6 +50,8 @@ export interface SessionParts {
 
 /** Chunks of a load that are read from below ahead of the one the guest waits for. */
 const readAhead = 4;
+/** What is known of texts under a root that nobody stored anything under. */
+const emptyPath = new ChunkPath();
 
 export class LocalSession implements CacheSession {
   readonly #parts: SessionParts;
@@ -80,42 +82,44 @@ export class LocalSession implements CacheSession {
   }
 
   lookup(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Lookup> {
-    const { counters } = this.#parts;
+    const { counters, store } = this.#parts;
     const tokensByTier: Partial<Record<TierName, number>> = {};
     let hitTokens = 0;
-    for (const { node, matchedTokens } of this.#match(root, tokens)) {
-      const tier = tierOf(node.payload);
+    const path = this.#match(root, tokens);
+    for (let i = 0; i < path.length; i += 1) {
+      const tier = store.chunks.tierOf(path.at(i));
       if (tier === undefined) break;
+      const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
       addTokens(tokensByTier, tier, matchedTokens);
-      addTokens(counters.hitTokens, tier, matchedTokens);
       hitTokens += matchedTokens;
     }
+    for (const [tier, found] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, found); // its keys
     counters.lookups += 1;
     counters.lookedUpTokens += tokens.length;
     return Promise.resolve({ hitTokens, tokensByTier });
   }
 
   async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    const { placement, counters } = this.#parts;
+    const { placement, counters, store } = this.#parts;
+    const { chunks } = store;
     const deadline = performance.now() + wait.deadlineMs;
-    const matched = this.#match(root, tokens).slice(Math.floor(from / this.chunkTokens));
-    const held = this.#leaseAll(matched);
+    const held = this.#leaseAll(this.#match(root, tokens), Math.floor(from / this.chunkTokens));
     const ready: Promise<boolean>[] = [];
     let given = 0;
     try {
       for (const [i, { lease, chunk, matchedTokens, tier }] of held.entries()) {
         for (const ahead of held.slice(ready.length, i + 1 + readAhead))
           ready.push(placement.promote(ahead.chunk, this.#options.slotBytes));
-        const answer = chunk.isInMemory || (await within(ready[i]!, deadline - performance.now())); // pushed above
+        const answer = chunks.isInMemory(chunk) || (await within(ready[i]!, deadline - performance.now())); // pushed above
         if (answer === "late") counters.lateLoads += 1;
         if (answer !== true || !this.holds(lease)) return;
         given = i + 1;
         addTokens(counters.loadedTokens, tier, matchedTokens);
-        const bytes = chunk.bytes[this.#options.rank]!; // one per rank
+        const bytes = chunks.bytes(chunk, this.#options.rank);
         counters.loadedBytes += bytes;
-        const offset = chunk.slots[this.#options.rank]!; // in memory
-        const { firstToken, tokens } = chunk.node;
-        yield { lease, firstToken, tokenCount: tokens.length, matchedTokens, tier, slot: { offset, bytes } };
+        const offset = chunks.slot(chunk, this.#options.rank)!; // in memory
+        const firstToken = chunks.firstToken(chunk);
+        yield { lease, firstToken, tokenCount: chunks.tokenCount(chunk), matchedTokens, tier, slot: { offset, bytes } };
       }
     } finally {
       this.release(held.slice(given).map(({ lease }) => lease));
@@ -138,17 +142,21 @@ export class LocalSession implements CacheSession {
     if (this.#closed || tokens.length === 0) return Promise.resolve({ chunks, full: false });
     const { spaces, store, limits } = this.#parts;
     const index = spaces.makeRoot(this.#space, rootKey(this.#space.id, root));
-    const path: StoredChunk[] = [];
+    if (index === undefined) return Promise.resolve({ chunks, full: true });
+    const path: ChunkId[] = [];
     let full = tokens.length > limits.tokensPerRequest;
     let parent = index.tree.top;
     for (const slice of chunksOf(tokens.subarray(0, limits.tokensPerRequest), this.chunkTokens)) {
       if (slice.length < this.chunkTokens && index.tree.visibleExtension(parent, slice) !== undefined) break;
-      const node = index.tree.insert(parent, slice);
-      const chunk = store.chunkAt(index, node);
+      const chunk = index.tree.insert(parent, slice);
+      if (chunk === undefined) {
+        full = true;
+        break;
+      }
+      store.fill(chunk);
       // The path stays while room is made for what follows it.
-      chunk.pins += 1;
+      store.pin(chunk);
       path.push(chunk);
-      store.settle(chunk);
       if (!this.#isTaken(chunk)) {
         const reserved = chunks.length < limits.chunksPerReservation ? this.#reserveOne(chunk) : undefined;
         if (reserved === undefined) {
@@ -158,12 +166,11 @@ export class LocalSession implements CacheSession {
         }
         chunks.push(reserved);
       }
-      parent = node;
+      parent = chunk;
     }
-    if (path.length > 0) store.touch(path.at(-1)!.node, "refreshed");
+    if (path.length > 0) store.touch(path.at(-1)!, "refreshed");
     for (const chunk of path.toReversed()) {
-      chunk.pins -= 1;
-      store.settle(chunk);
+      store.unpin(chunk);
       store.removeIfEmpty(chunk);
     }
     return Promise.resolve({ chunks, full });
@@ -172,7 +179,7 @@ export class LocalSession implements CacheSession {
   commit(chunks: readonly WrittenChunk[], _wait: WaitOptions): Promise<void> {
     const { leases, store, placement, counters } = this.#parts;
     const slotBytes = this.#options.slotBytes;
-    let last: StoredChunk | undefined;
+    let last: ChunkId | undefined;
     for (const { lease: id, bytes } of chunks) {
       const lease = leases.get(this.#holder, id);
       if (lease?.kind !== "writing") continue;
@@ -182,21 +189,20 @@ export class LocalSession implements CacheSession {
       }
       const { chunk, rank } = lease;
       leases.release(this.#holder, id);
-      chunk.bytes[rank] = bytes;
-      chunk.written[rank] = true;
+      store.chunks.setBytes(chunk, rank, bytes);
       counters.savedBytes += bytes;
-      if (chunk.written.every(Boolean)) {
+      if (store.chunks.isWritten(chunk)) {
         counters.savedChunks += 1;
         store.stored(chunk);
         // Once for each text: a touch goes all the way up.
-        if (last !== undefined && chunk.node.parent !== last.node) store.touch(last.node, "refreshed");
+        if (last !== undefined && store.chunks.parentOf(chunk) !== last) store.touch(last, "refreshed");
         last = chunk;
         store.supersede(chunk);
         placement.saved(chunk);
       }
       store.settle(chunk);
     }
-    if (last !== undefined) store.touch(last.node, "refreshed");
+    if (last !== undefined) store.touch(last, "refreshed");
     return Promise.resolve();
   }
 
@@ -215,48 +221,53 @@ export class LocalSession implements CacheSession {
     return Promise.resolve();
   }
 
-  #match(root: Root, tokens: Tokens): MatchedNode<StoredChunk>[] {
-    if (this.#closed) return [];
+  /** The stored chunks of a text; to be read before the next match. */
+  #match(root: Root, tokens: Tokens): ChunkPath {
+    if (this.#closed) return emptyPath;
     const index = this.#parts.spaces.root(this.#space, root);
-    return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? [];
+    return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? emptyPath;
   }
 
   /** Leases the chunks of a match before the first await, so that none of them goes while others are read. */
-  #leaseAll(matched: readonly MatchedNode<StoredChunk>[]): LeasedMatch[] {
+  #leaseAll(path: ChunkPath, first: number): LeasedMatch[] {
     const { leases, store, limits } = this.#parts;
     const held: LeasedMatch[] = [];
     const room = limits.openLeases - leases.heldBy(this.#holder);
-    for (const { node, matchedTokens } of matched.slice(0, Math.max(0, room))) {
-      const chunk = node.payload;
-      const tier = tierOf(chunk);
-      if (chunk === undefined || tier === undefined) break;
+    for (let i = first; i < path.length && held.length < room; i += 1) {
+      const chunk = path.at(i);
+      const tier = store.chunks.tierOf(chunk);
+      if (tier === undefined) break;
+      const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
       held.push({ lease: leases.acquire(this.#holder, { kind: "reading", chunk }), chunk, matchedTokens, tier });
       store.settle(chunk);
     }
     const last = held.at(-1);
-    if (last !== undefined) store.touch(last.chunk.node, "used");
+    if (last !== undefined) store.touch(last.chunk, "used");
     return held;
   }
 
   /** Stored, or this rank's slot is written or being written. */
-  #isTaken(chunk: StoredChunk): boolean {
+  #isTaken(chunk: ChunkId): boolean {
     const { rank } = this.#options;
-    return chunk.visible || chunk.written[rank] === true || chunk.slots[rank] !== undefined;
+    const { chunks } = this.#parts.store;
+    return chunks.isVisible(chunk) || chunks.bytes(chunk, rank) > 0 || chunks.slot(chunk, rank) !== undefined;
   }
 
-  #reserveOne(chunk: StoredChunk): ReservedChunk | undefined {
+  #reserveOne(chunk: ChunkId): ReservedChunk | undefined {
     const { leases, store, limits } = this.#parts;
     const { rank, slotBytes } = this.#options;
     if (leases.heldBy(this.#holder) >= limits.openLeases) return undefined;
     if (store.giveSlot(chunk, rank, slotBytes) === "full") return undefined;
     const lease = leases.acquire(this.#holder, { kind: "writing", chunk, rank });
     store.settle(chunk);
-    const { firstToken, tokens } = chunk.node;
-    return { lease, firstToken, tokenCount: tokens.length, slot: { offset: chunk.slots[rank]!, bytes: slotBytes } }; // just given
+    const { chunks } = store;
+    const offset = chunks.slot(chunk, rank)!; // just given
+    const firstToken = chunks.firstToken(chunk);
+    return { lease, firstToken, tokenCount: chunks.tokenCount(chunk), slot: { offset, bytes: slotBytes } };
   }
 
   /** What follows the end of a lease, except by commit. */
-  #fell(lease: Lease<StoredChunk>): void {
+  #fell(lease: Lease<ChunkId>): void {
     const { store, counters } = this.#parts;
     const { chunk } = lease;
     if (lease.kind === "writing") {
@@ -270,15 +281,7 @@ export class LocalSession implements CacheSession {
 
 interface LeasedMatch {
   readonly lease: LeaseId;
-  readonly chunk: StoredChunk;
+  readonly chunk: ChunkId;
   readonly matchedTokens: number;
   readonly tier: TierName;
-}
-
-/** The fastest place that has the chunk's bytes. */
-function tierOf(chunk: StoredChunk | undefined): TierName | undefined {
-  if (chunk === undefined) return undefined;
-  if (chunk.isInMemory) return "memory";
-  const [tier] = chunk.records.keys();
-  return tier?.name;
 }

@@ -7,6 +7,7 @@
 import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
 import type { Tier, TierName, TierStats } from "../tier.ts";
+import type { ChunkId } from "./chunk-id.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
 import { ChunkStore } from "./chunk-store.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
@@ -18,7 +19,7 @@ import { Placement } from "./placement.ts";
 import type { CacheSession, SessionOptions } from "./session.ts";
 import type { SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
-import type { StoredChunk } from "./stored-chunk.ts";
+import { StoredChunks } from "./stored-chunk.ts";
 
 /** Limits of the cache. Defaults are far above what honest guests use; they bound what a broken one can take. */
 export interface CacheLimits extends SessionLimits {
@@ -59,7 +60,7 @@ export class Cache implements AsyncDisposable {
   readonly #tiers: readonly Tier[];
   readonly #limits: CacheLimits;
   readonly #counters: Counters = newCounters();
-  readonly #leases = new LeaseTable<StoredChunk>();
+  readonly #leases = new LeaseTable<ChunkId>();
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
@@ -74,7 +75,8 @@ export class Cache implements AsyncDisposable {
     this.#limits = { ...defaultLimits, ...options.limits };
     const counters = this.#counters;
     const { pool, policy = new HazardPolicy(), now = () => performance.now() } = options;
-    const store = new ChunkStore({ pool, policy, leases: this.#leases, counters, now });
+    const chunks = new StoredChunks(this.#tiers);
+    const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, counters, now });
     this.#store = store;
     this.#spaces = new Spaces({ store, counters });
     this.#placement = new Placement({

@@ -9,52 +9,74 @@
  */
 import { assert } from "../errors.ts";
 import type { RecordId, Tier } from "../tier.ts";
-import type { Tokens } from "./chunk.ts";
-import { chunkIdOf } from "./chunk-id.ts";
+import { noChunk, type ChunkId } from "./chunk-id.ts";
+import { field, flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import type { LeaseTable } from "./lease.ts";
+import { LinkedIndex } from "./linked-index.ts";
 import type { SlotPool } from "./slot-pool.ts";
-import { StoredChunk, type ChunkNode, type RootIndex } from "./stored-chunk.ts";
+import type { RootIndex, StoredChunks } from "./stored-chunk.ts";
 
 export interface ChunkStoreOptions {
+  readonly chunks: StoredChunks;
   readonly pool: SlotPool;
   readonly policy: EvictionPolicy;
-  readonly leases: LeaseTable<StoredChunk>;
+  readonly leases: LeaseTable<ChunkId>;
   readonly counters: Counters;
   /** Milliseconds since any moment; never goes back. */
   readonly now: () => number;
 }
 
 export class ChunkStore {
+  readonly chunks: StoredChunks;
   readonly pool: SlotPool;
   readonly #policy: EvictionPolicy;
-  readonly #leases: LeaseTable<StoredChunk>;
+  readonly #leases: LeaseTable<ChunkId>;
   readonly #counters: Counters;
-  readonly #bySlot = new Map<number, StoredChunk>();
-  readonly #byRecord = new Map<Tier, Map<RecordId, StoredChunk>>();
   readonly #now: () => number;
-  readonly #byId: (StoredChunk | undefined)[] = [undefined];
-  readonly #freeIds: number[] = [];
+  /** By rank, made when first needed. */
+  readonly #bySlot: LinkedIndex[] = [];
+  /** By tier. */
+  readonly #byRecord: readonly LinkedIndex[];
   #lastTick = 0;
 
   constructor(options: ChunkStoreOptions) {
+    this.chunks = options.chunks;
     this.pool = options.pool;
     this.#policy = options.policy;
     this.#leases = options.leases;
     this.#counters = options.counters;
     this.#now = options.now;
+    const { table, tiers } = options.chunks;
+    this.#byRecord = tiers.map(
+      (_, tier) =>
+        new LinkedIndex({
+          keyOf: (chunk) => table.record(chunk, tier),
+          next: (chunk) => table.nextByRecord(chunk, tier),
+          setNext: (chunk, next) => table.setNextByRecord(chunk, tier, next),
+        }),
+    );
   }
 
-  /** The payload of `node`, made when it is hollow. */
-  chunkAt(index: RootIndex, node: ChunkNode): StoredChunk {
-    if (node.payload !== undefined) return node.payload;
-    const id = chunkIdOf(this.#freeIds.pop() ?? this.#byId.length, 0);
-    const chunk = new StoredChunk(id, index, node);
-    this.#byId[id] = chunk;
-    for (const child of node.children) if (child.payload?.hasSlots === true) chunk.childrenInPool += 1;
-    node.payload = chunk;
-    return chunk;
+  /** Bytes of a chunk are to come: it is not hollow any more. */
+  fill(chunk: ChunkId): void {
+    this.chunks.table.mark(chunk, flag.filled, true);
+  }
+
+  /** Keeps a chunk in its place, whatever happens to its slots, until it is unpinned as often. */
+  pin(chunk: ChunkId): void {
+    const { table } = this.chunks;
+    table.set(chunk, field.pins, table.get(chunk, field.pins) + 1);
+    this.settle(chunk);
+  }
+
+  unpin(chunk: ChunkId): void {
+    const { table } = this.chunks;
+    const pins = table.get(chunk, field.pins);
+    assert(pins > 0, "a chunk was unpinned that nobody had pinned");
+    table.set(chunk, field.pins, pins - 1);
+    this.settle(chunk);
   }
 
   /**
@@ -62,51 +84,44 @@ export class ChunkStore {
    *
    * @returns `"full"` when everything in the pool is in use.
    */
-  giveSlot(chunk: StoredChunk, rank: number, slotBytes: number): "given" | "full" {
-    assert(chunk.slots[rank] === undefined, "a rank has one slot");
-    chunk.pins += 1;
-    this.settle(chunk);
+  giveSlot(chunk: ChunkId, rank: number, slotBytes: number): "given" | "full" {
+    const { chunks } = this;
+    const { table } = chunks;
+    assert(chunks.slot(chunk, rank) === undefined, "a rank has one slot");
+    this.pin(chunk);
     const offset = this.#roomFor(slotBytes);
-    chunk.pins -= 1;
     if (offset === undefined) {
-      this.settle(chunk);
+      this.unpin(chunk);
       return "full";
     }
-    const parent = chunk.node.parent?.payload;
-    if (!chunk.hasSlots && parent !== undefined) {
-      parent.childrenInPool += 1;
-      this.settle(parent);
-    }
-    chunk.slots[rank] = offset;
-    chunk.slotBytes = slotBytes;
-    this.#bySlot.set(offset, chunk);
-    this.settle(chunk);
+    if (!chunks.hasSlots(chunk)) this.#countInPool(chunks.parentOf(chunk), 1);
+    table.setSlot(chunk, rank, offset);
+    table.set(chunk, field.slotBytes, slotBytes);
+    this.#slots(rank).add(chunk);
+    this.unpin(chunk);
     return "given";
   }
 
   /** Takes the slot of one rank back. */
-  takeSlot(chunk: StoredChunk, rank: number): void {
-    const offset = chunk.slots[rank];
+  takeSlot(chunk: ChunkId, rank: number): void {
+    const offset = this.chunks.slot(chunk, rank);
     if (offset === undefined) return;
-    chunk.slots[rank] = undefined;
-    this.#bySlot.delete(offset);
+    this.#slots(rank).remove(chunk);
+    this.chunks.table.setSlot(chunk, rank, undefined);
     this.pool.free(offset);
-    const parent = chunk.node.parent?.payload;
-    if (!chunk.hasSlots && parent !== undefined) {
-      parent.childrenInPool -= 1;
-      this.settle(parent);
-    }
+    if (!this.chunks.hasSlots(chunk)) this.#countInPool(this.chunks.parentOf(chunk), -1);
     this.settle(chunk);
   }
 
-  takeSlots(chunk: StoredChunk): void {
-    for (const rank of chunk.slots.keys()) this.takeSlot(chunk, rank);
+  takeSlots(chunk: ChunkId): void {
+    const ranks = this.chunks.ranksOf(chunk);
+    for (let rank = 0; rank < ranks; rank += 1) this.takeSlot(chunk, rank);
   }
 
   /** All bytes of the chunk are there, for the first time or again. */
-  stored(chunk: StoredChunk): void {
-    chunk.visible = true;
-    this.#tell(chunk, () => this.#policy.stored(chunk.id, chunk.traits, this.#tick()));
+  stored(chunk: ChunkId): void {
+    this.chunks.table.mark(chunk, flag.visible, true);
+    this.#tell(chunk, () => this.#policy.stored(chunk, this.chunks.traits(chunk), this.#tick()));
   }
 
   /**
@@ -114,33 +129,38 @@ export class ChunkStore {
    *
    * @param how `used`: somebody reads them; `refreshed`: a text that begins with them is being stored.
    */
-  touch(node: ChunkNode, how: "used" | "refreshed"): void {
-    for (let at: ChunkNode | undefined = node; at !== undefined; at = at.parent) {
-      const chunk = at.payload;
-      if (chunk === undefined) continue;
-      chunk.usedSinceRecorded = true;
-      this.#tell(chunk, () => this.#policy[how](chunk.id, this.#tick()));
+  touch(chunk: ChunkId, how: "used" | "refreshed"): void {
+    const { table } = this.chunks;
+    if (!table.has(chunk)) return; // replaced by a longer sibling
+    for (let at = chunk; this.chunks.parentOf(at) !== noChunk; at = this.chunks.parentOf(at)) {
+      if (!table.is(at, flag.filled)) continue;
+      table.mark(at, flag.usedSinceRecorded, true);
+      this.#tell(at, () => this.#policy[how](at, this.#tick()));
     }
   }
 
-  /** Decides anew whether the chunk may be evicted, and forgets one that is of no more use. */
-  settle(chunk: StoredChunk): void {
-    const idle = chunk.pins === 0 && this.#leases.leasesOf(chunk) === 0;
-    if (chunk.superseded && idle && chunk.node.payload === chunk) {
-      chunk.superseded = false;
+  /** Decides anew whether the chunk may be evicted, and forgets one that is of no more use: its name is stale then. */
+  settle(chunk: ChunkId): void {
+    const { table } = this.chunks;
+    if (!table.has(chunk)) return;
+    const idle = this.#isIdle(chunk);
+    if (idle && table.is(chunk, flag.superseded)) {
+      table.mark(chunk, flag.superseded, false);
       this.forget(chunk);
       return;
     }
-    const evictable = idle && chunk.hasSlots && chunk.childrenInPool === 0;
-    if (!evictable) this.#policy.withdraw(chunk.id, chunk.index.tenant);
-    else if (!this.#policy.isOffered(chunk.id)) this.#policy.offer(chunk.id, chunk.index.tenant);
+    const evictable = idle && this.chunks.hasSlots(chunk) && table.get(chunk, field.childrenInPool) === 0;
+    if (!evictable) this.#policy.withdraw(chunk, this.chunks.tenantOf(chunk));
+    else if (!this.#policy.isOffered(chunk)) this.#policy.offer(chunk, this.chunks.tenantOf(chunk));
   }
 
   /** Removes a chunk that nobody uses from the pool, the tiers and the index. */
-  forget(chunk: StoredChunk): void {
-    assert(chunk.pins === 0 && this.#leases.leasesOf(chunk) === 0, "a chunk in use was forgotten");
+  forget(chunk: ChunkId): void {
+    assert(this.#isIdle(chunk), "a chunk in use was forgotten");
     this.takeSlots(chunk);
-    for (const [tier, id] of chunk.records) {
+    for (const tier of this.chunks.tiers) {
+      const id = this.record(chunk, tier);
+      if (id === undefined) continue;
       this.forgetRecord(tier, id);
       tier.drop(id);
     }
@@ -148,55 +168,66 @@ export class ChunkStore {
   }
 
   /** Makes the node hollow, and removes it if it is a leaf, when no bytes of the chunk are left and none are to come. */
-  removeIfEmpty(chunk: StoredChunk): void {
-    const needed = chunk.hasSlots || chunk.records.size > 0 || chunk.pins > 0 || this.#leases.leasesOf(chunk) > 0;
-    if (needed || chunk.node.payload !== chunk) return;
-    this.#policy.withdraw(chunk.id, chunk.index.tenant);
-    if (chunk.written.every(Boolean)) this.#policy.forgotten(chunk.id, chunk.traits);
-    this.#byId[chunk.id] = undefined;
-    this.#freeIds.push(chunk.id);
-    chunk.visible = false;
-    chunk.node.payload = undefined;
-    chunk.index.tree.prune(chunk.node);
+  removeIfEmpty(chunk: ChunkId): void {
+    const { chunks } = this;
+    const { table } = chunks;
+    if (!table.has(chunk) || !table.is(chunk, flag.filled)) return;
+    if (chunks.hasSlots(chunk) || chunks.hasRecords(chunk) || !this.#isIdle(chunk)) return;
+    this.#policy.withdraw(chunk, chunks.tenantOf(chunk));
+    if (chunks.isWritten(chunk)) this.#policy.forgotten(chunk, chunks.traits(chunk));
+    for (const one of [flag.filled, flag.visible, flag.superseded]) table.mark(chunk, one, false);
+    for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) table.setBytes(chunk, rank, 0);
+    chunks.rootOf(chunk).tree.prune(chunk);
   }
 
   /** Drops the tails that `chunk` makes needless. One that survives a restart waits until `chunk` does too. */
-  supersede(chunk: StoredChunk): void {
-    for (const node of chunk.index.tree.shorterSiblings(chunk.node)) {
-      const tail = node.payload;
-      if (tail === undefined || !tail.visible) continue;
-      if (tail.records.size > 0 && chunk.records.size === 0) continue;
-      tail.superseded = true;
+  supersede(chunk: ChunkId): void {
+    const { chunks } = this;
+    for (const tail of chunks.rootOf(chunk).tree.shorterSiblings(chunk)) {
+      if (!chunks.isVisible(tail)) continue;
+      if (chunks.hasRecords(tail) && !chunks.hasRecords(chunk)) continue;
+      chunks.table.mark(tail, flag.superseded, true);
       this.settle(tail);
     }
   }
 
-  addRecord(chunk: StoredChunk, tier: Tier, id: RecordId): void {
-    chunk.records.set(tier, id);
-    chunk.usedSinceRecorded = false;
-    this.#records(tier).set(id, chunk);
+  /** The chunk's record in a tier. */
+  record(chunk: ChunkId, tier: Tier): RecordId | undefined {
+    return this.chunks.table.record(chunk, this.#numberOf(tier)) as RecordId | undefined; // only records are set
+  }
+
+  addRecord(chunk: ChunkId, tier: Tier, id: RecordId): void {
+    const { table } = this.chunks;
+    const number = this.#numberOf(tier);
+    assert(table.record(chunk, number) === undefined, "a chunk has one record in a tier");
+    table.setRecord(chunk, number, id);
+    this.#byRecord[number]!.add(chunk); // one per tier
+    table.mark(chunk, flag.usedSinceRecorded, false);
   }
 
   /** The record was rewritten under another name. */
-  moveRecord(chunk: StoredChunk, tier: Tier, to: RecordId): void {
-    const from = chunk.records.get(tier);
-    assert(from !== undefined, "a record that nobody has was moved");
-    this.#records(tier).delete(from);
+  moveRecord(chunk: ChunkId, tier: Tier, to: RecordId): void {
+    this.#takeRecord(chunk, this.#numberOf(tier));
     this.addRecord(chunk, tier, to);
   }
 
   /** The record is gone from its tier. */
-  forgetRecord(tier: Tier, id: RecordId): StoredChunk | undefined {
-    const chunk = this.#records(tier).get(id);
+  forgetRecord(tier: Tier, id: RecordId): ChunkId | undefined {
+    const chunk = this.recordOwner(tier, id);
     if (chunk === undefined) return undefined;
-    this.#records(tier).delete(id);
-    chunk.records.delete(tier);
-    if (chunk.records.size === 0 && !chunk.isInMemory) chunk.visible = false;
+    this.#takeRecord(chunk, this.#numberOf(tier));
+    if (!this.chunks.hasRecords(chunk) && !this.chunks.isInMemory(chunk))
+      this.chunks.table.mark(chunk, flag.visible, false);
     return chunk;
   }
 
-  recordOwner(tier: Tier, id: RecordId): StoredChunk | undefined {
-    return this.#records(tier).get(id);
+  recordOwner(tier: Tier, id: RecordId): ChunkId | undefined {
+    return this.#byRecord[this.#numberOf(tier)]!.find(id); // one per tier
+  }
+
+  /** Used since its record was written: worth rewriting when the record's region goes. */
+  isWanted(chunk: ChunkId): boolean {
+    return this.chunks.table.is(chunk, flag.usedSinceRecorded);
   }
 
   /** Asserts that slots, leases, the policy and the index tell the same story. */
@@ -206,43 +237,45 @@ export class ChunkStore {
     this.#policy.check();
     let slots = 0;
     let records = 0;
+    let rows = 0;
     for (const { tree } of trees) {
       tree.check();
-      for (const node of tree.nodes()) {
-        const chunk = node.payload;
-        if (chunk === undefined) continue;
-        slots += this.#checkChunk(chunk, node);
-        records += chunk.records.size;
+      rows += tree.size + 1;
+      for (const chunk of tree.nodes()) {
+        slots += this.#checkChunk(chunk);
+        records += this.chunks.tiers.filter((tier) => this.record(chunk, tier) !== undefined).length;
       }
     }
-    assert(slots === this.#bySlot.size, "slots in the index and slots known differ");
+    const sum = (indexes: readonly LinkedIndex[]) => indexes.reduce((total, { size }) => total + size, 0);
+    assert(slots === sum(this.#bySlot), "slots in the index and slots known differ");
     assert(slots === this.pool.stats().usedSlots, "slots in the index and slots of the pool differ");
-    let known = 0;
-    for (const byId of this.#byRecord.values()) known += byId.size;
-    assert(records === known, "records in the index and records known differ");
+    assert(records === sum(this.#byRecord), "records in the index and records known differ");
+    assert(rows === this.chunks.table.size, "rows in use and chunks in the trees differ");
     for (const lease of this.#leases.all())
-      assert(lease.chunk.node.payload === lease.chunk, "a leased chunk is not indexed");
+      assert(this.chunks.table.is(lease.chunk, flag.filled), "a leased chunk is not indexed");
   }
 
-  #checkChunk(chunk: StoredChunk, node: ChunkNode): number {
-    assert(chunk.node === node, "a chunk knows its node");
+  #checkChunk(chunk: ChunkId): number {
+    const { chunks } = this;
+    const { table, tiers } = chunks;
     let slots = 0;
-    for (const offset of chunk.slots) {
+    for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) {
+      const offset = chunks.slot(chunk, rank);
       if (offset === undefined) continue;
       slots += 1;
-      assert(this.#bySlot.get(offset) === chunk, "a slot belongs to the chunk that has it");
+      assert(this.#slots(rank).find(offset) === chunk, "a slot belongs to the chunk that has it");
     }
-    const children = node.children.filter((child) => child.payload?.hasSlots === true).length;
-    assert(children === chunk.childrenInPool, "children in the pool are miscounted");
-    const idle = chunk.pins === 0 && this.#leases.leasesOf(chunk) === 0;
-    assert(
-      this.#policy.isOffered(chunk.id) === (idle && chunk.hasSlots && children === 0),
-      "the policy has what may go",
-    );
-    if (chunk.visible) assert(chunk.written.every(Boolean), "a visible chunk is whole");
-    assert(!chunk.visible || chunk.records.size > 0 || chunk.isInMemory, "a visible chunk can be read");
-    assert(chunk.hasSlots || chunk.records.size > 0 || !idle, "a chunk without bytes was left in the index");
-    for (const [tier, id] of chunk.records) assert(this.recordOwner(tier, id) === chunk, "a record knows its chunk");
+    const children = [...chunks.rootOf(chunk).tree.children(chunk)].filter((child) => chunks.hasSlots(child)).length;
+    assert(children === table.get(chunk, field.childrenInPool), "children in the pool are miscounted");
+    const idle = this.#isIdle(chunk);
+    const records = tiers.filter((tier) => this.record(chunk, tier) !== undefined);
+    assert(this.#policy.isOffered(chunk) === (idle && slots > 0 && children === 0), "the policy has what may go");
+    if (chunks.isVisible(chunk)) assert(chunks.isWritten(chunk), "a visible chunk is whole");
+    assert(!chunks.isVisible(chunk) || records.length > 0 || chunks.isInMemory(chunk), "a visible chunk can be read");
+    const needed = slots > 0 || records.length > 0 || !idle;
+    assert(needed === table.is(chunk, flag.filled), "a chunk is hollow when it has no bytes, and only then");
+    for (const tier of records)
+      assert(this.recordOwner(tier, this.record(chunk, tier)!) === chunk, "a record knows its chunk"); // it has one
     return slots;
   }
 
@@ -252,54 +285,87 @@ export class ChunkStore {
       if (offset !== "full") return offset;
       const victim = this.#policy.next(this.#tick());
       if (victim === undefined) return undefined;
-      this.#evictFor(slotBytes, this.#byId[victim]!); // what is offered is in the index
+      this.#evictFor(slotBytes, victim);
     }
   }
 
-  #evictFor(slotBytes: number, victim: StoredChunk): void {
-    const offsets = victim.slots.filter((slot) => slot !== undefined);
+  #evictFor(slotBytes: number, victim: ChunkId): void {
+    const ranks = Array.from({ length: this.chunks.ranksOf(victim) }, (_, rank) => rank);
+    const offsets = ranks.map((rank) => this.chunks.slot(victim, rank)).filter((slot) => slot !== undefined);
     if (offsets.some((offset) => this.pool.sameClass(slotBytes, offset))) {
       this.#evict(victim);
       return;
     }
-    const others = new Set(this.pool.neighbours(offsets[0]!).map((offset) => this.#bySlot.get(offset)!)); // evictable: it has a slot
-    const inUse = [...others].some((chunk) => chunk.pins > 0 || this.#leases.leasesOf(chunk) > 0);
+    const others = new Set(this.pool.neighbours(offsets[0]!).map((offset) => this.#ownerOf(offset))); // evictable: it has a slot
+    const inUse = [...others].some((chunk) => !this.#isIdle(chunk));
     for (const chunk of inUse ? [victim] : others) this.#evict(chunk);
   }
 
-  #evict(chunk: StoredChunk): void {
-    if (chunk.visible) {
+  #evict(chunk: ChunkId): void {
+    if (this.chunks.isVisible(chunk)) {
       this.#counters.evictedChunks += 1;
-      if (chunk.records.size === 0) this.#counters.lostChunks += 1;
+      if (!this.chunks.hasRecords(chunk)) this.#counters.lostChunks += 1;
     }
     this.takeSlots(chunk);
     this.removeIfEmpty(chunk);
   }
 
+  #isIdle(chunk: ChunkId): boolean {
+    return this.chunks.table.get(chunk, field.pins) === 0 && this.#leases.leasesOf(chunk) === 0;
+  }
+
+  /** One child of `parent` more or less is in the pool. */
+  #countInPool(parent: ChunkId, change: 1 | -1): void {
+    const { table } = this.chunks;
+    table.set(parent, field.childrenInPool, table.get(parent, field.childrenInPool) + change);
+    this.settle(parent);
+  }
+
+  #ownerOf(offset: number): ChunkId {
+    for (const index of this.#bySlot) {
+      const chunk = index.find(offset);
+      if (chunk !== undefined) return chunk;
+    }
+    throw new Error("Bug: a slot is in use that no chunk has");
+  }
+
+  #slots(rank: number): LinkedIndex {
+    const { table } = this.chunks;
+    while (this.#bySlot.length <= rank) {
+      const number = this.#bySlot.length;
+      const index = new LinkedIndex({
+        keyOf: (chunk) => table.slot(chunk, number),
+        next: (chunk) => table.nextBySlot(chunk, number),
+        setNext: (chunk, next) => table.setNextBySlot(chunk, number, next),
+      });
+      this.#bySlot.push(index);
+    }
+    return this.#bySlot[rank]!; // made above
+  }
+
+  #takeRecord(chunk: ChunkId, tier: number): void {
+    assert(this.chunks.table.record(chunk, tier) !== undefined, "a record that nobody has was moved");
+    this.#byRecord[tier]!.remove(chunk); // one per tier
+    this.chunks.table.setRecord(chunk, tier, undefined);
+  }
+
+  #numberOf(tier: Tier): number {
+    const number = this.chunks.tiers.indexOf(tier);
+    assert(number !== -1, "a tier was named that the cache does not have");
+    return number;
+  }
+
   /** What happens to a chunk is told to the policy while it is not offered. */
-  #tell(chunk: StoredChunk, what: () => void): void {
-    const offered = this.#policy.isOffered(chunk.id);
-    if (offered) this.#policy.withdraw(chunk.id, chunk.index.tenant);
+  #tell(chunk: ChunkId, what: () => void): void {
+    const tenant = this.chunks.tenantOf(chunk);
+    const offered = this.#policy.isOffered(chunk);
+    if (offered) this.#policy.withdraw(chunk, tenant);
     what();
-    if (offered) this.#policy.offer(chunk.id, chunk.index.tenant);
+    if (offered) this.#policy.offer(chunk, tenant);
   }
 
   /** Now, later than any moment before. */
   #tick(): number {
     return (this.#lastTick = Math.max(this.#now(), this.#lastTick + 0.001));
   }
-
-  #records(tier: Tier): Map<RecordId, StoredChunk> {
-    let records = this.#byRecord.get(tier);
-    if (records === undefined) this.#byRecord.set(tier, (records = new Map()));
-    return records;
-  }
-}
-
-/** Slices of a text as chunks, the tail last. */
-export function chunksOf(tokens: Tokens, chunkTokens: number): Tokens[] {
-  const chunks: Tokens[] = [];
-  for (let first = 0; first < tokens.length; first += chunkTokens)
-    chunks.push(tokens.subarray(first, first + chunkTokens));
-  return chunks;
 }

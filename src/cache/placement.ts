@@ -11,9 +11,10 @@
 import { codeOf, describe } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Tier } from "../tier.ts";
+import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
+import { flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
-import type { StoredChunk } from "./stored-chunk.ts";
 
 export interface PlacementOptions {
   readonly store: ChunkStore;
@@ -29,10 +30,11 @@ export interface PlacementOptions {
 
 export class Placement {
   readonly #options: PlacementOptions;
-  readonly #queued = new Set<StoredChunk>();
-  readonly #waiting = new Set<StoredChunk>();
+  readonly #queued = new Set<ChunkId>();
+  readonly #waiting = new Set<ChunkId>();
   readonly #outages = new Map<Tier, NodeJS.Timeout>();
-  readonly #promotions = new Set<Promise<boolean>>();
+  /** Reads from below that are under way, each shared by all who wait for the chunk. */
+  readonly #promotions = new Map<ChunkId, Promise<boolean>>();
   readonly #stop = new AbortController();
   #queuedBytes = 0;
   readonly #whenIdle: (() => void)[] = [];
@@ -42,7 +44,7 @@ export class Placement {
   }
 
   /** A chunk became visible: it is written to every tier that lacks it, when its turn comes. */
-  saved(chunk: StoredChunk): void {
+  saved(chunk: ChunkId): void {
     if (this.#stop.signal.aborted || this.#options.tiers.length === 0) return;
     this.#waiting.add(chunk);
     this.#fillQueue();
@@ -53,18 +55,18 @@ export class Placement {
    *
    * @returns false when that failed: it is gone, corrupt, its tier is away, or the pool is full of chunks in use.
    */
-  promote(chunk: StoredChunk, slotBytes: number): Promise<boolean> {
-    if (chunk.isInMemory) return Promise.resolve(true);
+  promote(chunk: ChunkId, slotBytes: number): Promise<boolean> {
+    const { store } = this.#options;
+    if (store.chunks.isInMemory(chunk)) return Promise.resolve(true);
     if (this.#stop.signal.aborted) return Promise.resolve(false);
-    if (chunk.promotion === undefined) {
-      chunk.pins += 1;
-      this.#options.store.settle(chunk);
-      const work = Promise.resolve().then(() => this.#promote(chunk, slotBytes));
-      chunk.promotion = work;
-      this.#promotions.add(work);
-      void work.finally(() => this.#promotions.delete(work));
+    let work = this.#promotions.get(chunk);
+    if (work === undefined) {
+      store.pin(chunk);
+      store.chunks.table.mark(chunk, flag.promoting, true);
+      work = Promise.resolve().then(() => this.#promote(chunk, slotBytes));
+      this.#promotions.set(chunk, work);
     }
-    return chunk.promotion;
+    return work;
   }
 
   /** Resolves when every chunk saved before is written or given up. */
@@ -83,7 +85,7 @@ export class Placement {
     for (const timer of this.#outages.values()) clearTimeout(timer);
     this.#outages.clear();
     await this.drained();
-    await Promise.all(this.#promotions);
+    await Promise.all(this.#promotions.values());
   }
 
   stats(): { chunks: number; bytes: number; waitingChunks: number } {
@@ -91,29 +93,29 @@ export class Placement {
   }
 
   #fillQueue(): void {
+    const { chunks } = this.#options.store;
     for (const chunk of this.#waiting) {
-      if (!chunk.isInMemory) {
+      if (!chunks.table.has(chunk) || !chunks.isInMemory(chunk)) {
         this.#waiting.delete(chunk);
         continue;
       }
-      if (this.#queuedBytes > 0 && this.#queuedBytes + chunk.bytesInPool > this.#options.queueBytes) return;
+      if (this.#queuedBytes > 0 && this.#queuedBytes + chunks.bytesInPool(chunk) > this.#options.queueBytes) return;
       if (this.#tiersWithout(chunk).length === 0 && this.#outages.size > 0) return;
       this.#waiting.delete(chunk);
       this.#enqueue(chunk);
     }
   }
 
-  #enqueue(chunk: StoredChunk): void {
-    const bytes = chunk.bytesInPool;
+  #enqueue(chunk: ChunkId): void {
+    const { store } = this.#options;
+    const bytes = store.chunks.bytesInPool(chunk);
     this.#queued.add(chunk);
     this.#queuedBytes += bytes;
-    chunk.pins += 1;
-    this.#options.store.settle(chunk);
+    store.pin(chunk);
     void this.#write(chunk).finally(() => {
       this.#queued.delete(chunk);
       this.#queuedBytes -= bytes;
-      chunk.pins -= 1;
-      this.#options.store.settle(chunk);
+      store.unpin(chunk);
       this.#fillQueue();
       if (this.#queued.size > 0) return;
       for (const resolve of this.#whenIdle.splice(0)) resolve();
@@ -121,24 +123,27 @@ export class Placement {
   }
 
   /** Tiers that lack the chunk and can be asked now. */
-  #tiersWithout(chunk: StoredChunk): Tier[] {
-    return this.#options.tiers.filter((tier) => !chunk.records.has(tier) && !this.#outages.has(tier));
+  #tiersWithout(chunk: ChunkId): Tier[] {
+    const { store, tiers } = this.#options;
+    return tiers.filter((tier) => store.record(chunk, tier) === undefined && !this.#outages.has(tier));
   }
 
-  async #write(chunk: StoredChunk): Promise<void> {
+  async #write(chunk: ChunkId): Promise<void> {
     const { store, counters } = this.#options;
     for (const tier of this.#tiersWithout(chunk)) {
       if (this.#stop.signal.aborted) return;
       try {
-        const payloads = chunk.slots.map((slot, rank) => store.pool.view(slot!, chunk.bytes[rank]!)); // pinned in memory
+        const { chunks } = store;
+        const payloads = this.#views(chunk);
+        const { space, key: root } = chunks.rootOf(chunk);
         const record = {
-          space: chunk.index.space,
-          root: chunk.index.key,
-          key: chunk.key,
-          parent: chunk.parentKey,
-          firstToken: chunk.node.firstToken,
-          tokens: chunk.node.tokens,
-          payloadBytes: chunk.bytes,
+          space,
+          root,
+          key: chunks.key(chunk),
+          parent: chunks.parentKey(chunk),
+          firstToken: chunks.firstToken(chunk),
+          tokens: chunks.tokens(chunk),
+          payloadBytes: chunks.payloadBytes(chunk),
         };
         const id = await tier.write(record, payloads, this.#stop.signal);
         if (id === "rejected") {
@@ -155,35 +160,35 @@ export class Placement {
     }
   }
 
-  async #promote(chunk: StoredChunk, slotBytes: number): Promise<boolean> {
+  async #promote(chunk: ChunkId, slotBytes: number): Promise<boolean> {
     const { store } = this.#options;
     let promoted = false;
     try {
-      for (const rank of chunk.slots.keys()) {
-        if (chunk.bytes[rank]! > slotBytes) return false; // written by a guest with larger slots
+      for (const [rank, bytes] of store.chunks.payloadBytes(chunk).entries()) {
+        if (bytes > slotBytes) return false; // written by a guest with larger slots
         if (store.giveSlot(chunk, rank, slotBytes) === "full") return false;
       }
       promoted = await this.#readFromAny(chunk);
       return promoted;
     } finally {
-      chunk.promotion = undefined;
+      this.#promotions.delete(chunk);
+      const { table } = store.chunks;
+      table.mark(chunk, flag.promoting, false);
       if (!promoted) store.takeSlots(chunk);
       // Its record may have come or gone meanwhile: what counts is where the bytes are now.
-      chunk.visible = promoted || chunk.records.size > 0;
-      chunk.pins -= 1;
-      store.settle(chunk);
+      table.mark(chunk, flag.visible, promoted || store.chunks.hasRecords(chunk));
+      store.unpin(chunk);
       store.removeIfEmpty(chunk);
     }
   }
 
-  async #readFromAny(chunk: StoredChunk): Promise<boolean> {
+  async #readFromAny(chunk: ChunkId): Promise<boolean> {
     const { store, tiers, counters } = this.#options;
     for (const tier of tiers) {
-      const id = chunk.records.get(tier);
+      const id = store.record(chunk, tier);
       if (id === undefined) continue;
       try {
-        const into = chunk.slots.map((slot, rank) => store.pool.view(slot!, chunk.bytes[rank]!)); // given above, pinned
-        if ((await tier.read(id, into, this.#stop.signal)) === "read") return true;
+        if ((await tier.read(id, this.#views(chunk), this.#stop.signal)) === "read") return true;
         store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
@@ -194,6 +199,12 @@ export class Placement {
       }
     }
     return false;
+  }
+
+  /** The payloads of a chunk that has its slots and is pinned. */
+  #views(chunk: ChunkId): Uint8Array[] {
+    const { chunks, pool } = this.#options.store;
+    return chunks.payloadBytes(chunk).map((bytes, rank) => pool.view(chunks.slot(chunk, rank)!, bytes)); // it has them
   }
 
   /** One line per outage; after a while waiting chunks are written again. */

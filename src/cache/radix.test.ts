@@ -2,31 +2,41 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { text } from "../../test/support/cache.ts";
 import type { Tokens } from "./chunk.ts";
-import { chunksOf } from "./chunk-store.ts";
-import { RadixTree, type NodePayload, type RadixNode } from "./radix.ts";
-
-interface Payload extends NodePayload {
-  visible: boolean;
-}
+import type { ChunkId } from "./chunk-id.ts";
+import { ChunkTable, field, flag } from "./chunk-table.ts";
+import { chunksOf, RadixTree } from "./radix.ts";
 
 const chunkTokens = 3;
 
-function insertPath(tree: RadixTree<Payload>, tokens: Tokens, visible = true): RadixNode<Payload> {
+function newTree(tokensPerChunk = chunkTokens): { table: ChunkTable; tree: RadixTree } {
+  const table = new ChunkTable();
+  const shape = table.shape({ chunkTokens: tokensPerChunk, ranks: 1, tiers: 1 });
+  return { table, tree: RadixTree.make(table, shape, 1)! };
+}
+
+function setVisible(table: ChunkTable, node: ChunkId, visible: boolean): void {
+  table.mark(node, flag.filled, visible);
+  table.mark(node, flag.visible, visible);
+}
+
+function insertPath({ table, tree }: ReturnType<typeof newTree>, tokens: Tokens, visible = true): ChunkId {
   let node = tree.top;
   for (const slice of chunksOf(tokens, chunkTokens)) {
-    node = tree.insert(node, slice);
-    node.payload ??= { visible };
+    node = tree.insert(node, slice)!;
+    if (!table.is(node, flag.filled) && visible) setVisible(table, node, true);
+    table.mark(node, flag.filled, true);
   }
   return node;
 }
 
-function hitTokens(tree: RadixTree<Payload>, tokens: Tokens): number {
-  return tree.match(tokens).reduce((sum, step) => sum + step.matchedTokens, 0);
+function hitTokens(tree: RadixTree, tokens: Tokens): number {
+  const { length, matchedInLast } = tree.match(tokens);
+  return length === 0 ? 0 : (length - 1) * tree.chunkTokens + matchedInLast;
 }
 
 test("a match goes through whole chunks and into part of the next", () => {
-  const tree = new RadixTree<Payload>(chunkTokens);
-  insertPath(tree, text(1, 2, 3, 4, 5, 6));
+  const { table, tree } = newTree();
+  insertPath({ table, tree }, text(1, 2, 3, 4, 5, 6));
   expect(hitTokens(tree, text(1, 2, 3, 4, 5, 9))).toBe(5);
   expect(hitTokens(tree, text(1, 2, 9))).toBe(2);
   expect(hitTokens(tree, text(9))).toBe(0);
@@ -34,32 +44,65 @@ test("a match goes through whole chunks and into part of the next", () => {
 });
 
 test("a match stops at a hollow node and goes on once it is filled", () => {
-  const tree = new RadixTree<Payload>(chunkTokens);
-  insertPath(tree, text(1, 2, 3, 4, 5, 6));
+  const { table, tree } = newTree();
+  insertPath({ table, tree }, text(1, 2, 3, 4, 5, 6));
   const first = tree.child(tree.top, text(1, 2, 3))!;
-  first.payload = undefined;
+  setVisible(table, first, false);
   tree.prune(first);
   expect(hitTokens(tree, text(1, 2, 3, 4, 5, 6))).toBe(0);
-  first.payload = { visible: true };
+  setVisible(table, first, true);
   expect(hitTokens(tree, text(1, 2, 3, 4, 5, 6))).toBe(6);
   tree.check();
 });
 
 test("a removed leaf takes its hollow ancestors along", () => {
-  const tree = new RadixTree<Payload>(chunkTokens);
-  const leaf = insertPath(tree, text(1, 2, 3, 4));
-  tree.child(tree.top, text(1, 2, 3))!.payload = undefined;
-  leaf.payload = undefined;
+  const { table, tree } = newTree();
+  const leaf = insertPath({ table, tree }, text(1, 2, 3, 4));
+  setVisible(table, tree.child(tree.top, text(1, 2, 3))!, false);
+  setVisible(table, leaf, false);
   tree.prune(leaf);
   expect(tree.size).toBe(0);
+  tree.dispose();
+  expect(table.size).toBe(0);
 });
 
 test("all tails that a chunk begins with are found, and nothing else", () => {
-  const tree = new RadixTree<Payload>(5);
+  const { table, tree } = newTree(5);
   for (const tail of [[1], [1, 1], [1, 2], [1, 2, 2], [1, 2, 3, 4], [2]])
-    tree.insert(tree.top, text(...tail)).payload = { visible: true };
-  const node = tree.insert(tree.top, text(1, 2, 3, 4, 5));
-  expect(tree.shorterSiblings(node).map((tail) => [...tail.tokens])).toEqual([[1, 2, 3, 4], [1, 2], [1]]);
+    setVisible(table, tree.insert(tree.top, text(...tail))!, true);
+  const node = tree.insert(tree.top, text(1, 2, 3, 4, 5))!;
+  expect(tree.shorterSiblings(node).map((tail) => [...table.tokens(tail)])).toEqual([[1, 2, 3, 4], [1, 2], [1]]);
+});
+
+test("the name of a chunk that is gone names nobody, also when its row is used again", () => {
+  const { table, tree } = newTree();
+  const old = tree.insert(tree.top, text(1, 2, 3))!;
+  tree.prune(old);
+  const young = tree.insert(tree.top, text(4, 5, 6))!;
+  expect(young & 0x1ff_ffff).toBe(old & 0x1ff_ffff);
+  expect([table.has(old), table.has(young)]).toEqual([false, true]);
+  expect(() => table.tokens(old)).toThrow(/after it left the index/);
+});
+
+test("a hundred thousand siblings are found, in order, and removed again", () => {
+  const { table, tree } = newTree();
+  const count = 100_000;
+  const nodes = Array.from({ length: count }, (_, i) => tree.insert(tree.top, text(Math.imul(i, 48_271) >>> 8, i, 7))!);
+  for (const node of nodes) setVisible(table, node, true);
+  tree.check();
+  for (let i = 0; i < count; i += 997) {
+    const tokens = text(Math.imul(i, 48_271) >>> 8, i, 9);
+    expect(tree.match(tokens).at(0)).toBe(nodes[i]);
+    expect(hitTokens(tree, tokens)).toBe(2);
+  }
+  let depth = 0;
+  for (let at = table.link(tree.top, field.children); at !== 0; at = table.link(at, field.left)) depth += 1;
+  expect(depth).toBeLessThan(60);
+  for (const node of nodes) {
+    setVisible(table, node, false);
+    tree.prune(node);
+  }
+  expect(table.size).toBe(1);
 });
 
 /** The twin: a list of texts up to each chunk's end, searched from one end to the other. */
@@ -92,24 +135,24 @@ test("agrees with a naive index on whatever is inserted, hidden and removed", ()
   const step = fc.record({ kind: fc.constantFrom("save", "draft", "hide", "look"), tokens: texts });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-      const tree = new RadixTree<Payload>(chunkTokens);
+      const { table, tree } = newTree();
       const naive = new NaiveIndex();
       for (const { kind, tokens } of steps) {
         const asTokens = text(...tokens);
         if (kind === "save" || kind === "draft") {
-          insertPath(tree, asTokens, kind === "save");
+          insertPath({ table, tree }, asTokens, kind === "save");
           for (let end = chunkTokens; end < tokens.length + chunkTokens; end += chunkTokens) {
             const key = tokens.slice(0, end).join(" ");
             if (!naive.visible.has(key)) naive.visible.set(key, kind === "save");
           }
         } else if (kind === "hide") {
-          const last = tree.match(asTokens).at(-1)?.node;
-          if (last === undefined) continue;
+          const match = tree.match(asTokens);
+          if (match.length === 0) continue;
+          const last = match.at(match.length - 1);
           const path: number[] = [];
-          for (let at: RadixNode<Payload> | undefined = last; at !== undefined; at = at.parent)
-            path.unshift(...at.tokens);
+          for (let at = last; at !== tree.top; at = table.link(at, field.parent)) path.unshift(...table.tokens(at));
           naive.visible.delete(path.join(" "));
-          last.payload = undefined;
+          setVisible(table, last, false);
           tree.prune(last);
         }
         expect(hitTokens(tree, asTokens)).toBe(naive.hitTokens(asTokens));

@@ -1,63 +1,72 @@
 /**
  * The index of one root: a radix tree over chunks that keeps their token ids.
  *
- * A node is one chunk. Only a full chunk has children; a shorter one is a tail. Children are sorted by their tokens, so
- * the child that shares the longest prefix with a text stands next to the place where the text would be inserted: a
- * lookup is a binary search per chunk, compares tokens, is exact, and hashes nothing.
+ * A node is one chunk, a row of the {@link ChunkTable}. Only a full chunk has children; a shorter one is a tail. Siblings
+ * are ordered by their tokens, so the one that shares the longest prefix with a text stands next to the place where the
+ * text would be inserted: a lookup compares tokens, is exact, hashes nothing, and makes no garbage.
  *
  *     top ─┬─ [the cat sat on] ─┬─ [the mat and slept]
  *          │                    └─ [the mat]              ← a tail beside its longer sibling, until that one is stored
  *          └─ [the dog …]
  *
- * A node without a visible payload is *hollow*. It stays while it has children, so that they are found again once it is
- * filled; lookups stop at it, and a hollow leaf is removed.
+ * A node that holds nothing is *hollow*. It stays while it has children, so that they are found again once it is filled;
+ * lookups stop at one that is not visible, and a hollow leaf is removed.
  */
 import { assert } from "../errors.ts";
-import { commonTokens, type Tokens } from "./chunk.ts";
+import { noChunk, type ChunkId } from "./chunk-id.ts";
+import { field, flag, type ChunkTable, type RowShape } from "./chunk-table.ts";
+import type { Tokens } from "./chunk.ts";
+import { SiblingTree } from "./sibling-tree.ts";
 
-/** What the cache knows of a chunk's bytes. The tree asks only whether they can be read. */
-export interface NodePayload {
-  readonly visible: boolean;
-}
+/** The chunks of a match, in order. The tree has one and uses it again: what is to last is copied before the next match. */
+export class ChunkPath {
+  #chunks = new Int32Array(64);
+  length = 0;
+  /** How many of the last chunk's tokens are the text's; all of those of the chunks before it are. */
+  matchedInLast = 0;
 
-export interface RadixNode<P extends NodePayload> {
-  /** Undefined for the tree's top, which stands for the empty text, and for a node that was removed. */
-  readonly parent: RadixNode<P> | undefined;
-  readonly tokens: Tokens;
-  /** Position of the first token in the text. */
-  readonly firstToken: number;
-  readonly children: readonly RadixNode<P>[];
-  payload: P | undefined;
-}
-
-/** One step of a match: `matchedTokens` of the node's tokens are the text's. */
-export interface MatchedNode<P extends NodePayload> {
-  readonly node: RadixNode<P>;
-  readonly matchedTokens: number;
-}
-
-interface MutableNode<P extends NodePayload> extends RadixNode<P> {
-  parent: MutableNode<P> | undefined;
-  readonly children: MutableNode<P>[];
-}
-
-export class RadixTree<P extends NodePayload> {
-  readonly chunkTokens: number;
-  readonly #top: MutableNode<P> = {
-    parent: undefined,
-    tokens: new Uint32Array(),
-    firstToken: 0,
-    children: [],
-    payload: undefined,
-  };
-  #nodes = 0;
-
-  constructor(chunkTokens: number) {
-    this.chunkTokens = chunkTokens;
+  at(i: number): ChunkId {
+    return this.#chunks[i] as ChunkId; // only chunks are pushed; callers stay below length
   }
 
-  get top(): RadixNode<P> {
-    return this.#top;
+  push(chunk: ChunkId): void {
+    if (this.length === this.#chunks.length) {
+      const longer = new Int32Array(2 * this.length);
+      longer.set(this.#chunks);
+      this.#chunks = longer;
+    }
+    this.#chunks[this.length] = chunk;
+    this.length += 1;
+  }
+}
+
+export class RadixTree {
+  readonly chunkTokens: number;
+  /** Stands for the empty text. */
+  readonly top: ChunkId;
+  readonly #table: ChunkTable;
+  readonly #shape: RowShape;
+  readonly #root: number;
+  readonly #siblings: SiblingTree;
+  readonly #path = new ChunkPath();
+  /** What {@link #longestVisible} found. */
+  #best: ChunkId = noChunk;
+  #bestCommon = 0;
+  #nodes = 0;
+
+  private constructor(table: ChunkTable, shape: RowShape, root: number, top: ChunkId) {
+    this.#table = table;
+    this.#shape = shape;
+    this.#root = root;
+    this.chunkTokens = shape.chunkTokens;
+    this.#siblings = new SiblingTree(table);
+    this.top = top;
+  }
+
+  /** An empty tree whose chunks are told by `root`. @returns undefined when the table is full */
+  static make(table: ChunkTable, shape: RowShape, root: number): RadixTree | undefined {
+    const top = table.add(shape, { parent: noChunk, root, firstToken: 0, tokens: new Uint32Array() });
+    return top === undefined ? undefined : new RadixTree(table, shape, root, top);
   }
 
   /** Nodes, hollow ones included. */
@@ -65,159 +74,172 @@ export class RadixTree<P extends NodePayload> {
     return this.#nodes;
   }
 
-  /** The chunks that hold the longest visible prefix of `tokens`, in order; the last may match in part. Changes nothing. */
-  match(tokens: Tokens): MatchedNode<P>[] {
-    const matched: MatchedNode<P>[] = [];
-    let node: RadixNode<P> = this.#top;
+  /** Gives the row of an empty tree back: the tree is used no more. */
+  dispose(): void {
+    assert(this.#nodes === 0, "a tree with chunks was disposed of");
+    this.#table.remove(this.top);
+  }
+
+  /** The chunks that hold the longest visible prefix of `tokens`; the last may match in part. Changes nothing. */
+  match(tokens: Tokens): ChunkPath {
+    const path = this.#path;
+    path.length = 0;
+    path.matchedInLast = 0;
+    let node = this.top;
     for (let first = 0; first < tokens.length; first += this.chunkTokens) {
-      const step = longestVisible(node.children, tokens.subarray(first, first + this.chunkTokens));
-      if (step === undefined) break;
-      matched.push(step);
-      if (step.matchedTokens < this.chunkTokens) break;
-      node = step.node;
+      this.#longestVisible(node, tokens, first);
+      if (this.#best === noChunk) break;
+      node = this.#best;
+      path.push(node);
+      path.matchedInLast = this.#bestCommon;
+      if (this.#bestCommon < this.chunkTokens) break;
     }
-    return matched;
+    return path;
   }
 
   /** The child of `parent` with exactly these tokens. */
-  child(parent: RadixNode<P>, tokens: Tokens): RadixNode<P> | undefined {
-    const found = parent.children[insertionPosition(parent.children, tokens)];
-    return found !== undefined && compareTokens(found.tokens, tokens) === 0 ? found : undefined;
+  child(parent: ChunkId, tokens: Tokens): ChunkId | undefined {
+    this.#siblings.seek(parent, tokens, 0, tokens.length);
+    return this.#siblings.isExact ? this.#siblings.after : undefined;
   }
 
   /** A visible child of `parent` that begins with these tokens: it holds whatever a chunk of them would. */
-  visibleExtension(parent: RadixNode<P>, tokens: Tokens): RadixNode<P> | undefined {
-    const step = longestVisible(parent.children, tokens);
-    return step?.matchedTokens === tokens.length ? step.node : undefined;
+  visibleExtension(parent: ChunkId, tokens: Tokens): ChunkId | undefined {
+    this.#longestVisible(parent, tokens, 0);
+    return this.#best !== noChunk && this.#bestCommon === tokens.length ? this.#best : undefined;
   }
 
-  /** The child of `parent` with exactly these tokens, made hollow when there is none. The tokens are copied. */
-  insert(parent: RadixNode<P>, tokens: Tokens): RadixNode<P> {
+  /**
+   * The child of `parent` with exactly these tokens, made hollow when there is none. The tokens are copied.
+   *
+   * @returns undefined when the index has no room for another chunk.
+   */
+  insert(parent: ChunkId, tokens: Tokens): ChunkId | undefined {
     assert(tokens.length > 0 && tokens.length <= this.chunkTokens, "a chunk has 1 to chunkTokens tokens");
-    assert(parent === this.#top || parent.tokens.length === this.chunkTokens, "only a full chunk has children");
-    const siblings = (parent as MutableNode<P>).children; // every node is made here
-    const position = insertionPosition(siblings, tokens);
-    const found = siblings[position];
-    if (found !== undefined && compareTokens(found.tokens, tokens) === 0) return found;
-    const node: MutableNode<P> = {
-      parent: parent as MutableNode<P>,
-      tokens: tokens.slice(),
-      firstToken: parent.firstToken + parent.tokens.length,
-      children: [],
-      payload: undefined,
-    };
-    siblings.splice(position, 0, node);
+    const table = this.#table;
+    const parentTokens = table.tokenCount(parent);
+    assert(parent === this.top || parentTokens === this.chunkTokens, "only a full chunk has children");
+    const found = this.child(parent, tokens);
+    if (found !== undefined) return found;
+    const firstToken = table.get(parent, field.firstToken) + parentTokens;
+    const node = table.add(this.#shape, { parent, root: this.#root, firstToken, tokens });
+    if (node === undefined) return undefined;
+    this.#siblings.insert(node);
     this.#nodes += 1;
     return node;
   }
 
-  /** Removes `node` if it is a leaf without payload, and then every ancestor of which the same has become true. */
-  prune(node: RadixNode<P>): void {
-    let leaf = node as MutableNode<P>; // every node is made here
-    while (leaf.parent !== undefined && leaf.payload === undefined && leaf.children.length === 0) {
-      const parent: MutableNode<P> = leaf.parent;
-      parent.children.splice(insertionPosition(parent.children, leaf.tokens), 1);
-      leaf.parent = undefined;
+  /** Removes `node` if it is a hollow leaf, and then every ancestor of which the same has become true. */
+  prune(node: ChunkId): void {
+    const table = this.#table;
+    let leaf = node;
+    while (leaf !== this.top && !table.is(leaf, flag.filled) && table.link(leaf, field.children) === noChunk) {
+      const parent = table.link(leaf, field.parent);
+      this.#siblings.remove(leaf);
+      table.remove(leaf);
       this.#nodes -= 1;
       leaf = parent;
     }
   }
 
   /** Tails beside `node` whose tokens it begins with: with it visible, nobody needs them. */
-  shorterSiblings(node: RadixNode<P>): RadixNode<P>[] {
-    const siblings = node.parent?.children ?? [];
-    const shorter: RadixNode<P>[] = [];
+  shorterSiblings(node: ChunkId): ChunkId[] {
+    const table = this.#table;
+    const parent = table.link(node, field.parent);
+    const tokens = table.tokens(node);
+    const shorter: ChunkId[] = [];
     // What stands between a prefix and the node begins with that prefix. So no prefix is longer than what the sibling
-    // just before the search position has in common with the node: few binary searches find all.
-    let length = node.tokens.length - 1;
+    // just before the search position has in common with the node: few searches find all.
+    let length = tokens.length - 1;
     while (length > 0) {
-      const prefix = node.tokens.subarray(0, length);
-      const position = insertionPosition(siblings, prefix);
-      const exact = siblings[position];
-      if (exact !== undefined && compareTokens(exact.tokens, prefix) === 0) {
-        shorter.push(exact);
+      const prefix = tokens.subarray(0, length);
+      this.#siblings.seek(parent, prefix, 0, length);
+      if (this.#siblings.isExact) {
+        shorter.push(this.#siblings.after);
         length -= 1;
-        continue;
-      }
-      const before = siblings[position - 1];
-      length = before === undefined ? 0 : commonTokens(before.tokens, 0, prefix, 0);
+      } else length = this.#siblings.before === noChunk ? 0 : this.#siblings.beforeCommon;
     }
     return shorter;
   }
 
   /** Every node, parents before their children. */
-  *nodes(): Iterable<RadixNode<P>> {
-    const open: RadixNode<P>[] = [...this.#top.children];
+  *nodes(): Generator<ChunkId, void, void> {
+    const open: ChunkId[] = [...this.#siblings.children(this.top)];
     for (let node = open.pop(); node !== undefined; node = open.pop()) {
       yield node;
-      open.push(...node.children);
+      open.push(...this.#siblings.children(node));
     }
+  }
+
+  /** The children of a node, in order. */
+  children(node: ChunkId): Iterable<ChunkId> {
+    return this.#siblings.children(node);
   }
 
   /** Asserts order, lengths and links. */
   check(): void {
+    const table = this.#table;
     let count = 0;
+    this.#siblings.check(this.top);
     for (const node of this.nodes()) {
       count += 1;
-      const { parent } = node;
-      assert(parent !== undefined && parent.children.includes(node), "a node is among its parent's children");
-      assert(node.firstToken === parent.firstToken + parent.tokens.length, "a chunk begins where its parent ends");
-      assert(node.children.length === 0 || node.tokens.length === this.chunkTokens, "only a full chunk has children");
-      assert(node.children.length > 0 || node.payload !== undefined, "a hollow leaf was left behind");
-      for (let i = 1; i < node.children.length; i += 1)
-        assert(compareTokens(node.children[i - 1]!.tokens, node.children[i]!.tokens) < 0, "children are not sorted");
+      const parent = table.link(node, field.parent);
+      const end = table.get(parent, field.firstToken) + table.tokenCount(parent);
+      assert(table.get(node, field.firstToken) === end, "a chunk begins where its parent ends");
+      const isLeaf = table.link(node, field.children) === noChunk;
+      assert(isLeaf || table.tokenCount(node) === this.chunkTokens, "only a full chunk has children");
+      assert(!isLeaf || table.is(node, flag.filled), "a hollow leaf was left behind");
+      this.#siblings.check(node);
     }
     assert(count === this.#nodes, "nodes counted and nodes found differ");
   }
-}
 
-/**
- * The visible child with the most leading tokens in common with `tokens`; of equals the shortest, then the first.
- * Common prefixes only get shorter with the distance from the insertion position, so the first visible one on each side
- * is the best of its side.
- */
-function longestVisible<P extends NodePayload>(
-  children: readonly RadixNode<P>[],
-  tokens: Tokens,
-): MatchedNode<P> | undefined {
-  const position = insertionPosition(children, tokens);
-  let best: MatchedNode<P> | undefined;
-  for (const [start, step] of [
-    [position - 1, -1],
-    [position, 1],
-  ] as const) {
-    for (let i = start; i >= 0 && i < children.length; i += step) {
-      const node = children[i]!; // within bounds
-      const matchedTokens = commonTokens(node.tokens, 0, tokens, 0);
-      if (matchedTokens === 0) break;
-      if (node.payload?.visible !== true) continue;
-      if (best === undefined || isBetter(matchedTokens, node, best)) best = { node, matchedTokens };
-      break;
+  /**
+   * The visible child with the most leading tokens in common with `tokens` from `from` on; of equals the shortest, then
+   * the first. Common prefixes only get shorter with the distance from the place of the tokens, so the first visible one
+   * on each side is the best of its side.
+   */
+  #longestVisible(parent: ChunkId, tokens: Tokens, from: number): void {
+    const table = this.#table;
+    const siblings = this.#siblings;
+    const count = Math.min(this.chunkTokens, tokens.length - from);
+    siblings.seek(parent, tokens, from, count);
+    this.#best = noChunk;
+    this.#bestCommon = 0;
+    // The usual case: the whole chunk is there.
+    if (siblings.isExact && table.is(siblings.after, flag.visible)) {
+      this.#best = siblings.after;
+      this.#bestCommon = count;
+      return;
     }
+    let before = siblings.before;
+    let common = siblings.beforeCommon;
+    while (before !== noChunk && common > 0 && !table.is(before, flag.visible)) {
+      before = siblings.previous(before);
+      if (before !== noChunk) common = table.commonWith(before, tokens, from);
+    }
+    if (before !== noChunk && common > 0) {
+      this.#best = before;
+      this.#bestCommon = common;
+    }
+    let after = siblings.after;
+    common = siblings.afterCommon;
+    while (after !== noChunk && common > 0 && !table.is(after, flag.visible)) {
+      after = siblings.next(after);
+      if (after !== noChunk) common = table.commonWith(after, tokens, from);
+    }
+    if (after === noChunk || common === 0 || common < this.#bestCommon) return;
+    const isShorter = this.#best !== noChunk && table.tokenCount(after) < table.tokenCount(this.#best);
+    if (common === this.#bestCommon && !isShorter) return;
+    this.#best = after;
+    this.#bestCommon = common;
   }
-  return best;
 }
 
-function isBetter<P extends NodePayload>(matchedTokens: number, node: RadixNode<P>, than: MatchedNode<P>): boolean {
-  if (matchedTokens !== than.matchedTokens) return matchedTokens > than.matchedTokens;
-  return node.tokens.length < than.node.tokens.length;
-}
-
-/** Index of the first child whose tokens are not before `tokens`. */
-function insertionPosition(children: readonly { readonly tokens: Tokens }[], tokens: Tokens): number {
-  let low = 0;
-  let high = children.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (compareTokens(children[middle]!.tokens, tokens) < 0) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-/** Order by the first differing token; a prefix comes before what continues it. */
-function compareTokens(a: Tokens, b: Tokens): number {
-  const common = commonTokens(a, 0, b, 0);
-  if (common === a.length || common === b.length) return a.length - b.length;
-  return a[common]! - b[common]!; // both go on
+/** Slices of a text as chunks, the tail last. */
+export function chunksOf(tokens: Tokens, chunkTokens: number): Tokens[] {
+  const chunks: Tokens[] = [];
+  for (let first = 0; first < tokens.length; first += chunkTokens)
+    chunks.push(tokens.subarray(first, first + chunkTokens));
+  return chunks;
 }

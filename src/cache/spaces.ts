@@ -7,15 +7,17 @@
  */
 import type { RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
 import { chunkKey, rootKey, type ChunkKey, type Root, type RootKey } from "./chunk.ts";
+import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
+import type { RowShape } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
-import { RadixTree } from "./radix.ts";
 import { spaceId, type SpaceDescription, type SpaceId } from "./space.ts";
-import type { ChunkNode, RootIndex } from "./stored-chunk.ts";
+import type { RootIndex } from "./stored-chunk.ts";
 
 export interface Space {
   readonly id: SpaceId;
   readonly description: SpaceDescription;
+  readonly shape: RowShape;
   readonly roots: Map<RootKey, RootIndex>;
 }
 
@@ -34,7 +36,6 @@ export class Spaces {
   readonly #parked = new Map<SpaceId, Set<ParkedRecord>>();
   /** Roots of a space at which the empty ones among them are swept out. */
   #sweepAt = minimumSweep;
-  #lastTenant = 0;
   readonly #parkedByRecord = new Map<Tier, Map<RecordId, ParkedRecord>>();
 
   constructor(options: { store: ChunkStore; counters: Counters }) {
@@ -47,7 +48,7 @@ export class Spaces {
     const id = spaceId(description);
     let space = this.#spaces.get(id);
     if (space === undefined) {
-      space = { id, description, roots: new Map() };
+      space = { id, description, shape: this.#store.chunks.shape(description), roots: new Map() };
       this.#spaces.set(id, space);
     }
     this.#unpark(space);
@@ -59,18 +60,16 @@ export class Spaces {
     return space.roots.get(rootKey(space.id, root));
   }
 
-  makeRoot(space: Space, key: RootKey): RootIndex {
-    let index = space.roots.get(key);
-    if (index === undefined) {
-      if (space.roots.size >= this.#sweepAt) {
-        this.#sweep(space);
-        this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
-      }
-      const { tensorParallel, chunkTokens } = space.description;
-      const tenant = (this.#lastTenant += 1);
-      index = { space: space.id, key, ranks: tensorParallel, tenant, tree: new RadixTree(chunkTokens) };
-      space.roots.set(key, index);
+  /** The index of a root, made when there is none. @returns undefined when the index has no room for another */
+  makeRoot(space: Space, key: RootKey): RootIndex | undefined {
+    const known = space.roots.get(key);
+    if (known !== undefined) return known;
+    if (space.roots.size >= this.#sweepAt) {
+      this.#sweep(space);
+      this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
     }
+    const index = this.#store.chunks.makeRoot(space.id, key, space.shape);
+    if (index !== undefined) space.roots.set(key, index);
     return index;
   }
 
@@ -105,7 +104,7 @@ export class Spaces {
     return {
       isWanted: (id) => {
         const chunk = this.#store.recordOwner(tier, id);
-        return chunk?.usedSinceRecorded ?? false;
+        return chunk !== undefined && this.#store.isWanted(chunk);
       },
       onEvicted: (ids) => {
         for (const id of ids) {
@@ -130,7 +129,11 @@ export class Spaces {
 
   /** Forgets roots that hold nothing any more. */
   #sweep(space: Space): void {
-    for (const [key, index] of space.roots) if (index.tree.size === 0) space.roots.delete(key);
+    for (const [key, index] of space.roots) {
+      if (index.tree.size > 0) continue;
+      space.roots.delete(key);
+      this.#store.chunks.dropRoot(index);
+    }
   }
 
   #forgetParked(tier: Tier, id: RecordId): void {
@@ -145,7 +148,7 @@ export class Spaces {
     const waiting = this.#parked.get(space.id);
     if (waiting === undefined) return;
     this.#parked.delete(space.id);
-    const nodes = new Map<ChunkKey | RootKey, ChunkNode>();
+    const nodes = new Map<ChunkKey | RootKey, ChunkId>();
     // By position, so that a parent comes before its children whatever order the tier had them in.
     const ordered = [...waiting].sort((a, b) => a.record.firstToken - b.record.firstToken);
     for (const parked of ordered) {
@@ -155,7 +158,7 @@ export class Spaces {
     this.#sweep(space);
   }
 
-  #place(space: Space, { tier, id, record }: ParkedRecord, nodes: Map<ChunkKey | RootKey, ChunkNode>): boolean {
+  #place(space: Space, { tier, id, record }: ParkedRecord, nodes: Map<ChunkKey | RootKey, ChunkId>): boolean {
     const { tensorParallel, chunkTokens } = space.description;
     const { tokens, payloadBytes } = record;
     const fits = tokens.length > 0 && tokens.length <= chunkTokens && payloadBytes.length === tensorParallel;
@@ -164,24 +167,27 @@ export class Spaces {
       return false;
     }
     const index = this.makeRoot(space, record.root);
+    if (index === undefined) return false;
+    const { chunks } = this.#store;
     const parent = record.firstToken === 0 ? index.tree.top : nodes.get(record.parent);
     const follows =
       parent === index.tree.top
         ? record.parent === record.root
-        : parent?.payload?.index === index &&
-          parent.tokens.length === chunkTokens &&
-          parent.firstToken + chunkTokens === record.firstToken;
+        : parent !== undefined &&
+          chunks.rootOf(parent) === index &&
+          chunks.tokenCount(parent) === chunkTokens &&
+          chunks.firstToken(parent) + chunkTokens === record.firstToken;
     if (parent === undefined || !follows) return false;
-    const chunk = this.#store.chunkAt(index, index.tree.insert(parent, tokens));
-    if (chunk.records.has(tier)) return false; // the same chunk twice: a rewrite that a crash cut short
-    for (const [rank, bytes] of payloadBytes.entries()) {
-      chunk.bytes[rank] = bytes;
-      chunk.written[rank] = true;
-    }
-    this.#store.stored(chunk);
+    const chunk = index.tree.insert(parent, tokens);
+    if (chunk === undefined) return false;
+    if (this.#store.record(chunk, tier) !== undefined) return false; // the same chunk twice: a rewrite that a crash cut short
+    this.#store.fill(chunk);
+    chunks.setKey(chunk, record.key);
+    for (const [rank, bytes] of payloadBytes.entries()) chunks.setBytes(chunk, rank, bytes);
     this.#store.addRecord(chunk, tier, id);
+    this.#store.stored(chunk);
     this.#store.supersede(chunk);
-    nodes.set(record.key, chunk.node);
+    nodes.set(record.key, chunk);
     return true;
   }
 }

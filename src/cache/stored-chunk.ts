@@ -1,15 +1,17 @@
 /**
- * What the cache knows of one chunk's bytes: where they are and who keeps them there.
+ * What the cache knows of its chunks' bytes: where they are and who keeps them there. The facts themselves lie in the
+ * {@link ChunkTable}; here they are put into words.
  *
- *     slots[rank]      undefined ──allocate──► offset ──evict──► undefined
- *     written[rank]    false ──commit──► true          all true: the chunk is visible from then on
- *     records          the same bytes below the pool, by tier
+ *     slot(rank)      undefined ──allocate──► offset ──evict──► undefined
+ *     bytes(rank)     0 ──commit──► payload length      all written: the chunk is visible from then on
+ *     record(tier)    the same bytes below the pool
  */
-import type { RecordId, Tier } from "../tier.ts";
-import { chunkKey, type ChunkKey, type RootKey } from "./chunk.ts";
-import type { ChunkId } from "./chunk-id.ts";
+import type { Tier, TierName } from "../tier.ts";
+import { noChunk, type ChunkId } from "./chunk-id.ts";
+import { ChunkTable, field, flag, type RowShape } from "./chunk-table.ts";
+import { chunkKey, type ChunkKey, type RootKey, type Tokens } from "./chunk.ts";
 import type { ChunkTraits } from "./eviction.ts";
-import type { RadixNode, RadixTree } from "./radix.ts";
+import { RadixTree } from "./radix.ts";
 import type { SpaceId } from "./space.ts";
 
 /** One root of one space, with its index. */
@@ -17,84 +19,174 @@ export interface RootIndex {
   readonly space: SpaceId;
   readonly key: RootKey;
   readonly ranks: number;
-  /** Whose chunks these are for the eviction policy: one root, one tenant. */
+  /** Whose chunks these are for eviction: one root, one tenant. */
   readonly tenant: number;
-  readonly tree: RadixTree<StoredChunk>;
+  readonly tree: RadixTree;
 }
 
-export type ChunkNode = RadixNode<StoredChunk>;
+export class StoredChunks {
+  readonly table = new ChunkTable();
+  /** From fast to slow; a tier's place is its number in a row. */
+  readonly tiers: readonly Tier[];
+  readonly #roots = new Map<number, RootIndex>();
+  #lastTenant = 0;
 
-export class StoredChunk {
-  readonly id: ChunkId;
-  readonly index: RootIndex;
-  readonly node: ChunkNode;
-  /** Offset in the pool by rank. */
-  readonly slots: (number | undefined)[];
-  /** Size of its slots, when it has any. */
-  slotBytes = 0;
-  /** Payload length by rank; 0 until it is known. */
-  readonly bytes: number[];
-  /** Ranks whose payload was committed. */
-  readonly written: boolean[];
-  readonly records = new Map<Tier, RecordId>();
-  visible = false;
-  /** A longer sibling holds the same tokens: goes when nobody uses it. */
-  superseded = false;
-  /** Background work that needs the slots to stay (write-behind, promotion). Leases are counted apart. */
-  pins = 0;
-  /** Children with a slot in the pool: while there are any, this chunk stays. */
-  childrenInPool = 0;
-  /** Used or stored again since its latest record was written. */
-  usedSinceRecorded = false;
-  /** The read from below that is under way, shared by all who wait for the chunk. */
-  promotion: Promise<boolean> | undefined;
-  #key: ChunkKey | undefined;
+  constructor(tiers: readonly Tier[]) {
+    this.tiers = tiers;
+  }
 
-  constructor(id: ChunkId, index: RootIndex, node: ChunkNode) {
-    this.id = id;
-    this.index = index;
-    this.node = node;
-    this.slots = Array.from({ length: index.ranks }, () => undefined);
-    this.bytes = Array.from({ length: index.ranks }, () => 0);
-    this.written = Array.from({ length: index.ranks }, () => false);
+  /** What rows of a space look like; asked for once per space. */
+  shape({ chunkTokens, tensorParallel }: { readonly chunkTokens: number; readonly tensorParallel: number }): RowShape {
+    return this.table.shape({ chunkTokens, ranks: tensorParallel, tiers: this.tiers.length });
+  }
+
+  /** A root without chunks. @returns undefined when the index is full */
+  makeRoot(space: SpaceId, key: RootKey, shape: RowShape): RootIndex | undefined {
+    const tenant = this.#lastTenant + 1;
+    const tree = RadixTree.make(this.table, shape, tenant);
+    if (tree === undefined) return undefined;
+    this.#lastTenant = tenant;
+    const index = { space, key, ranks: shape.ranks, tenant, tree };
+    this.#roots.set(tenant, index);
+    return index;
+  }
+
+  /** Forgets a root without chunks. */
+  dropRoot(index: RootIndex): void {
+    index.tree.dispose();
+    this.#roots.delete(index.tenant);
+  }
+
+  rootOf(chunk: ChunkId): RootIndex {
+    return this.#roots.get(this.tenantOf(chunk))!; // a root lives as long as its chunks
+  }
+
+  tenantOf(chunk: ChunkId): number {
+    return this.table.get(chunk, field.root);
+  }
+
+  /** The chunk before it; for the first one the top of its tree, whose own parent is `noChunk`. */
+  parentOf(chunk: ChunkId): ChunkId {
+    return this.table.link(chunk, field.parent);
+  }
+
+  /** Position of the chunk's first token in the text. */
+  firstToken(chunk: ChunkId): number {
+    return this.table.get(chunk, field.firstToken);
+  }
+
+  tokenCount(chunk: ChunkId): number {
+    return this.table.tokenCount(chunk);
+  }
+
+  /** The chunk's tokens, in place: not to be kept. */
+  tokens(chunk: ChunkId): Tokens {
+    return this.table.tokens(chunk);
+  }
+
+  ranksOf(chunk: ChunkId): number {
+    return this.table.shapeOf(chunk).ranks;
+  }
+
+  slot(chunk: ChunkId, rank: number): number | undefined {
+    return this.table.slot(chunk, rank);
+  }
+
+  /** Payload length of one rank; 0 until it was written. */
+  bytes(chunk: ChunkId, rank: number): number {
+    return this.table.bytes(chunk, rank);
+  }
+
+  /** Payload lengths of all ranks. */
+  payloadBytes(chunk: ChunkId): number[] {
+    return Array.from({ length: this.ranksOf(chunk) }, (_, rank) => this.table.bytes(chunk, rank));
+  }
+
+  setBytes(chunk: ChunkId, rank: number, bytes: number): void {
+    this.table.setBytes(chunk, rank, bytes);
+  }
+
+  /** Every rank has committed its payload, or a tier had it. */
+  isWritten(chunk: ChunkId): boolean {
+    for (let rank = 0; rank < this.ranksOf(chunk); rank += 1) if (this.table.bytes(chunk, rank) === 0) return false;
+    return true;
+  }
+
+  /** The payloads can be read, here or below. */
+  isVisible(chunk: ChunkId): boolean {
+    return this.table.is(chunk, flag.visible);
   }
 
   /** Every rank's payload is readable in the pool. */
-  get isInMemory(): boolean {
-    return this.visible && this.promotion === undefined && this.slots.every((slot) => slot !== undefined);
+  isInMemory(chunk: ChunkId): boolean {
+    if (!this.table.is(chunk, flag.visible) || this.table.is(chunk, flag.promoting)) return false;
+    for (let rank = 0; rank < this.ranksOf(chunk); rank += 1)
+      if (this.table.slot(chunk, rank) === undefined) return false;
+    return true;
   }
 
-  get hasSlots(): boolean {
-    return this.slots.some((slot) => slot !== undefined);
+  hasSlots(chunk: ChunkId): boolean {
+    return this.slotsOf(chunk) > 0;
+  }
+
+  slotsOf(chunk: ChunkId): number {
+    let slots = 0;
+    for (let rank = 0; rank < this.ranksOf(chunk); rank += 1)
+      if (this.table.slot(chunk, rank) !== undefined) slots += 1;
+    return slots;
   }
 
   /** What the chunk takes of the pool. */
-  get bytesInPool(): number {
-    return this.slots.filter((slot) => slot !== undefined).length * this.slotBytes;
+  bytesInPool(chunk: ChunkId): number {
+    return this.slotsOf(chunk) * this.table.get(chunk, field.slotBytes);
   }
 
-  /** Hashed once, when the chunk first leaves memory. */
-  get key(): ChunkKey {
-    return (this.#key ??= chunkKey(this.parentKey, this.node.tokens));
+  hasRecords(chunk: ChunkId): boolean {
+    for (let tier = 0; tier < this.tiers.length; tier += 1)
+      if (this.table.record(chunk, tier) !== undefined) return true;
+    return false;
   }
 
-  get traits(): ChunkTraits {
-    return { fingerprint: Number.parseInt(this.key.slice(0, 8), 16), firstToken: this.node.firstToken };
+  /** The fastest place that has the chunk's bytes. */
+  tierOf(chunk: ChunkId): TierName | undefined {
+    if (this.isInMemory(chunk)) return "memory";
+    for (let tier = 0; tier < this.tiers.length; tier += 1)
+      if (this.table.record(chunk, tier) !== undefined) return this.tiers[tier]!.name; // one of them
+    return undefined;
+  }
+
+  /** The chunk's key: hashed when it is first asked for, and those before it that were not yet. */
+  key(chunk: ChunkId): ChunkKey {
+    const unknown: ChunkId[] = [];
+    let at = chunk;
+    for (; this.parentOf(at) !== noChunk && !this.table.is(at, flag.keyKnown); at = this.parentOf(at)) unknown.push(at);
+    let key = this.#knownKey(at);
+    for (const next of unknown.toReversed()) {
+      const ofNext = chunkKey(key, this.tokens(next));
+      this.setKey(next, ofNext);
+      key = ofNext;
+    }
+    return key as ChunkKey; // `chunk` is no top
+  }
+
+  /** Takes over a key that was verified, so that it is not hashed again. */
+  setKey(chunk: ChunkId, key: ChunkKey): void {
+    this.table.keyBytes(chunk).set(Buffer.from(key, "hex"));
+    this.table.mark(chunk, flag.keyKnown, true);
   }
 
   /** The key of the chunk before it, or of the root. */
-  get parentKey(): ChunkKey | RootKey {
-    const { parent } = this.node;
-    if (parent === undefined || parent.parent === undefined) return this.index.key;
-    return parent.payload?.key ?? keyOfNode(this.index, parent);
+  parentKey(chunk: ChunkId): ChunkKey | RootKey {
+    const parent = this.parentOf(chunk);
+    return this.parentOf(parent) === noChunk ? this.rootOf(chunk).key : this.key(parent);
   }
-}
 
-/** The key of a node, hollow or not. */
-function keyOfNode(index: RootIndex, node: ChunkNode): ChunkKey | RootKey {
-  const path: ChunkNode[] = [];
-  for (let at: ChunkNode | undefined = node; at?.parent !== undefined; at = at.parent) path.push(at);
-  let key: ChunkKey | RootKey = index.key;
-  for (const at of path.toReversed()) key = chunkKey(key, at.tokens);
-  return key;
+  traits(chunk: ChunkId): ChunkTraits {
+    return { fingerprint: Number.parseInt(this.key(chunk).slice(0, 8), 16), firstToken: this.firstToken(chunk) };
+  }
+
+  #knownKey(chunk: ChunkId): ChunkKey | RootKey {
+    if (this.parentOf(chunk) === noChunk) return this.rootOf(chunk).key;
+    return Buffer.from(this.table.keyBytes(chunk)).toString("hex") as ChunkKey; // known: asked above
+  }
 }

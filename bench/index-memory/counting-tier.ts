@@ -1,0 +1,30 @@
+/** A tier that numbers its records and keeps nothing: for measurements of what the cache itself keeps. */
+import type { RecordId, StoredRecord, Tier, TierStats } from "../../src/tier.ts";
+
+export class CountingTier implements Tier {
+  readonly name = "disk";
+  #records = 0;
+
+  async *recover(): AsyncGenerator<StoredRecord, void, void> {}
+
+  write(): Promise<RecordId> {
+    this.#records += 1;
+    return Promise.resolve(this.#records as RecordId); // its numbers are its names
+  }
+
+  read(): Promise<"gone"> {
+    return Promise.resolve("gone");
+  }
+
+  drop(): void {
+    this.#records -= 1;
+  }
+
+  async flush(): Promise<void> {}
+
+  stats(): TierStats {
+    return { records: this.#records, usedBytes: 0, capacityBytes: 0, corruptRecords: 0 };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}

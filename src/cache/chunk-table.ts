@@ -1,0 +1,317 @@
+/**
+ * All that the index knows of its chunks, in rows of 32-bit words on pages of 1024 rows: 360 bytes for a chunk of 64
+ * tokens, and nothing for the garbage collector to walk.
+ *
+ *     word 0    state     │ generation, 6 │ token count, 17 │ flags, 8 │
+ *          1    parent                                          ids of chunks; 0 for none
+ *          2    children, the top of a tree of siblings         (sibling-tree.ts)
+ *          3-4  left, right: this chunk in the tree of its own siblings
+ *          5    root: whose text it is
+ *          6    first token: position in the text
+ *          7    children in the pool: while there are any, the chunk stays
+ *          8    pins: background work that needs its slots
+ *          9    slot bytes: the size of its slots, when it has any
+ *        10...  per tier   record id + 1, a double              0: no record there
+ *          ...  per rank   slot offset + 1, a double            0: not in the pool
+ *          ...  per tier   next in the bucket of the record index
+ *          ...  per rank   payload bytes (0: never written), next in the bucket of the slot index
+ *          ...  key, 8 words                                    once it was needed
+ *          ...  tokens, one word each
+ *
+ * Every access checks the generation: a name that outlived its chunk is a bug that is caught here. Pages are kept when
+ * their chunks are gone, for the next ones of the same shape.
+ */
+import { assert } from "../errors.ts";
+import { generations, noChunk, pageBits, rowBits, rowsPerPage, chunkIdOf, rowOf, type ChunkId } from "./chunk-id.ts";
+import type { Tokens } from "./chunk.ts";
+
+/** What the rows of one space look like, and where its free ones are. */
+export interface RowShape {
+  readonly chunkTokens: number;
+  readonly ranks: number;
+  readonly tiers: number;
+  readonly words: number;
+  /** The free row to give out next, linked through {@link field.left}; 0 when there is none. */
+  free: number;
+}
+
+interface Page {
+  readonly shape: RowShape;
+  readonly words: Uint32Array;
+  readonly doubles: Float64Array;
+}
+
+export const field = {
+  parent: 1,
+  children: 2,
+  left: 3,
+  right: 4,
+  root: 5,
+  firstToken: 6,
+  childrenInPool: 7,
+  pins: 8,
+  slotBytes: 9,
+} as const;
+export type Field = (typeof field)[keyof typeof field];
+/** Fields that hold a chunk. */
+export type Link = typeof field.parent | typeof field.children | typeof field.left | typeof field.right;
+const headerWords = 10;
+
+export const flag = {
+  inUse: 1,
+  /** Somebody has bytes of the chunk or is about to. Without it the chunk is hollow. */
+  filled: 2,
+  /** Every rank's payload can be read. */
+  visible: 4,
+  /** A longer sibling holds the same tokens: it goes when nobody uses it. */
+  superseded: 8,
+  /** Being read from below: its slots are not to be read yet. */
+  promoting: 16,
+  keyKnown: 32,
+  /** Used or stored again since its latest record was written. */
+  usedSinceRecorded: 64,
+} as const;
+export type Flag = (typeof flag)[keyof typeof flag];
+const countShift = 8;
+const countMask = 2 ** 17 - 1;
+
+export class ChunkTable {
+  readonly #pages: Page[] = [];
+  #rows = 0;
+
+  /** Chunks there are, hollow ones and the tops of trees included. */
+  get size(): number {
+    return this.#rows;
+  }
+
+  /** Rows of this shape are asked for with {@link add}. */
+  shape({ chunkTokens, ranks, tiers }: Pick<RowShape, "chunkTokens" | "ranks" | "tiers">): RowShape {
+    const words = headerWords + 3 * tiers + 4 * ranks + 8 + chunkTokens;
+    return { chunkTokens, ranks, tiers, words: words + (words % 2), free: 0 };
+  }
+
+  /** A new hollow chunk without children. Its tokens are copied. @returns undefined when the index has no row left */
+  add(
+    shape: RowShape,
+    chunk: { parent: ChunkId; root: number; firstToken: number; tokens: Tokens },
+  ): ChunkId | undefined {
+    if (shape.free === 0 && !this.#addPage(shape)) return undefined;
+    const row = shape.free;
+    const page = this.#pages[row >>> (rowBits - pageBits)]!; // the free list has rows of pages
+    const base = (row % rowsPerPage) * shape.words;
+    const generation = page.words[base]! >>> rowBits;
+    shape.free = page.words[base + field.left]!;
+    page.words.fill(0, base, base + shape.words);
+    page.words[base] = ((generation << rowBits) | (chunk.tokens.length << countShift) | flag.inUse) >>> 0;
+    page.words[base + field.parent] = chunk.parent;
+    page.words[base + field.root] = chunk.root;
+    page.words[base + field.firstToken] = chunk.firstToken;
+    page.words.set(chunk.tokens, base + tokensAt(shape));
+    this.#rows += 1;
+    return chunkIdOf(row, generation);
+  }
+
+  /** Gives the row back; the chunk's name is stale from now on. */
+  remove(chunk: ChunkId): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    const generation = ((page.words[base]! >>> rowBits) + 1) % generations;
+    page.words[base] = (generation << rowBits) >>> 0;
+    page.words[base + field.left] = page.shape.free;
+    page.shape.free = rowOf(chunk);
+    this.#rows -= 1;
+  }
+
+  /** Is this still a chunk? For those who kept a name without a lease or a pin. */
+  has(chunk: ChunkId): boolean {
+    const page = this.#pages[rowOf(chunk) >>> (rowBits - pageBits)];
+    if (page === undefined || chunk === noChunk) return false;
+    const state = page.words[(chunk % rowsPerPage) * page.shape.words]!; // within the page
+    return (state & flag.inUse) !== 0 && (state ^ chunk) >>> rowBits === 0;
+  }
+
+  get(chunk: ChunkId, name: Field): number {
+    const page = this.#pageOf(chunk);
+    return page.words[baseOf(page, chunk) + name]!; // within the row
+  }
+
+  set(chunk: ChunkId, name: Field, value: number): void {
+    const page = this.#pageOf(chunk);
+    page.words[baseOf(page, chunk) + name] = value;
+  }
+
+  link(chunk: ChunkId, name: Link): ChunkId {
+    return this.get(chunk, name) as ChunkId; // only chunks are put there
+  }
+
+  is(chunk: ChunkId, name: Flag): boolean {
+    const page = this.#pageOf(chunk);
+    return (page.words[baseOf(page, chunk)]! & name) !== 0; // within the page
+  }
+
+  mark(chunk: ChunkId, name: Flag, value: boolean): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    const state = page.words[base]!; // within the page
+    page.words[base] = value ? state | name : state & ~name;
+  }
+
+  shapeOf(chunk: ChunkId): RowShape {
+    return this.#pageOf(chunk).shape;
+  }
+
+  tokenCount(chunk: ChunkId): number {
+    const page = this.#pageOf(chunk);
+    return (page.words[baseOf(page, chunk)]! >>> countShift) & countMask; // within the page
+  }
+
+  /** The chunk's tokens, in place: not to be kept. */
+  tokens(chunk: ChunkId): Tokens {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    const start = base + tokensAt(page.shape);
+    return page.words.subarray(start, start + this.tokenCount(chunk));
+  }
+
+  /** Leading tokens that the chunk has in common with `tokens` from `from` on. */
+  commonWith(chunk: ChunkId, tokens: Tokens, from: number): number {
+    const page = this.#pageOf(chunk);
+    const { words } = page;
+    const base = baseOf(page, chunk);
+    const count = (words[base]! >>> countShift) & countMask;
+    const start = base + tokensAt(page.shape);
+    const limit = Math.min(count, tokens.length - from);
+    let length = 0;
+    while (length < limit && words[start + length] === tokens[from + length]) length += 1;
+    return length;
+  }
+
+  /** Order of two chunks' tokens: by the first that differs; a prefix comes before what continues it. */
+  compare(a: ChunkId, b: ChunkId): number {
+    const pageA = this.#pageOf(a);
+    const pageB = this.#pageOf(b);
+    const startA = baseOf(pageA, a) + tokensAt(pageA.shape);
+    const startB = baseOf(pageB, b) + tokensAt(pageB.shape);
+    const countA = this.tokenCount(a);
+    const countB = this.tokenCount(b);
+    const limit = Math.min(countA, countB);
+    let common = 0;
+    while (common < limit && pageA.words[startA + common] === pageB.words[startB + common]) common += 1;
+    if (common === limit) return countA - countB;
+    return pageA.words[startA + common]! - pageB.words[startB + common]!; // both go on
+  }
+
+  token(chunk: ChunkId, position: number): number {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    return page.words[base + tokensAt(page.shape) + position]!; // within the chunk
+  }
+
+  /** The chunk's record in a tier, by the tier's number. */
+  record(chunk: ChunkId, tier: number): number | undefined {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    const stored = page.doubles[(base + headerWords) / 2 + tier]!; // one per tier
+    return stored === 0 ? undefined : stored - 1;
+  }
+
+  setRecord(chunk: ChunkId, tier: number, record: number | undefined): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    page.doubles[(base + headerWords) / 2 + tier] = record === undefined ? 0 : record + 1;
+  }
+
+  /** The chunk's place in the pool, by rank. */
+  slot(chunk: ChunkId, rank: number): number | undefined {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    const stored = page.doubles[(base + headerWords) / 2 + page.shape.tiers + rank]!; // one per rank
+    return stored === 0 ? undefined : stored - 1;
+  }
+
+  setSlot(chunk: ChunkId, rank: number, offset: number | undefined): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    page.doubles[(base + headerWords) / 2 + page.shape.tiers + rank] = offset === undefined ? 0 : offset + 1;
+  }
+
+  /** Payload length by rank; 0 until that rank has written. */
+  bytes(chunk: ChunkId, rank: number): number {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    return page.words[base + ranksAt(page.shape) + 2 * rank]!; // one per rank
+  }
+
+  setBytes(chunk: ChunkId, rank: number, bytes: number): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    page.words[base + ranksAt(page.shape) + 2 * rank] = bytes;
+  }
+
+  nextByRecord(chunk: ChunkId, tier: number): number {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    return page.words[base + ranksAt(page.shape) - page.shape.tiers + tier]!; // one per tier
+  }
+
+  setNextByRecord(chunk: ChunkId, tier: number, next: number): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    page.words[base + ranksAt(page.shape) - page.shape.tiers + tier] = next;
+  }
+
+  nextBySlot(chunk: ChunkId, rank: number): number {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    return page.words[base + ranksAt(page.shape) + 2 * rank + 1]!; // one per rank
+  }
+
+  setNextBySlot(chunk: ChunkId, rank: number, next: number): void {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    page.words[base + ranksAt(page.shape) + 2 * rank + 1] = next;
+  }
+
+  /** The 32 bytes of the chunk's key, in place; they mean something once {@link flag.keyKnown} is set. */
+  keyBytes(chunk: ChunkId): Uint8Array {
+    const page = this.#pageOf(chunk);
+    const base = baseOf(page, chunk);
+    return new Uint8Array(page.words.buffer, 4 * (base + tokensAt(page.shape) - 8), 32);
+  }
+
+  #pageOf(chunk: ChunkId): Page {
+    const page = this.#pages[rowOf(chunk) >>> (rowBits - pageBits)];
+    assert(page !== undefined, "no such chunk was ever in the index");
+    const state = page.words[(chunk % rowsPerPage) * page.shape.words]!; // within the page
+    assert((state & flag.inUse) !== 0 && (state ^ chunk) >>> rowBits === 0, "a chunk was used after it left the index");
+    return page;
+  }
+
+  #addPage(shape: RowShape): boolean {
+    const number = this.#pages.length;
+    if (number === 2 ** pageBits) return false;
+    const words = new Uint32Array(shape.words * rowsPerPage);
+    this.#pages.push({ shape, words, doubles: new Float64Array(words.buffer) });
+    for (let i = rowsPerPage - 1; i >= 0; i -= 1) {
+      const row = number * rowsPerPage + i;
+      if (row === noChunk) continue;
+      words[i * shape.words + field.left] = shape.free;
+      shape.free = row;
+    }
+    return true;
+  }
+}
+
+/** Where a chunk's row begins in its page, in words. */
+function baseOf(page: Page, chunk: ChunkId): number {
+  return (chunk % rowsPerPage) * page.shape.words;
+}
+
+/** Where the payload lengths begin in a row. */
+function ranksAt(shape: RowShape): number {
+  return headerWords + 3 * shape.tiers + 2 * shape.ranks;
+}
+
+function tokensAt(shape: RowShape): number {
+  return headerWords + 3 * shape.tiers + 4 * shape.ranks + 8;
+}
