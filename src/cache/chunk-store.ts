@@ -4,7 +4,8 @@
  * A chunk may go when nobody leases or pins it and no child of it is in the pool; then it stands with the eviction
  * policy. Every change to one of these facts ends in {@link settle}, the one place that decides.
  *
- * When room is needed and the policy's choice lies in an extent of another size class, the whole extent is cleared, so
+ * Room is taken where the policy says, but not from a tenant that holds no more than its fair share while others hold
+ * more (tenants.ts). When the policy's choice lies in an extent of another size class, the whole extent is cleared, so
  * that a space that is in use takes room from one that no longer is.
  */
 import { assert } from "../errors.ts";
@@ -17,6 +18,7 @@ import type { LeaseTable } from "./lease.ts";
 import { LinkedIndex } from "./linked-index.ts";
 import type { SlotPool } from "./slot-pool.ts";
 import type { RootIndex, StoredChunks } from "./stored-chunk.ts";
+import { Tenants } from "./tenants.ts";
 
 export interface ChunkStoreOptions {
   readonly chunks: StoredChunks;
@@ -39,6 +41,7 @@ export class ChunkStore {
   readonly #bySlot: LinkedIndex[] = [];
   /** By tier. */
   readonly #byRecord: readonly LinkedIndex[];
+  readonly #tenants: Tenants;
   #lastTick = 0;
 
   constructor(options: ChunkStoreOptions) {
@@ -48,6 +51,7 @@ export class ChunkStore {
     this.#leases = options.leases;
     this.#counters = options.counters;
     this.#now = options.now;
+    this.#tenants = new Tenants(options.pool.bytes);
     const { table, tiers } = options.chunks;
     this.#byRecord = tiers.map(
       (_, tier) =>
@@ -88,8 +92,9 @@ export class ChunkStore {
     const { chunks } = this;
     const { table } = chunks;
     assert(chunks.slot(chunk, rank) === undefined, "a rank has one slot");
+    this.#tenants.seen(chunks.tenantOf(chunk), this.#tick());
     this.pin(chunk);
-    const offset = this.#roomFor(slotBytes);
+    const offset = this.#roomFor(slotBytes, chunks.tenantOf(chunk));
     if (offset === undefined) {
       this.unpin(chunk);
       return "full";
@@ -97,6 +102,7 @@ export class ChunkStore {
     if (!chunks.hasSlots(chunk)) this.#countInPool(chunks.parentOf(chunk), 1);
     table.setSlot(chunk, rank, offset);
     table.set(chunk, field.slotBytes, slotBytes);
+    this.#tenants.changed(chunks.tenantOf(chunk), slotBytes);
     this.#slots(rank).add(chunk);
     this.unpin(chunk);
     return "given";
@@ -109,6 +115,7 @@ export class ChunkStore {
     this.#slots(rank).remove(chunk);
     this.chunks.table.setSlot(chunk, rank, undefined);
     this.pool.free(offset);
+    this.#tenants.changed(this.chunks.tenantOf(chunk), -this.chunks.table.get(chunk, field.slotBytes));
     if (!this.chunks.hasSlots(chunk)) this.#countInPool(this.chunks.parentOf(chunk), -1);
     this.settle(chunk);
   }
@@ -132,6 +139,7 @@ export class ChunkStore {
   touch(chunk: ChunkId, how: "used" | "refreshed"): void {
     const { table } = this.chunks;
     if (!table.has(chunk)) return; // replaced by a longer sibling
+    this.#tenants.seen(this.chunks.tenantOf(chunk), this.#tick());
     for (let at = chunk; this.chunks.parentOf(at) !== noChunk; at = this.chunks.parentOf(at)) {
       if (!table.is(at, flag.filled)) continue;
       table.mark(at, flag.usedSinceRecorded, true);
@@ -238,15 +246,19 @@ export class ChunkStore {
     let slots = 0;
     let records = 0;
     let rows = 0;
-    for (const { tree } of trees) {
+    const held = new Map<number, number>();
+    for (const { tree, tenant } of trees) {
       tree.check();
       rows += tree.size + 1;
       for (const chunk of tree.nodes()) {
         slots += this.#checkChunk(chunk);
+        const bytes = this.chunks.bytesInPool(chunk);
+        if (bytes > 0) held.set(tenant, (held.get(tenant) ?? 0) + bytes);
         records += this.chunks.tiers.filter((tier) => this.record(chunk, tier) !== undefined).length;
       }
     }
     const sum = (indexes: readonly LinkedIndex[]) => indexes.reduce((total, { size }) => total + size, 0);
+    this.#tenants.check(held);
     assert(slots === sum(this.#bySlot), "slots in the index and slots known differ");
     assert(slots === this.pool.stats().usedSlots, "slots in the index and slots of the pool differ");
     assert(records === sum(this.#byRecord), "records in the index and records known differ");
@@ -279,14 +291,29 @@ export class ChunkStore {
     return slots;
   }
 
-  #roomFor(slotBytes: number): number | undefined {
+  #roomFor(slotBytes: number, asker: number): number | undefined {
     for (;;) {
       const offset = this.pool.allocate(slotBytes);
       if (offset !== "full") return offset;
-      const victim = this.#policy.next(this.#tick());
+      const victim = this.#victimFor(asker);
       if (victim === undefined) return undefined;
       this.#evictFor(slotBytes, victim);
     }
+  }
+
+  /** Whom the policy would evict first, unless its tenant is protected: then one whose tenant is not. */
+  #victimFor(asker: number): ChunkId | undefined {
+    const now = this.#tick();
+    const best = this.#policy.next(now);
+    if (best === undefined) return undefined;
+    const owner = this.chunks.tenantOf(best);
+    if (!this.#tenants.isProtected(owner, now)) return best;
+    const giver = this.#tenants.giver(now);
+    const given = giver === undefined ? undefined : this.#policy.next(now, giver);
+    if (given !== undefined) return given;
+    // Nobody can give. Who holds more than its share takes nothing from those who do not.
+    const own = owner === asker ? best : this.#policy.next(now, asker);
+    return own ?? (this.#tenants.isProtected(asker, now) ? best : undefined);
   }
 
   #evictFor(slotBytes: number, victim: ChunkId): void {

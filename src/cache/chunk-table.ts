@@ -22,7 +22,18 @@
  * their chunks are gone, for the next ones of the same shape.
  */
 import { assert } from "../errors.ts";
-import { generations, noChunk, pageBits, rowBits, rowsPerPage, chunkIdOf, rowOf, type ChunkId } from "./chunk-id.ts";
+import {
+  chunkIdOf,
+  generations,
+  noChunk,
+  pageBits,
+  pageOf,
+  rowBits,
+  rowInPage,
+  rowOf,
+  rowsPerPage,
+  type ChunkId,
+} from "./chunk-id.ts";
 import type { Tokens } from "./chunk.ts";
 
 /** What the rows of one space look like, and where its free ones are. */
@@ -97,8 +108,8 @@ export class ChunkTable {
   ): ChunkId | undefined {
     if (shape.free === 0 && !this.#addPage(shape)) return undefined;
     const row = shape.free;
-    const page = this.#pages[row >>> (rowBits - pageBits)]!; // the free list has rows of pages
-    const base = (row % rowsPerPage) * shape.words;
+    const page = this.#pages[pageOf(row)]!; // the free list has rows of pages
+    const base = rowInPage(row) * shape.words;
     const generation = page.words[base]! >>> rowBits;
     shape.free = page.words[base + field.left]!;
     page.words.fill(0, base, base + shape.words);
@@ -124,9 +135,9 @@ export class ChunkTable {
 
   /** Is this still a chunk? For those who kept a name without a lease or a pin. */
   has(chunk: ChunkId): boolean {
-    const page = this.#pages[rowOf(chunk) >>> (rowBits - pageBits)];
+    const page = this.#pages[pageOf(chunk)];
     if (page === undefined || chunk === noChunk) return false;
-    const state = page.words[(chunk % rowsPerPage) * page.shape.words]!; // within the page
+    const state = page.words[rowInPage(chunk) * page.shape.words]!; // within the page
     return (state & flag.inUse) !== 0 && (state ^ chunk) >>> rowBits === 0;
   }
 
@@ -280,9 +291,9 @@ export class ChunkTable {
   }
 
   #pageOf(chunk: ChunkId): Page {
-    const page = this.#pages[rowOf(chunk) >>> (rowBits - pageBits)];
+    const page = this.#pages[pageOf(chunk)];
     assert(page !== undefined, "no such chunk was ever in the index");
-    const state = page.words[(chunk % rowsPerPage) * page.shape.words]!; // within the page
+    const state = page.words[rowInPage(chunk) * page.shape.words]!; // within the page
     assert((state & flag.inUse) !== 0 && (state ^ chunk) >>> rowBits === 0, "a chunk was used after it left the index");
     return page;
   }
@@ -304,7 +315,7 @@ export class ChunkTable {
 
 /** Where a chunk's row begins in its page, in words. */
 function baseOf(page: Page, chunk: ChunkId): number {
-  return (chunk % rowsPerPage) * page.shape.words;
+  return rowInPage(chunk) * page.shape.words;
 }
 
 /** Where the payload lengths begin in a row. */
