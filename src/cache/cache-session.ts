@@ -137,6 +137,25 @@ export class LocalSession implements CacheSession {
     }
   }
 
+  touch(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<number> {
+    const path = this.#match(root, tokens);
+    if (path.length === 0) return Promise.resolve(0);
+    this.#parts.store.touch(path.at(path.length - 1), "used");
+    return Promise.resolve((path.length - 1) * this.chunkTokens + path.matchedInLast);
+  }
+
+  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
+    let keptTokens = 0;
+    for await (const { lease, firstToken, matchedTokens } of this.load(root, tokens, 0, wait)) {
+      const leased = this.#parts.leases.get(this.#holder, lease);
+      const kept = leased === undefined ? "full" : this.#parts.store.keep(leased.chunk, seconds);
+      this.release([lease]);
+      if (kept === "full") break;
+      keptTokens = firstToken + matchedTokens;
+    }
+    return keptTokens;
+  }
+
   reserve(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Reservation> {
     const chunks: ReservedChunk[] = [];
     if (this.#closed || tokens.length === 0) return Promise.resolve({ chunks, full: false });

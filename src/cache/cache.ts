@@ -7,6 +7,7 @@
 import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
 import type { Tier, TierName, TierStats } from "../tier.ts";
+import type { Root, Tokens } from "./chunk.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
 import { ChunkStore } from "./chunk-store.ts";
@@ -16,7 +17,7 @@ import type { EvictionPolicy } from "./eviction.ts";
 import { HazardPolicy } from "./hazard-policy.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
-import type { CacheSession, SessionOptions } from "./session.ts";
+import type { CacheSession, SessionOptions, WaitOptions } from "./session.ts";
 import type { SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
 import { StoredChunks } from "./stored-chunk.ts";
@@ -125,6 +126,17 @@ export class Cache implements AsyncDisposable {
     return session;
   }
 
+  /**
+   * Keeps what is stored of a text in the pool for so long, in every space that a session is open for.
+   *
+   * @returns the most tokens kept in any of them.
+   */
+  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
+    const bySpace = new Map([...this.#sessions].map((session) => [session.spaceId, session]));
+    const kept = await Promise.all([...bySpace.values()].map((session) => session.pin(root, tokens, seconds, wait)));
+    return Math.max(0, ...kept);
+  }
+
   stats(): CacheStats {
     const tiers: Partial<Record<TierName, TierStats>> = {};
     for (const tier of this.#tiers) tiers[tier.name] = tier.stats();
@@ -137,6 +149,7 @@ export class Cache implements AsyncDisposable {
       sessions: this.#sessions.size,
       leases: this.#leases.size,
       memory: this.#pool.stats(),
+      pinnedBytes: this.#store.keptBytes,
       tiers,
       writeBehind: { chunks, bytes, waitingChunks },
     };

@@ -16,6 +16,7 @@ import type { Counters } from "./counters.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import type { LeaseTable } from "./lease.ts";
 import { LinkedIndex } from "./linked-index.ts";
+import { longestPinSeconds, PinnedChunks } from "./pinned-chunks.ts";
 import type { SlotPool } from "./slot-pool.ts";
 import type { RootIndex, StoredChunks } from "./stored-chunk.ts";
 import { Tenants } from "./tenants.ts";
@@ -42,6 +43,7 @@ export class ChunkStore {
   /** By tier. */
   readonly #byRecord: readonly LinkedIndex[];
   readonly #tenants: Tenants;
+  readonly #pinned: PinnedChunks;
   #lastTick = 0;
 
   constructor(options: ChunkStoreOptions) {
@@ -52,6 +54,12 @@ export class ChunkStore {
     this.#counters = options.counters;
     this.#now = options.now;
     this.#tenants = new Tenants(options.pool.bytes);
+    this.#pinned = new PinnedChunks({
+      poolBytes: options.pool.bytes,
+      pin: (chunk) => this.pin(chunk),
+      unpin: (chunk) => this.unpin(chunk),
+      bytesInPool: (chunk) => this.chunks.bytesInPool(chunk),
+    });
     const { table, tiers } = options.chunks;
     this.#byRecord = tiers.map(
       (_, tier) =>
@@ -81,6 +89,21 @@ export class ChunkStore {
     assert(pins > 0, "a chunk was unpinned that nobody had pinned");
     table.set(chunk, field.pins, pins - 1);
     this.settle(chunk);
+  }
+
+  /** Bytes of slots that {@link keep} holds. */
+  get keptBytes(): number {
+    this.#pinned.expire(this.#tick());
+    return this.#pinned.bytes;
+  }
+
+  /** Keeps a chunk that is in the pool there for so long, or ends that; bounded as {@link PinnedChunks} says. */
+  keep(chunk: ChunkId, seconds: number): "pinned" | "full" {
+    const now = this.#tick();
+    this.#pinned.expire(now);
+    if (seconds > 0) return this.#pinned.pin(chunk, now + Math.min(seconds, longestPinSeconds) * 1000);
+    this.#pinned.unpin(chunk);
+    return "pinned";
   }
 
   /**
@@ -304,6 +327,7 @@ export class ChunkStore {
   /** Whom the policy would evict first, unless its tenant is protected: then one whose tenant is not. */
   #victimFor(asker: number): ChunkId | undefined {
     const now = this.#tick();
+    this.#pinned.expire(now);
     const best = this.#policy.next(now);
     if (best === undefined) return undefined;
     const owner = this.chunks.tenantOf(best);

@@ -61,6 +61,8 @@ export interface CacheStats extends Counters {
   /** Chunks in the index, hollow ones included. */
   readonly chunks: number;
   readonly memory: PoolStats;
+  /** Bytes of the pool that pins keep in place. */
+  readonly pinnedBytes: number;
   readonly tiers: Partial<Record<TierName, TierStats>>;
   readonly writeBehind: { readonly chunks: number; readonly bytes: number; readonly waitingChunks: number };
 }

@@ -104,6 +104,21 @@ export interface CacheSession {
   /** Gives leases of {@link load} back. Unknown or fallen ones are ignored. */
   release(leases: readonly LeaseId[]): void;
 
+  /**
+   * Says that `tokens` will be wanted again, without reading them: what is stored of them counts as used now.
+   *
+   * @returns tokens that are stored.
+   */
+  touch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number>;
+
+  /**
+   * Brings what is stored of `tokens` into the pool and keeps it there for `seconds` (an hour at most), for a session that
+   * will come back. A further pin can only lengthen the time; 0 ends it. Pins may take a quarter of the pool together.
+   *
+   * @returns tokens that are kept (or no longer are), from the start of the text.
+   */
+  pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number>;
+
   /** Asks for slots for the chunks of `tokens` that are not stored, tail included. */
   reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation>;
 

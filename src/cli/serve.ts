@@ -15,6 +15,9 @@ import type { Command } from "./command.ts";
 import { showProgress } from "./progress.ts";
 import { endRequested } from "./signals.ts";
 
+/** How long bringing a text that is to be pinned into memory may take. */
+const pinMs = 10_000;
+
 export const serve: Command = {
   name: "serve",
   summary: "runs the model behind an OpenAI-compatible server that reads each text once",
@@ -33,6 +36,7 @@ export const serve: Command = {
       app: createApp({
         engine,
         cacheStats: () => cacheStats(host, engine),
+        pin: (salt, tokens, seconds) => host.cache.pin({ salt, adapter: "" }, tokens, seconds, { deadlineMs: pinMs }),
         apiKeys: config.apiKey,
         serverSecret: host.secret,
         log: log.named("http"),

@@ -1,10 +1,11 @@
 /** Everything around the answers: is the server well, what does it hold, which model is it, and its tokenizer. */
 import { Hono } from "hono";
 import type { Engine, ModelInfo } from "../engine.ts";
+import type { Access } from "./access.ts";
 import type { AppEnv } from "./app-env.ts";
 import type { Metrics } from "./metrics.ts";
 import type { BodyReader } from "./read-json.ts";
-import { parseDetokenize, parseTokenize } from "./request-body.ts";
+import { parseDetokenize, parsePin, parseTokenize } from "./request-body.ts";
 import { checkModelName, loadedModel, modelNames } from "./served-model.ts";
 
 export interface AdminParts {
@@ -12,9 +13,11 @@ export interface AdminParts {
   readonly cacheStats: () => unknown;
   readonly metrics: Metrics;
   readonly bodies: BodyReader;
+  readonly access: Access;
+  readonly pin: (salt: string, tokens: Uint32Array, seconds: number) => Promise<number>;
 }
 
-export function adminRoutes({ engine, cacheStats, metrics, bodies }: AdminParts): Hono<AppEnv> {
+export function adminRoutes({ engine, cacheStats, metrics, bodies, access, pin }: AdminParts): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
 
   app.get("/health", (c) => {
@@ -26,6 +29,14 @@ export function adminRoutes({ engine, cacheStats, metrics, bodies }: AdminParts)
   app.get("/metrics", async (c) => c.body(await metrics.render(), 200, { "content-type": metrics.contentType }));
 
   app.get("/cache/stats", (c) => c.json(cacheStats() ?? {}));
+
+  app.post("/cache/pin", async (c) => {
+    const { prompt, seconds, cacheSalt } = parsePin(await bodies.json(c.req.raw), loadedModel(engine));
+    // As a completion's prompt is read.
+    const tokens = typeof prompt === "string" ? await engine.tokenize(prompt, { begin: true, special: true }) : prompt;
+    const pinned = await pin(access.saltOf(c.get("tenant"), cacheSalt), tokens, seconds);
+    return c.json({ prompt_tokens: tokens.length, pinned_tokens: pinned, seconds });
+  });
 
   app.get("/v1/models", (c) => {
     const model = loadedModel(engine);

@@ -274,6 +274,24 @@ describe("around the answers", () => {
     expect(await (await app.request("/cache/stats")).json()).toEqual({ anything: [1, { at: "all" }] });
   });
 
+  test("a prompt is pinned as a completion would read it, for the tenant that asks", async () => {
+    const asked: unknown[] = [];
+    const pin = (...args: [string, Uint32Array, number]) => Promise.resolve(asked.push(args) + 1);
+    const { app } = fakeApp({ pin });
+    const pinned = await post(app, "/cache/pin", { prompt: "one two one", seconds: 60, cache_salt: "mine" });
+    expect(await pinned.json()).toEqual({ prompt_tokens: 4, pinned_tokens: 2, seconds: 60 });
+    await post(app, "/cache/pin", { prompt: [1, 2], seconds: 0 });
+    expect(asked).toEqual([
+      ["mine", Uint32Array.from([0, 1, 2, 3]), 60],
+      ["", Uint32Array.from([1, 2]), 0],
+    ]);
+    for (const body of [{ prompt: "x" }, { prompt: "x", seconds: 3601 }, { seconds: 1 }, { prompt: "x", seconds: -1 }])
+      expect((await post(app, "/cache/pin", body)).status).toBe(400);
+    const locked = fakeApp({ pin, apiKeys: ["key"] });
+    expect((await post(locked.app, "/cache/pin", { prompt: "x", seconds: 1 })).status).toBe(401);
+    expect(asked).toHaveLength(2);
+  });
+
   test("metrics tell what happened, under our names and those that schedulers read", async () => {
     const { app } = fakeApp();
     for (const text of ["a b c d", "a b c d"]) await post(app, chatPath, ask(text));

@@ -26,6 +26,8 @@ export interface AppOptions {
   readonly engine: Engine;
   /** What `/cache/stats` answers: anything that JSON can carry. Its `tiers` (see metrics.ts) feed `/metrics`. */
   readonly cacheStats: () => unknown;
+  /** Keeps what is stored of a text in memory for so many seconds. @returns tokens that are kept */
+  readonly pin: (salt: string, tokens: Uint32Array, seconds: number) => Promise<number>;
   /** None: whoever reaches the server may use it. */
   readonly apiKeys: readonly string[];
   /** Keeps the tenants' salts secret; the same from start to start, or what they stored is lost to them. */
@@ -87,7 +89,7 @@ export function createApp(options: AppOptions): App {
   app.use(methodNotAllowed({ app, onMethodNotAllowed: (_, methods) => toResponse(wrongMethod(methods, log)) }));
 
   app.route("/", openAiRoutes({ engine, access, bodies, metrics, log, limits, version }));
-  app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies }));
+  app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies, access, pin: options.pin }));
   // As middleware and not as a route: for a route, every path would be one that may be asked with GET.
   app.use(async (c, next) => {
     const asked = c.req.method === "GET" || c.req.method === "HEAD";

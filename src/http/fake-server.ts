@@ -14,6 +14,7 @@ export function fakeApp(options: Partial<AppOptions> & { fake?: FakeEngineOption
   const app = createApp({
     engine,
     cacheStats: () => ({ tiers: { memory: { usedBytes: 10, capacityBytes: 100, corruptRecords: 2 } } }),
+    pin: () => Promise.resolve(0),
     apiKeys: [],
     serverSecret: "test secret",
     log: silentLog,

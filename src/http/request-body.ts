@@ -90,6 +90,12 @@ const tokenizeSchema = v.object({
   parse_special: flag,
 });
 
+const pinSchema = v.object({
+  prompt: v.unknown(),
+  seconds: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(3600)),
+  cache_salt: text(1024),
+});
+
 const detokenizeSchema = v.object({ tokens: v.unknown() });
 
 /** The body of `/v1/chat/completions`. @throws RepriseError BAD_REQUEST with the field. */
@@ -116,6 +122,15 @@ export function parseTokenize(body: unknown): { text: string; begin: boolean; sp
   const fields = parse(tokenizeSchema, body);
   const text = fields.content ?? fields.prompt ?? refuse("content", "is missing: send the text as content");
   return { text, begin: fields.add_special ?? false, special: fields.parse_special ?? true };
+}
+
+/** The body of `/cache/pin`. @throws RepriseError BAD_REQUEST with the field. */
+export function parsePin(
+  body: unknown,
+  model: ModelInfo,
+): { prompt: string | Uint32Array; seconds: number; cacheSalt: string | undefined } {
+  const { prompt, seconds, cache_salt: cacheSalt } = parse(pinSchema, body);
+  return { prompt: toPrompt(prompt, model), seconds, cacheSalt: cacheSalt ?? undefined };
 }
 
 /** The body of `/detokenize`. @throws RepriseError BAD_REQUEST with the field. */

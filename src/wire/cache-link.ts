@@ -136,6 +136,16 @@ export class CacheLink {
     return { chunks, full: answer.full };
   }
 
+  async touch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number | undefined> {
+    const answer = await this.#ask({ type: "touch", ...textFields(root, tokens) }, wait);
+    return answer?.type === "touched" ? answer.hitTokens : undefined;
+  }
+
+  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number | undefined> {
+    const answer = await this.#ask({ type: "pin", ...textFields(root, tokens), seconds: Math.ceil(seconds) }, wait);
+    return answer?.type === "pinned" ? answer.pinnedTokens : undefined;
+  }
+
   async commit(chunks: readonly WrittenChunk[], wait: WaitOptions): Promise<void> {
     const held = chunks.filter(({ lease }) => this.#held.delete(lease));
     if (held.length === 0) return;

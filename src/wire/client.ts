@@ -131,6 +131,14 @@ export class RemoteSession implements CacheSession {
     this.#link?.giveBack("release", leases);
   }
 
+  async touch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
+    return (await this.#link?.touch(root, tokens, wait)) ?? 0;
+  }
+
+  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
+    return (await this.#link?.pin(root, tokens, seconds, wait)) ?? 0;
+  }
+
   async reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation> {
     return (await this.#link?.reserve(root, tokens, wait)) ?? { chunks: [], full: true };
   }

@@ -175,6 +175,12 @@ export class GuestConnection {
         );
         return { type: "reserved", id, full, chunks: tuples };
       }
+      case "touch":
+        return { type: "touched", id, hitTokens: await session.touch(rootOf(request), request.tokens, request) };
+      case "pin": {
+        const { tokens, seconds } = request;
+        return { type: "pinned", id, pinnedTokens: await session.pin(rootOf(request), tokens, seconds, request) };
+      }
       case "commit":
         await session.commit(request.chunks, request);
         return { type: "committed", id };

@@ -6,6 +6,8 @@
  *             ◄─────────────────────────────────── welcome    spaceId, pool
  *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
  *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
+ *       touch · pin ─────────────────────────────►            the same
+ *             ◄─────────────────────────── touched · pinned
  *       load ────────────────────────────────────►
  *             ◄──────────────────────── chunk, chunk, … loaded       as each becomes ready; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
@@ -58,6 +60,8 @@ export type Request =
   | { readonly type: "cancel"; readonly id: number }
   | { readonly type: "release"; readonly leases: readonly LeaseId[] }
   | ({ readonly type: "reserve" } & TextRequest)
+  | ({ readonly type: "touch" } & TextRequest)
+  | ({ readonly type: "pin"; readonly seconds: number } & TextRequest)
   | {
       readonly type: "commit";
       readonly id: number;
@@ -105,6 +109,8 @@ export type Answer =
       readonly chunks: readonly ReservedTuple[];
     }
   | { readonly type: "committed"; readonly id: number }
+  | { readonly type: "touched"; readonly id: number; readonly hitTokens: number }
+  | { readonly type: "pinned"; readonly id: number; readonly pinnedTokens: number }
   | { readonly type: "figures"; readonly id: number; readonly stats: { readonly [key: string]: Value } }
   | { readonly type: "pong"; readonly id: number }
   | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
@@ -149,7 +155,10 @@ function requestOf(fields: Fields): Request {
       };
     case "lookup":
     case "reserve":
+    case "touch":
       return { type, ...textRequest(fields) };
+    case "pin":
+      return { type, ...textRequest(fields), seconds: fields.integer("seconds") };
     case "load":
       return { type, ...textRequest(fields), from: fields.integer("from") };
     case "release":
@@ -216,6 +225,10 @@ function answerOf(fields: Fields): Answer {
         full: fields.boolean("full"),
         chunks: fields.tuples("chunks", 5, maxListed) as unknown[] as ReservedTuple[],
       };
+    case "touched":
+      return { type, id, hitTokens: fields.integer("hitTokens") };
+    case "pinned":
+      return { type, id, pinnedTokens: fields.integer("pinnedTokens") };
     case "figures":
       return { type, id, stats: fields.raw("stats") };
     case "loaded":

@@ -30,6 +30,10 @@ test("a guest in another place saves and loads through the pool it maps", async 
   expect(await save(guest, memory, tokens)).toBe(3);
   expect(await guest.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { memory: 10 } });
   expect(await loadAndVerify(guest, memory, tokens)).toBe(10);
+  expect(await guest.touch(bareRoot, counting(12), wait)).toBe(10);
+  expect(await guest.pin(bareRoot, counting(12), 60, wait)).toBe(10);
+  expect(await guest.stats(wait)).toMatchObject({ pinnedBytes: 3 * slotBytes });
+  expect(await guest.pin(bareRoot, counting(12), 0, wait)).toBe(10);
   expect(await guest.ping(wait)).toBe(true);
   expect(await guest.stats(wait)).toMatchObject({ savedChunks: 3, sessions: 1 });
   cache.check();

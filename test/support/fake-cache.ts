@@ -69,6 +69,9 @@ export class FakeCache implements StoredKv {
       load: (root, tokens, from) => this.#load(root, tokens, from),
       holds: (lease) => this.leases.has(lease),
       release: (leases) => leases.forEach((lease) => this.leases.delete(lease)),
+      touch: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
+      // Nothing is ever evicted here.
+      pin: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
       reserve: (root, tokens) => this.#answer("reserve", () => this.#reserve(root, tokens)),
       commit: (chunks) => this.#answer("commit", () => this.#commit(chunks)),
       abandon: (leases) => leases.forEach((lease) => this.#abandon(lease)),

@@ -1,0 +1,73 @@
+/**
+ * Chunks that somebody asked to keep in the pool until a deadline, for a session that will come back: a tool that runs, a
+ * user who types.
+ *
+ * They may take a quarter of the pool together, so that pins cannot lock it; what is asked for beyond that is refused. A
+ * pin ends at its deadline by itself, at the latest when room is next needed, and does not survive the cache's process.
+ */
+import type { ChunkId } from "./chunk-id.ts";
+
+/** The longest a pin may last: a client that is gone must not hold memory for a day. */
+export const longestPinSeconds = 3600;
+/** Part of the pool that pins may take. */
+const pinnedShare = 1 / 4;
+
+/** What is needed of the chunk store. */
+export interface Pinning {
+  readonly poolBytes: number;
+  readonly pin: (chunk: ChunkId) => void;
+  readonly unpin: (chunk: ChunkId) => void;
+  readonly bytesInPool: (chunk: ChunkId) => number;
+}
+
+export class PinnedChunks {
+  readonly #store: Pinning;
+  /** Until when, and how much each takes. */
+  readonly #pins = new Map<ChunkId, { until: number; readonly bytes: number }>();
+  #bytes = 0;
+  #earliest = Infinity;
+
+  constructor(store: Pinning) {
+    this.#store = store;
+  }
+
+  /** Bytes of slots that pins hold. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Keeps a chunk that is in the pool until then, or for as long as an earlier pin says. */
+  pin(chunk: ChunkId, until: number): "pinned" | "full" {
+    const known = this.#pins.get(chunk);
+    if (known !== undefined) {
+      known.until = Math.max(known.until, until);
+      return "pinned";
+    }
+    const bytes = this.#store.bytesInPool(chunk);
+    if (this.#bytes + bytes > this.#store.poolBytes * pinnedShare) return "full";
+    this.#pins.set(chunk, { until, bytes });
+    this.#bytes += bytes;
+    this.#earliest = Math.min(this.#earliest, until);
+    this.#store.pin(chunk);
+    return "pinned";
+  }
+
+  /** Ends a pin before its deadline. Without effect when there is none. */
+  unpin(chunk: ChunkId): void {
+    const known = this.#pins.get(chunk);
+    if (known === undefined) return;
+    this.#pins.delete(chunk);
+    this.#bytes -= known.bytes;
+    this.#store.unpin(chunk);
+  }
+
+  /** Ends the pins whose deadline has passed. */
+  expire(now: number): void {
+    if (now < this.#earliest) return;
+    this.#earliest = Infinity;
+    for (const [chunk, { until }] of this.#pins) {
+      if (until <= now) this.unpin(chunk);
+      else this.#earliest = Math.min(this.#earliest, until);
+    }
+  }
+}
