@@ -10,6 +10,7 @@ from reprise.pending import Pending, PendingCommit, PendingLoad, PendingLookup, 
 from reprise.pool import Pool
 from reprise.protocol import LoadedChunk, ReservedChunk
 from reprise.space import SpaceDescription, double_bits, space_id
+from reprise.start import StartedCache, start_cache
 
 __all__ = [
     "GRACE_SECONDS",
@@ -30,7 +31,9 @@ __all__ = [
     "RepriseError",
     "ReservedChunk",
     "SpaceDescription",
+    "StartedCache",
     "connect",
     "double_bits",
     "space_id",
+    "start_cache",
 ]

@@ -303,8 +303,12 @@ def connect(
 def default_socket() -> Path:
     """Where a cache of this user listens: REPRISE_SOCKET, or cache.sock in REPRISE_DATA_DIR or ~/.reprise."""
     given = os.environ.get("REPRISE_SOCKET", "")
-    directory = os.environ.get("REPRISE_DATA_DIR", "") or Path.home() / ".reprise"
-    return Path(given) if given else Path(directory) / "cache.sock"
+    return Path(given) if given else default_data_dir() / "cache.sock"
+
+
+def default_data_dir() -> Path:
+    """Where this user's cache keeps its files: REPRISE_DATA_DIR, or ~/.reprise."""
+    return Path(os.environ.get("REPRISE_DATA_DIR", "") or Path.home() / ".reprise")
 
 
 def _named_space(engine: str, model: str, layout: TokenLayout, chunk_tokens: int) -> SpaceDescription:
