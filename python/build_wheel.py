@@ -24,7 +24,10 @@ PLATFORMS = {
 }
 #: Parts of packages that nothing runs: types, sources of native code, other builds of the same.
 UNUSED_PACKAGES = ("typescript", "@typescript", ".bin", ".package-lock.json")
-UNUSED_SUFFIXES = (".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".ts", ".mts", ".flow", ".html")
+UNUSED_SUFFIXES = (
+    *(".d.ts", ".d.mts", ".d.cts", ".map", ".md", ".ts", ".mts", ".flow", ".html"),
+    *(".c", ".cc", ".cpp", ".h", ".hh", ".inc", ".S", ".asm", ".gyp"),
+)
 UNUSED_FOLDERS = (
     "@koromix/*/musl_*",
     "@msgpackr-extract/*/*.musl.node",
@@ -34,7 +37,6 @@ UNUSED_FOLDERS = (
     "hono/dist/types",
     "koffi/doc",
     "koffi/lib/native",
-    "koffi/src",
     "koffi/vendor",
     "uplot/dist/uPlot.iife.js",
 )
