@@ -59,6 +59,7 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
+  readonly #broken = new WeakSet<StoredChunk>();
   readonly #sessions = new Set<CacheSession>();
   #lastHolder = 0;
   #closed = false;
@@ -112,6 +113,7 @@ export class Cache implements AsyncDisposable {
       placement: this.#placement,
       counters: this.#counters,
       limits: this.#limits,
+      broken: this.#broken,
     };
     const holder = (this.#lastHolder += 1) as HolderId;
     const session = new LocalSession(parts, options, { holder, onClose: () => this.#sessions.delete(session) });
