@@ -166,10 +166,12 @@ export class Cache implements AsyncDisposable {
         chunk.superseded = true; // goes now, or when nobody uses it any more
         this.#store.settle(chunk);
       }
-    const chunksInUse = this.#spaces.stats().chunks;
     // What is on its way down must not arrive after the tier was cleared.
     await within(this.#placement.drained(), clearMs);
     for (const tier of this.#tiers) await tier.clear();
+    let chunksInUse = 0;
+    for (const { tree } of this.#spaces.indexes())
+      for (const { payload } of tree.nodes()) if (payload?.superseded === true) chunksInUse += 1;
     const after = this.#usedBytes();
     const freed = Object.entries(before).map(
       ([tier, bytes]) => [tier, Math.max(0, bytes - (after[tier] ?? 0))] as const,

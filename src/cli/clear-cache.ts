@@ -19,8 +19,10 @@ export async function clearCache(config: Pick<Config, "dataDir" | "socket">): Pr
     return 0;
   }
   const { bytesByTier, chunksInUse } = await running.clear();
-  const freed = Object.entries(bytesByTier).map(([tier, bytes]) => `${formatBytes(bytes)} in ${tier}`);
-  const rest = chunksInUse === 0 ? "" : `; ${chunksInUse} chunks are in use and go when they are not`;
+  const freed = Object.entries(bytesByTier).map(
+    ([tier, bytes]) => `${formatBytes(bytes)} ${tier === "memory" ? "in" : "on"} ${tier}`,
+  );
+  const rest = chunksInUse === 0 ? "" : `; chunks in use, to go when they are released: ${chunksInUse}`;
   process.stdout.write(`Cleared ${freed.join(", ")}${rest}.\n`);
   return 0;
 }

@@ -70,6 +70,7 @@ async function readSegment(
   found: { fileBytes: number; files: number; damagedPlaces: number; foreignFiles: number },
 ): Promise<void> {
   const { size, mtimeMs } = await stat(path);
+  if (size === 0) return; // being begun
   const file = await nodeFiles.open(path);
   try {
     found.files += 1;
