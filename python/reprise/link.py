@@ -22,6 +22,7 @@ from reprise.connection import AnyPending, Connection
 from reprise.errors import ProtocolError, RepriseError
 from reprise.pending import (
     Pending,
+    PendingClear,
     PendingCommit,
     PendingLoad,
     PendingLookup,
@@ -251,6 +252,10 @@ class CacheLink:
     def stats(self, deadline_ms: float = 1000) -> PendingStats | None:
         """The cache's figures. None: not sent."""
         return self._ask(PendingStats, 0, deadline_ms, lambda id, ms: protocol.Stats(id=id, deadline_ms=ms))
+
+    def clear(self, deadline_ms: float = 120_000) -> PendingClear | None:
+        """Makes the cache forget all that it has stored, for everybody, in memory and on disk. None: not sent."""
+        return self._ask(PendingClear, 0, deadline_ms, lambda id, ms: protocol.Clear(id=id, deadline_ms=ms))
 
     def cancel(self, pending: Pending) -> None:
         """Ends a request: the leases that it has brought, and those that still come, are given back."""

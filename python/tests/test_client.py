@@ -75,23 +75,6 @@ def test_a_function_that_raises_keeps_the_chunks_before_it(cache: CacheProcess) 
         assert mine.save(list(range(12)), kv_of(list(range(12)))) == 4
 
 
-@pytest.mark.parametrize("dtype", reprise.layout.DTYPE_BYTES)
-def test_every_element_type_goes_through_torch_and_numpy(cache: CacheProcess, dtype: str) -> None:
-    torch = pytest.importorskip("torch")
-    tensor = torch.arange(7 * 6).reshape(7, *SHAPE).to(getattr(torch, dtype))
-    with connect(cache, dtype=dtype) as mine:
-        assert mine.save(range(7), tensor) == 7
-        with mine.load(range(7)) as known:
-            first, second = known.chunks
-            assert torch.equal(first.tensor().float(), tensor[:4].float())
-            assert torch.equal(second.tensor().float(), tensor[4:].float())
-            assert first.tensor().dtype == tensor.dtype
-            assert first.array.shape == (4, *SHAPE)
-            assert first.array.tobytes() == bytes(first.bytes)
-            with pytest.raises(ValueError, match="read-only"):
-                first.array[0] = 0
-
-
 @pytest.mark.parametrize("tokens", [[1, 2, 3], (1, 2, 3), np.array([1, 2, 3]), np.array([1, 2, 3], "uint32")], ids=repr)
 def test_tokens_may_come_as_any_run_of_whole_numbers(cache: CacheProcess, tokens: Any) -> None:
     with connect(cache) as mine:

@@ -280,6 +280,20 @@ def test_the_figures_of_the_cache_can_be_asked_for(link: CacheLink) -> None:
     assert stats.stats["savedChunks"] == 1
 
 
+def test_a_cache_can_be_made_to_forget_everything(link: CacheLink) -> None:
+    save(link, counting(8))
+    load = link.load(counting(4))
+    assert load is not None
+    assert link.wait(load, SECONDS)
+    clear = link.clear()
+    assert clear is not None
+    assert link.wait(clear, SECONDS)
+    assert clear.chunks_in_use == 1
+    assert clear.bytes_by_tier["memory"] > 0
+    link.release([chunk.lease for chunk in load.chunks])
+    assert hit(link, counting(8)) == 0
+
+
 @pytest.mark.parametrize("tokens", [b"123", memoryview(b"12345678")[::2], array("Q", [1]), array("f", [1.0])], ids=str)
 def test_tokens_that_are_no_run_of_u32_are_a_mistake_of_the_caller(link: CacheLink, tokens: bytes) -> None:
     with pytest.raises(TypeError):
