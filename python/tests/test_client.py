@@ -29,6 +29,7 @@ def loaded(cache: Cache, tokens: list[int]) -> Any:
     """All that is known of `tokens`, copied: [hit tokens, 2, 3]."""
     with cache.load(tokens) as known:
         rows = [chunk.array.copy() for chunk in known.chunks]
+        assert [bytes(chunk.bytes) for chunk in known.chunks] == [part.tobytes() for part in rows]
         assert known.is_held()
         assert sum(map(len, rows)) == known.hit_tokens
     return np.concatenate([*rows, np.zeros((0, *SHAPE), "float16")])
@@ -136,6 +137,7 @@ def test_a_cache_that_goes_is_a_miss_and_its_successor_is_used(folder: Path) -> 
     second = CacheProcess(folder, disk=True)
     assert mine.link.connect(5)
     assert mine.lookup(tokens) == (10, {"disk": 10})
+    assert mine.save([77] * 8, kv_of([77] * 8)) == 8  # takes the first places of the new pool
     assert np.array_equal(loaded(mine, tokens), kv_of(tokens))
     assert mine.stats()["lookups"] >= 1
     mine.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CHUNK_TOKENS, SLOT_BYTES, CacheProcess, space
-from reprise import CacheLink, Pool
+from reprise import GRACE_SECONDS, CacheLink, Pool
 
 SECONDS = 10.0
 
@@ -260,6 +260,26 @@ def test_the_time_of_the_last_good_poll_is_before_the_connection_broke(folder: P
     assert before <= link.last_good < killed
     assert link.alive_since <= before
     link.close()
+
+
+def test_leases_are_relied_on_for_the_grace_that_the_cache_gives_and_no_longer(folder: Path) -> None:
+    cache = CacheProcess(folder)
+    link = link_to(cache)
+    epoch = link.epoch
+    before = time.monotonic()
+    link.poll()
+    assert before + GRACE_SECONDS <= link.held_until(epoch) <= time.monotonic() + GRACE_SECONDS
+    assert link.held_until(epoch + 1) == 0.0
+    cache.kill()
+    until(lambda: link.state == "down", link)
+    last_good = link.last_good
+    cache = CacheProcess(folder)
+    until(lambda: link.state == "up", link)
+    assert link.held_until(epoch) == last_good + GRACE_SECONDS
+    assert link.held_until(link.epoch) > last_good + GRACE_SECONDS
+    link.close()
+    assert link.held_until(epoch) == 0.0
+    cache.stop()
 
 
 def test_a_cache_that_asks_for_a_token_refuses_those_without_it(folder: Path) -> None:
