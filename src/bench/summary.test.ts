@@ -34,9 +34,10 @@ function sample(change: Partial<Sample> = {}): Sample {
   };
 }
 
-test("percentiles are values that were measured", () => {
-  const values = Array.from({ length: 100 }, (_, index) => 100 - index);
-  expect(distributionOf(values)).toEqual({ count: 100, mean: 50.5, p50: 50, p90: 90, p99: 99 });
+test("percentiles are interpolated, as statistics.ts, NumPy and pandas do", () => {
+  const values = Array.from({ length: 101 }, (_, index) => 100 - index);
+  expect(distributionOf(values)).toEqual({ count: 101, mean: 50, p50: 50, p90: 90, p99: 99 });
+  expect(distributionOf([1, 2])).toEqual({ count: 2, mean: 1.5, p50: 1.5, p90: 1.9, p99: 1.99 });
   expect(distributionOf([3])).toEqual({ count: 1, mean: 3, p50: 3, p90: 3, p99: 3 });
   expect(distributionOf([])).toBeUndefined();
 });
@@ -92,13 +93,17 @@ test("one line per group in the order of their beginnings, and one over all", ()
 });
 
 test("the table: aligned, with what went wrong and where tokens came from below", () => {
-  const samples = [sample(), sample({ outcome: "cut" }), sample({ target: "two", group: "warm reading" })];
+  const samples = [
+    sample(),
+    sample({ outcome: "cut", error: "closed" }),
+    sample({ target: "two", group: "warm reading" }),
+  ];
   const text = renderTable(summarize({ targets: [facts, { ...facts, label: "two" }], samples }));
   const lines = text.split("\n");
-  expect(lines[0]).toMatch(/^target {2}group +ok {2}TTFT ms p50/);
-  expect(lines[1]).toMatch(/^one {5}cold {10}1\/2 {10}100 /);
+  expect(lines[0]).toMatch(/^target {2}group +ok {2}TTFT ms mean +p50/);
+  expect(lines[1]).toMatch(/^one {5}cold {10}1\/2 +100 +100 /);
   expect(new Set(lines.slice(0, 3).map((line) => line.length)).size).toBe(1);
-  expect(text).toContain("one, cold: 1 cut\n");
+  expect(text).toContain("one, cold: 1 cut (closed)\n");
   expect(text).toContain("one, cold: reused 200 from memory, 50 from disk\n");
 });
 

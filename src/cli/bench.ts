@@ -1,6 +1,7 @@
 /** `reprise bench NAME`: measures servers as their clients see them, and prints what came out. */
 import { closeSync, openSync, writeFileSync } from "node:fs";
 import { samplesCsv } from "../bench/csv.ts";
+import { metricNames } from "../bench/metrics.ts";
 import { parseBenchOptions, runOptions } from "../bench/options.ts";
 import { renderReport } from "../bench/report/report.ts";
 import type { BenchResult } from "../bench/result.ts";
@@ -27,7 +28,12 @@ export const bench: Command = {
       alone: true,
       operands: ["A.json", "B.json"],
       options: {
-        "max-ratio": { value: "METRIC=1.1", help: "Exit 1 when B is above this many times A.", repeated: true },
+        "max-ratio": {
+          value: "METRIC=1.1",
+          help: `Exit 1 when B is above this many times A; of ${metricNames.join(", ")}.`,
+          repeated: true,
+        },
+        "min-ratio": { value: "METRIC=0.9", help: "Exit 1 when B is below this many times A.", repeated: true },
       },
     },
     ...workloadVariants(),
@@ -36,7 +42,7 @@ export const bench: Command = {
   async run(given) {
     if (given.variant !== "compare") return runWorkload(given);
     const [a = "", b = ""] = given.operands; // two, as the variant says
-    return compareFiles(a, b, given.repeated["max-ratio"] ?? []);
+    return compareFiles(a, b, { max: given.repeated["max-ratio"] ?? [], min: given.repeated["min-ratio"] ?? [] });
   },
 };
 

@@ -153,7 +153,7 @@ function throughputAgainstLatency(targets: readonly TargetSamples[]): ScatterPlo
   return {
     kind: "scatter",
     title: "Throughput against latency",
-    note: "One point a group: right and low is good. Throughput counts the time in which the group had a request in flight.",
+    note: "One point a group: right and low is good. Throughput counts the time from the first request to the end of the last, round by round.",
     xLabel: "output tokens/s of all requests together",
     yLabel: "end to end, median, ms",
     series: series.filter(({ points }) => points.length > 0),
