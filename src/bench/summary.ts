@@ -47,8 +47,13 @@ export interface GroupSummary {
 /** The name of the line that sums up a target. */
 export const allGroups = "all";
 
+/** Whether a line over all groups says something: not where each group is another load, or another state of the cache. */
+export function hasTotal({ bench }: Pick<BenchResult, "bench">): boolean {
+  return bench !== "sweep" && bench !== "first-light";
+}
+
 /** A line for each target's groups in the order of their first samples, and one over all where there are several. */
-export function summarize(result: Pick<BenchResult, "targets" | "samples">): GroupSummary[] {
+export function summarize(result: Pick<BenchResult, "bench" | "targets" | "samples">): GroupSummary[] {
   return result.targets.flatMap(({ label }) => {
     const own = result.samples.filter(({ target }) => target === label).sort((a, b) => a.dueMs - b.dueMs);
     const groups = [...new Set(own.map(({ group }) => group))];
@@ -59,7 +64,7 @@ export function summarize(result: Pick<BenchResult, "targets" | "samples">): Gro
         own.filter((sample) => sample.group === group),
       ),
     );
-    return groups.length > 1 ? [...lines, summarizeGroup(label, allGroups, own)] : lines;
+    return groups.length > 1 && hasTotal(result) ? [...lines, summarizeGroup(label, allGroups, own)] : lines;
   });
 }
 
