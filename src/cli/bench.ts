@@ -16,7 +16,7 @@ import { createLog } from "../log.ts";
 import type { CommandArguments, CommandOption } from "./arguments.ts";
 import { compareFiles } from "./bench-compare.ts";
 import type { Command, CommandVariant } from "./command.ts";
-import { showProgress } from "./progress.ts";
+import { showBenchProgress } from "./bench-progress.ts";
 import { endRequested } from "./signals.ts";
 
 export const bench: Command = {
@@ -82,13 +82,14 @@ async function runWorkload({ variant, own, repeated, typed }: CommandArguments):
   const stop = new AbortController();
   void endRequested(createLog({ level: "warn" })).then(() => stop.abort());
 
-  const progress = showProgress("");
+  const progress = showBenchProgress();
   let result: BenchResult;
   try {
     result = await runBench(options, {
       command: withoutKeys(["reprise", "bench", ...typed].map(shellWord).join(" ")),
       signal: stop.signal,
-      onStep: (step, share) => progress.update(share, step),
+      onStep: progress.onStep,
+      onSample: progress.onSample,
     });
   } finally {
     progress.end();
