@@ -13,9 +13,9 @@ import { figure } from "../bench/table.ts";
 
 export interface BenchProgress {
   /** @param share of the run that is behind, 0 to 1. */
-  onStep(step: string, share: number): void;
-  onSample(sample: Sample): void;
-  end(): void;
+  readonly onStep: (step: string, share: number) => void;
+  readonly onSample: (sample: Sample) => void;
+  readonly end: () => void;
 }
 
 const redrawMs = 1000;
