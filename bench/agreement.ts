@@ -27,8 +27,9 @@ const { values } = parseArgs({
     time: { type: "string", default: "25" },
     port: { type: "string", default: "18090" },
     server: { type: "string" },
-    "num-users": { type: "string", default: "4" },
-    "num-rounds": { type: "string", default: "5" },
+    // With R - 1 and N without a common factor requests come one by one, and seldom meet in the server.
+    "num-users": { type: "string", default: "5" },
+    "num-rounds": { type: "string", default: "4" },
     qps: { type: "string", default: "0.8" },
     "shared-system-prompt": { type: "string", default: "40" },
     "user-history-prompt": { type: "string", default: "160" },

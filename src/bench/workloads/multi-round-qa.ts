@@ -5,7 +5,8 @@
  * A user asks every N / QPS seconds, R times. One joins at the start and every (R - 1) / QPS seconds from then on; N more are
  * there at the start, as if they had joined before at that pace: so many of their rounds are behind them, and the first of
  * these, who has none left, asks nothing. Since R questions of a user take (R - 1) gaps, this offers R / (R - 1) times the
- * rate asked for. With one round a user joins every 1 / QPS seconds.
+ * rate asked for. Where N and R - 1 have a common factor so many users ask at the same moments. With one round a user joins
+ * every 1 / QPS seconds.
  *
  *     N = 2, R = 3, QPS = 1     seconds  0  1  2  3  4  5  6
  *       there at the start, 2 behind        B
