@@ -40,7 +40,7 @@ const lines = [
   "",
   `${all.map((result) => rightWords(result)).join("; ")}.`,
   "",
-  `${all[0]?.machine}; commit \`${all[0]?.commit.slice(0, 8)}\`; ${all[0]?.startedAt.slice(0, 10)}.`,
+  `${all[0]?.machine}; commit \`${all[0]?.commit.replace(/^(.{8})[^+]*/, "$1")}\`; ${all[0]?.startedAt.slice(0, 10)}.`,
 ];
 process.stdout.write(`${lines.join("\n")}\n`);
 

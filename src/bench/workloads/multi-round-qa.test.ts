@@ -35,6 +35,14 @@ test("a user asks every N / QPS seconds; the rate offered is R / (R - 1) times t
   expect(inTime.length / 240).toBeCloseTo((2 * 3) / (3 - 1), 1);
 });
 
+test("gaps are whole tenths of a second, so that a last question comes before the first of who joins N later", () => {
+  const asked = ask(make({ "num-users": "5", "num-rounds": "4", qps: "0.8" }), { actors: 30 });
+  const due = new Map(asked.map(({ request, dueMs }) => [request.id, dueMs]));
+  expect(asked.every(({ actor }) => actor.gapMs === 6300)).toBe(true);
+  expect(due.get("user 6 round 4")).toBe(18_900);
+  expect(due.get("user 11 round 1")).toBe(19_000);
+});
+
 test("actors come in the order of their first requests", () => {
   const starts = ask(make({ "num-users": "7", "num-rounds": "6" }), { actors: 40 })
     .filter(({ request }) => request.group === "round 1")

@@ -14,9 +14,12 @@
  *       joins at 2                             D     D     D
  *       joins at 4                                   E     E …
  *
- * What differs from the original: requests are due to the millisecond, where it looks at its users every 0.1 s; answers
- * have their full length, also where the model would end sooner; and the text is notes, whose questions have answers, unless
- * `--text hi` asks for the original's, letter for letter. bench/agreement.ts measures that both then find the same times.
+ * The original looks at its users every 0.1 s, which keeps apart what would be due at the same moment: the last question of a
+ * user, and the first of the one who joins N later. Gaps are therefore rounded up to tenths of a second here.
+ *
+ * What differs from the original: answers have their full length, also where the model would end sooner; and the text is
+ * notes, whose questions have answers, unless `--text hi` asks for the original's, letter for letter. bench/agreement.ts
+ * measures that both then find the same times.
  */
 import { ask } from "../notes/notes.ts";
 import { Random, seedOf } from "../random.ts";
@@ -83,7 +86,7 @@ interface User {
 
 /** Without end: as users leave, others join. */
 function* sessions(settings: Settings, scale: TextScale & { seed: number }): Generator<Actor> {
-  const gapMs = (settings.users / settings.qps) * 1000;
+  const gapMs = nextLook(settings.users / settings.qps);
   const chatOf = settings.text === "hi" ? plainChats(settings) : notesChats(settings, scale);
   for (const user of users(settings)) yield { startMs: user.startMs, gapMs, next: chatOf(user) };
 }
@@ -94,15 +97,21 @@ function* users({ users, rounds, qps }: Settings): Generator<User> {
     // Times in units of 1 / QPS, which are whole: a user's gap is `users`, that between two who join is rounds - 1.
     const sinceJoined = (users - index) * (rounds - 1);
     const behind = Math.floor(sinceJoined / users) + 1;
-    return { number: index + 1, behind, startMs: ((behind * users - sinceJoined) / qps) * 1000 };
+    return { number: index + 1, behind, startMs: nextLook((behind * users - sinceJoined) / qps) };
   })
     .filter(({ behind }) => behind < rounds)
     .sort((a, b) => a.startMs - b.startMs);
+  const joinMs = nextLook(Math.max(1, rounds - 1) / qps);
   for (let number = users + 1; ; number++) {
-    const startMs = (((number - users - 1) * Math.max(1, rounds - 1)) / qps) * 1000;
+    const startMs = (number - users - 1) * joinMs;
     while (atStart[0] !== undefined && atStart[0].startMs < startMs) yield atStart.shift()!; // looked at just now
     yield { number, behind: 0, startMs };
   }
+}
+
+/** When the original would see that so many seconds have passed, in milliseconds. */
+function nextLook(seconds: number): number {
+  return Math.ceil(seconds * 10 - 1e-6) * 100; // a product such as 0.7 × 10 may be a little above the whole number
 }
 
 /** One user's questions about notes. All of a checked user's are checked: an answer of forced length would mislead the next. */
