@@ -27,13 +27,14 @@ const { values } = parseArgs({
     time: { type: "string", default: "25" },
     port: { type: "string", default: "18090" },
     server: { type: "string" },
-    // With R - 1 and N without a common factor requests come one by one, and seldom meet in the server.
+    // With R - 1 and N without a common factor requests come one by one; at this rate the nearest ones are 0.3 s apart, so that
+    // they seldom meet in the server.
     "num-users": { type: "string", default: "5" },
     "num-rounds": { type: "string", default: "4" },
-    qps: { type: "string", default: "0.8" },
+    qps: { type: "string", default: "0.85" },
     "shared-system-prompt": { type: "string", default: "40" },
     "user-history-prompt": { type: "string", default: "160" },
-    "answer-len": { type: "string", default: "20" },
+    "answer-len": { type: "string", default: "30" },
   },
 });
 const { pairs, port, server, ...parameters } = values;

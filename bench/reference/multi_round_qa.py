@@ -24,11 +24,36 @@ import time
 from urllib.parse import urlsplit
 
 STEP_SECONDS = 0.1
+# The original's HTTP client keeps idle connections for 5 s; a server may do the same, so a little less here.
+KEEP_SECONDS = 4.0
+
+
+class Connections:
+    """Idle connections, shared by all users: as in the original, a request takes the one that was used last."""
+
+    def __init__(self, url):
+        self.address = urlsplit(url)
+        self.idle = []
+        self.lock = threading.Lock()
+
+    def take(self):
+        with self.lock:
+            while self.idle:
+                connection, since = self.idle.pop()
+                if time.time() - since < KEEP_SECONDS:
+                    return connection
+                connection.close()
+        return http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=120)
+
+    def give_back(self, connection):
+        with self.lock:
+            self.idle.append((connection, time.time()))
 
 
 class User:
-    def __init__(self, number, options, model):
+    def __init__(self, number, options, model, connections):
         self.number = number
+        self.connections = connections
         self.options = options
         self.model = model
         self.gap = options.num_users / options.qps
@@ -90,10 +115,9 @@ class User:
             "ignore_eos": True,
         }
         text, first_token, usage = "", None, {}
-        address = urlsplit(self.options.url)
         payload = json.dumps(body)
         sent = time.time()
-        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=120)
+        connection = self.connections.take()
         connection.request("POST", "/v1/chat/completions", payload, {"Content-Type": "application/json"})
         response = connection.getresponse()
         if response.status != 200:
@@ -110,7 +134,7 @@ class User:
                 first_token = first_token or time.time()
                 text += piece
         ended = time.time()
-        connection.close()
+        self.connections.give_back(connection)
         first_token = first_token or sent
         return {
             "text": text,
@@ -124,11 +148,12 @@ class User:
 
 def run(options):
     model = options.model or first_model(options.url)
+    connections = Connections(options.url)
     users, everyone = [], []
     gap_between_users = (options.num_rounds - 1) / options.qps
 
     def join():
-        user = User(len(everyone) + 1, options, model)
+        user = User(len(everyone) + 1, options, model, connections)
         users.append(user)
         everyone.append(user)
         return user
