@@ -116,10 +116,17 @@ class User:
         }
         text, first_token, usage = "", None, {}
         payload = json.dumps(body)
-        sent = time.time()
-        connection = self.connections.take()
-        connection.request("POST", "/v1/chat/completions", payload, {"Content-Type": "application/json"})
-        response = connection.getresponse()
+        while True:
+            connection = self.connections.take()
+            is_new = connection.sock is None
+            sent = time.time()
+            try:
+                connection.request("POST", "/v1/chat/completions", payload, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                break
+            except ConnectionError:  # the server closed an idle connection: asked again, as HTTP clients do
+                if is_new:
+                    raise
         if response.status != 200:
             raise RuntimeError(f"HTTP {response.status}: {response.read()[:300]!r}")
         for line in response:
