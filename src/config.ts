@@ -45,6 +45,12 @@ export const settings = {
   memory: setting(bytes({ least: 64 * 1024 ** 2 }), 2 * 1024 ** 3, "Size of the pool in /dev/shm: the memory tier.", {
     defaultText: "2GiB",
   }),
+  poolDir: setting(
+    text("DIR"),
+    "",
+    "Where the pool's file lies: memory, such as another tmpfs, or a hugetlbfs mount for huge pages (docs/memory.md).",
+    { defaultText: "/dev/shm" },
+  ),
   disk: setting(
     bytes({ least: 1024 ** 2, orZero: true }),
     20 * 1024 ** 3,

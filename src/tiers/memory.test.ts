@@ -1,5 +1,4 @@
 import { spawnSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -11,7 +10,7 @@ const mebibyte = 1024 * 1024;
 
 function open(extents: number, directory?: string): MemoryPool {
   const place = directory === undefined ? {} : { directory };
-  return MemoryPool.open({ id: `test-${randomUUID().slice(0, 8)}`, capacityBytes: extents * 64 * mebibyte, ...place });
+  return MemoryPool.open({ capacityBytes: extents * 64 * mebibyte, ...place });
 }
 
 test("a guest's mapping sees what the owner writes, and the pointer is the same place", async () => {

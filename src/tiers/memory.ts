@@ -6,39 +6,61 @@
  * slot of theirs is handed out: a full /dev/shm is the answer "full", never a SIGBUS in somebody's memcpy.
  *
  *     extent   │ slot │ slot │ slot │ … │ rest │
- *              └── pages allocated ──┘ ...grows by 4 MiB or a slot, whichever is more (4 MiB take about 1 ms)
+ *              └── pages allocated ──┘ ...ahead of need by pool/populator.ts, or on the spot by 4 MiB or a slot
  *
- * The file is named after its owner, locked by it, and removed at the next start if the owner died.
+ *              ┌──────────────resize──────────────┐
+ *     out ◄────┴── free ◄──last slot freed── in use (a class) ◄── free        out: no pages, not part of the capacity
+ *
+ * The file is as long as the pool may ever grow, and sparse. It outlives a process that is killed, and the next one of the
+ * same data directory takes it over: pool/pool-table.ts and pool/slot-notes.ts draw what it finds there.
  */
-import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readdirSync,
-  rmSync,
-  statfsSync,
-  statSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import type { PoolStats, SlotPool } from "../cache/slot-pool.ts";
-import { assert, codeOf, RepriseError } from "../errors.ts";
+import { closeSync, rmSync } from "node:fs";
+import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/slot-pool.ts";
+import type { SpaceDescription } from "../cache/space.ts";
+import { assert, RepriseError } from "../errors.ts";
 import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
-import { allocate, tryLock } from "../ffi/posix.ts";
+import { allocate, punchHole } from "../ffi/posix.ts";
+import { silentLog, type Log } from "../log.ts";
+import { payloadChecksum } from "./disk/record.ts";
+import {
+  adoptFile,
+  bootId,
+  directoryIdentity,
+  findRoom,
+  makeFile,
+  maximumBytes,
+  removeStale,
+  sharedMemoryDirectory,
+  type OwnedFile,
+  type PoolRoom,
+} from "./pool/pool-file.ts";
+import { pagesOf, type PoolPages } from "./pool/pages.ts";
+import { Populator, type Wanted } from "./pool/populator.ts";
+import { encodeHeader, fileBytes, notesBytes, PoolTable, tableBytes, usedTableRanges } from "./pool/pool-table.ts";
+import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
 const growBytes = 4 * 1024 * 1024;
+/** Free extents that have all their pages, where memory allows: what is saved within the next moments finds them there. */
+const readyExtents = 4;
 
 export interface MemoryPoolOptions {
-  /** Names the pool's file; the data directory's or the test's name. Letters, digits and dashes. */
-  readonly id: string;
+  /** Whose chunks these are: the next process of the same data directory adopts the pool of one that was killed. */
+  readonly dataDirectory?: string;
   /** Rounded down to whole extents, but at least one. */
   readonly capacityBytes: number;
+  /** The most that {@link MemoryPool.resize} may be asked for; the capacity unless given. */
+  readonly maximumBytes?: number;
   /** Where the file lies; /dev/shm, or the temp folder where that does not exist. */
   readonly directory?: string;
+  readonly log?: Log;
+}
+
+/** Where a pool would lie, and the room there is for it. */
+export interface PoolPlace extends PoolRoom {
+  readonly pages: PoolPages;
+  /** The most that a pool there can be asked to grow to. */
+  readonly maximumBytes: number;
 }
 
 interface Extent {
@@ -47,62 +69,109 @@ interface Extent {
   readonly slots: number;
   readonly free: number[];
   readonly used: Set<number>;
+  readonly notes: SlotNotes;
 }
 
 export class MemoryPool implements SlotPool {
   readonly path: string;
   readonly bytes: number;
   readonly maxSlotBytes = extentBytes;
+  /** What the memory behind the pool is made of. */
+  readonly pages: PoolPages;
   readonly #file: number;
   readonly #mapping: PoolMapping;
+  readonly #table: PoolTable;
+  readonly #populator: Populator;
   readonly #extents: (Extent | undefined)[];
   /** Bytes from each extent's start that have pages. They stay when the extent changes its class. */
   readonly #allocated: number[];
+  /** The last is taken first; those with pages stand there. */
   readonly #freeExtents: number[] = [];
+  /** Not part of the capacity. */
+  readonly #outExtents: number[] = [];
+  /** In use, and to go when their last slot is freed. */
+  readonly #leaving = new Set<Extent>();
+  /** In use, and without pages at their end. */
+  readonly #unfinished = new Set<Extent>();
   /** Extents with a free slot, by slot size. */
   readonly #roomy = new Map<number, Set<Extent>>();
+  /** Left by a dead process. */
+  readonly #unclaimed = new Set<number>();
+  /** Lost their pages since the populator was sent there. */
+  readonly #punched = new Set<number>();
+  /** Extents that the capacity is to have, in the end. */
+  #wantedExtents: number;
   #usedBytes = 0;
   #usedSlots = 0;
   #closed = false;
 
-  private constructor(path: string, file: number, bytes: number) {
-    this.path = path;
+  private constructor(options: { owned: OwnedFile; bytes: number; capacityBytes: number; pages: PoolPages; log: Log }) {
+    const { owned, bytes } = options;
+    this.path = owned.path;
     this.bytes = bytes;
-    this.#file = file;
-    this.#mapping = PoolMapping.ofFile(file, path, bytes);
+    this.pages = options.pages;
+    this.#file = owned.file;
     const count = bytes / extentBytes;
+    this.#mapping = PoolMapping.ofFile(owned.file, owned.path, fileBytes(bytes));
+    this.#table = new PoolTable(this.#bufferAt(fileBytes(bytes) - tableBytes, tableBytes));
     this.#extents = Array.from({ length: count }, () => undefined);
     this.#allocated = Array.from({ length: count }, () => 0);
-    for (let index = count - 1; index >= 0; index -= 1) this.#freeExtents.push(index);
+    this.#wantedExtents = wholeExtents(options.capacityBytes);
+    this.#populator = new Populator({
+      file: owned.file,
+      log: options.log,
+      next: () => this.#nextToPopulate(),
+      done: (range) => this.#populated(range),
+    });
   }
 
-  /** Where pools lie on this machine, and the room there is, when those of dead owners are gone. */
-  static place(): { readonly directory: string; readonly freeBytes: number } {
-    const directory = sharedMemoryDirectory();
-    removeStale(directory, filePrefix());
-    const { bavail, bsize } = statfsSync(directory);
-    return { directory, freeBytes: bavail * bsize };
+  /**
+   * The room for a pool on this machine, when pools that nobody can adopt are gone; and when that is not enough, those of
+   * other data directories as well.
+   */
+  static place(options: { dataDirectory: string; wantedBytes: number; directory?: string }): PoolPlace {
+    const { directory = sharedMemoryDirectory(), wantedBytes } = options;
+    const place = findRoom({ directory, id: directoryIdentity(options.dataDirectory), wantedBytes });
+    const pages = pagesOf(directory);
+    return { ...place, pages, maximumBytes: pages.areReserved ? wantedBytes : maximumBytes(place, wantedBytes) };
   }
 
-  /** Makes the pool's file, 0600, and removes those of dead owners. @throws the file system's errors. */
+  /**
+   * Adopts the pool that a killed process of the same data directory left, or makes one, 0600; removes those of dead owners
+   * that nobody can adopt. After an adoption the capacity may be larger than asked for: {@link resize} moves it.
+   *
+   * @throws the file system's errors; RepriseError NOT_ENOUGH_MEMORY when not even the table fits.
+   */
   static open(options: MemoryPoolOptions): MemoryPool {
-    assert(/^[\w-]+$/.test(options.id), "a pool's id has letters, digits and dashes");
-    const directory = options.directory ?? sharedMemoryDirectory();
-    removeStale(directory, filePrefix());
-    const bytes = Math.max(1, Math.floor(options.capacityBytes / extentBytes)) * extentBytes;
-    for (;;) {
-      const path = join(directory, `${filePrefix()}${options.id}-${randomBytes(6).toString("hex")}.pool`);
-      const file = openSync(path, "wx+", 0o600);
-      // Between these two lines another start may take the file for a dead one's and remove it: then make another.
-      if (tryLock(file) === "locked" && isAt(path, file)) {
-        ftruncateSync(file, bytes);
-        return new MemoryPool(path, file, bytes);
-      }
-      closeSync(file);
+    const { dataDirectory = "", log = silentLog, directory = sharedMemoryDirectory() } = options;
+    const pages = pagesOf(directory);
+    const id = dataDirectory === "" ? "own" : directoryIdentity(dataDirectory);
+    removeStale(directory);
+    const capacityBytes = wholeExtents(options.capacityBytes) * extentBytes;
+    const leastBytes = Math.max(capacityBytes, wholeExtents(options.maximumBytes ?? capacityBytes) * extentBytes);
+    const refuse = (path: string, reason: string) => log.warn(`the memory pool ${path} is not adopted: ${reason}`);
+    const adopted = dataDirectory === "" ? undefined : adoptFile({ directory, id, leastBytes: capacityBytes, refuse });
+    const owned = adopted ?? makeFile(directory, id, leastBytes);
+    const bytes = adopted?.header.bytes ?? leastBytes;
+    try {
+      // The table is written through the mapping: it must have its pages before.
+      for (const [from, length] of usedTableRanges(bytes))
+        if (allocate(owned.file, fileBytes(bytes) - tableBytes + from, length) === "full")
+          throw new RepriseError("NOT_ENOUGH_MEMORY", `${directory} is full: make room there, or make it larger`);
+      const pool = new MemoryPool({ owned, bytes, capacityBytes, pages, log });
+      pool
+        .#bufferAt(fileBytes(bytes) - tableBytes, tableBytes)
+        .set(encodeHeader({ bytes, bootId: bootId(), dataDirectory }));
+      pool.#takeStock();
+      return pool;
+    } catch (error) {
+      rmSync(owned.path, { force: true });
+      closeSync(owned.file);
+      throw error;
     }
   }
 
-  allocate(slotBytes: number): number | "full" {
+  allocate(slotBytes: number, noteTokens = 0): number | "full" {
     assert(!this.#closed, "a closed pool was used");
     const size = roundedSlot(slotBytes);
     if (size > this.maxSlotBytes)
@@ -110,16 +179,17 @@ export class MemoryPool implements SlotPool {
         "BAD_REQUEST",
         `a slot of ${slotBytes} bytes is larger than ${extentBytes}: use fewer tokens per chunk`,
       );
-    const extent = this.#roomyExtent(size);
+    const extent = this.#roomyExtent(size, noteTokens);
     if (extent === undefined) return "full";
     const slot = extent.free.at(-1)!; // a roomy extent has a free slot
     const end = (slot + 1) * size;
-    if (!this.#grow(extent.index, end)) {
+    if (!this.#grow(extent, end)) {
       if (extent.used.size === 0) this.#giveBack(extent);
       return "full";
     }
     extent.free.pop();
     if (extent.free.length === 0) this.#roomy.get(size)!.delete(extent); // it was among them
+    extent.notes.reserve(slot);
     const offset = extent.index * extentBytes + slot * size;
     extent.used.add(offset);
     this.#usedBytes += size;
@@ -130,11 +200,13 @@ export class MemoryPool implements SlotPool {
   free(offset: number): void {
     const extent = this.#extentAt(offset);
     assert(extent.used.delete(offset), `slot ${offset} was freed twice`);
-    extent.free.push((offset % extentBytes) / extent.slotBytes);
+    const slot = slotAt(extent, offset);
+    extent.notes.free(slot);
+    extent.free.push(slot);
     this.#usedBytes -= extent.slotBytes;
     this.#usedSlots -= 1;
     if (extent.used.size === 0) this.#giveBack(extent);
-    else this.#roomySet(extent.slotBytes).add(extent);
+    else if (!this.#leaving.has(extent)) this.#roomySet(extent.slotBytes).add(extent);
   }
 
   view(offset: number, bytes: number): Uint8Array {
@@ -142,59 +214,211 @@ export class MemoryPool implements SlotPool {
   }
 
   neighbours(offset: number): readonly number[] {
-    return [...this.#extentAt(offset).used];
+    return [...this.#extentAt(offset).used].filter((slot) => !this.#unclaimed.has(slot));
   }
 
   sameClass(slotBytes: number, offset: number): boolean {
     return this.#extentAt(offset).slotBytes === roundedSlot(slotBytes);
   }
 
+  keep(offset: number, note: SlotNote, space: SpaceDescription): void {
+    const extent = this.#extentAt(offset);
+    if (this.#table.addSpace(note.space, space)) extent.notes.keep(slotAt(extent, offset), offset, note);
+  }
+
+  seal(offset: number, checksum: bigint): void {
+    const extent = this.#extentAt(offset);
+    extent.notes.seal(slotAt(extent, offset), checksum);
+  }
+
+  *leftBehind(): Iterable<KeptSlot> {
+    for (const offset of this.#unclaimed) {
+      const extent = this.#extentAt(offset);
+      const note = extent.notes.read(slotAt(extent, offset), offset);
+      const description = note === undefined ? undefined : this.#table.space(note.space);
+      if (note !== undefined && description !== undefined) yield { offset, note, description };
+    }
+  }
+
+  async isIntact(offset: number, bytes: number): Promise<boolean> {
+    const extent = this.#extentAt(offset);
+    const seal = extent.notes.sealOf(slotAt(extent, offset));
+    return seal === undefined || (await payloadChecksum(this.view(offset, bytes))) === seal;
+  }
+
+  claim(offset: number): void {
+    assert(this.#unclaimed.delete(offset), `slot ${offset} was not left behind`);
+  }
+
+  freeUnclaimed(): void {
+    for (const offset of this.#unclaimed) {
+      this.#unclaimed.delete(offset);
+      this.free(offset);
+    }
+  }
+
+  resize(capacityBytes: number, worth: (slots: readonly number[]) => number): void {
+    this.#wantedExtents = Math.min(wholeExtents(capacityBytes), this.#extents.length);
+    for (const extent of this.#leaving) this.#stay(extent);
+    while (this.#capacityExtents < this.#wantedExtents) this.#freeExtents.unshift(this.#outExtents.pop()!); // at most all
+    // From the front: those without pages first.
+    while (this.#capacityExtents > this.#wantedExtents && this.#freeExtents.length > 0)
+      this.#retire(this.#freeExtents.shift()!);
+    const excess = this.#capacityExtents - this.#wantedExtents;
+    const byWorth = this.#inUse().map((extent) => ({ extent, worth: worth([...extent.used]) }));
+    for (const { extent } of byWorth.sort((a, b) => a.worth - b.worth).slice(0, excess)) {
+      this.#leaving.add(extent);
+      this.#roomySet(extent.slotBytes).delete(extent);
+    }
+    this.#populator.wake();
+  }
+
+  leavingSlots(): readonly number[] {
+    return [...this.#leaving].flatMap((extent) => [...extent.used]);
+  }
+
   stats(): PoolStats {
     return {
-      capacityBytes: this.bytes,
+      capacityBytes: this.#capacityExtents * extentBytes,
+      maximumBytes: this.bytes,
+      leavingBytes: Math.max(0, this.#capacityExtents - this.#wantedExtents) * extentBytes,
       usedBytes: this.#usedBytes,
       usedSlots: this.#usedSlots,
+      unclaimedSlots: this.#unclaimed.size,
       allocatedBytes: this.#allocated.reduce((sum, bytes) => sum + bytes, 0),
     };
   }
 
   check(): void {
     let used = 0;
-    let free = this.#freeExtents.length;
-    for (const [index, extent] of this.#extents.entries()) {
-      if (extent === undefined) continue;
+    const inUse = this.#inUse();
+    for (const extent of inUse) {
+      const { index } = extent;
       assert(!this.#freeExtents.includes(index), `extent ${index} is free and used`);
+      assert(!this.#outExtents.includes(index), `extent ${index} is out and used`);
       assert(extent.free.length + extent.used.size === extent.slots, `extent ${index}: free + used is not its slots`);
       assert(new Set(extent.free).size === extent.free.length, `extent ${index}: a slot is free twice`);
+      for (const slot of extent.free) assert(extent.notes.isFree(slot), `extent ${index}: a free slot has a note`);
+      for (const offset of extent.used)
+        assert(!extent.notes.isFree(slotAt(extent, offset)), `extent ${index}: a used slot has no note`);
       const roomy = this.#roomy.get(extent.slotBytes)?.has(extent) ?? false;
-      assert(roomy === extent.free.length > 0, `extent ${index}: its room is not known`);
+      const mayGive = extent.free.length > 0 && !this.#leaving.has(extent);
+      assert(roomy === mayGive, `extent ${index}: its room is not known`);
       used += extent.used.size;
-      free += 1;
     }
     assert(used === this.#usedSlots, "slots counted and slots used differ");
-    assert(free === this.#extents.length, "extents free and extents used are not all");
+    const all = this.#freeExtents.length + this.#outExtents.length + inUse.length;
+    assert(all === this.#extents.length, "extents free, used and out are not all");
+    assert(
+      this.#leaving.size === Math.max(0, this.#capacityExtents - this.#wantedExtents),
+      "as many extents leave as the capacity has too many",
+    );
   }
 
+  /** Ends the pool and removes its file: whoever wants the next process to find something does not come here. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#populator.close();
     this.#mapping.close();
     // Unlinked, never truncated: a guest that still maps it reads old bytes, not a SIGBUS.
     rmSync(this.path, { force: true });
     closeSync(this.#file);
   }
 
-  #roomyExtent(size: number): Extent | undefined {
+  get #capacityExtents(): number {
+    return this.#extents.length - this.#outExtents.length;
+  }
+
+  #inUse(): Extent[] {
+    return this.#extents.filter((extent) => extent !== undefined);
+  }
+
+  /** Fills the lists from what the file says: nothing, when it is new. */
+  #takeStock(): void {
+    const rest: number[] = [];
+    for (const index of this.#extents.keys()) {
+      const entry = this.#table.extent(index);
+      if (entry === "damaged") this.#useAll(index);
+      else {
+        this.#allocated[index] = entry.allocatedBytes;
+        if (entry.slotBytes === 0 || !this.#useAgain(index, entry.slotBytes, entry.noteBytes)) rest.push(index);
+      }
+    }
+    // Those with the most pages are free and are taken first; of the others, those at the front.
+    rest.sort((a, b) => this.#allocated[b]! - this.#allocated[a]! || a - b);
+    const free = Math.max(0, this.#wantedExtents - this.#inUse().length);
+    this.#freeExtents.push(...rest.slice(0, free).toReversed());
+    for (const index of rest.slice(free).toReversed()) this.#retire(index);
+    // More in use than wanted: they stay, until somebody who knows their worth resizes the pool.
+    this.#wantedExtents = this.#capacityExtents;
+    this.#populator.wake();
+  }
+
+  /** An extent as a dead process had it. @returns false when nothing in it is in use. */
+  #useAgain(index: number, slotBytes: number, stride: number): boolean {
+    const extent = this.#makeExtent(index, slotBytes, stride);
+    for (let slot = extent.slots - 1; slot >= 0; slot -= 1) {
+      if (extent.notes.isFree(slot)) extent.free.push(slot);
+      else this.#leave(extent, slot);
+    }
+    if (extent.used.size === 0) {
+      this.#writeEntry(index, undefined);
+      return false;
+    }
+    this.#extents[index] = extent;
+    if (extent.free.length > 0) this.#roomySet(slotBytes).add(extent);
+    if (this.#allocated[index]! < extentBytes) this.#unfinished.add(extent);
+    return true;
+  }
+
+  /** Nothing is known of the extent, so all of it is in use until the dead process's guests have left it. */
+  #useAll(index: number): void {
+    this.#allocated[index] = 0;
+    const extent = this.#makeExtent(index, extentBytes, strideFor(extentBytes, 0));
+    if (allocate(this.#file, this.#notesAt(index), this.pages.bytes) === "full") {
+      this.#outExtents.push(index); // not even its state can be written: it waits for the next resize
+      return;
+    }
+    extent.notes.clear();
+    extent.notes.reserve(0);
+    this.#leave(extent, 0);
+    this.#extents[index] = extent;
+    this.#writeEntry(index, extent);
+  }
+
+  #leave(extent: Extent, slot: number): void {
+    const offset = extent.index * extentBytes + slot * extent.slotBytes;
+    extent.used.add(offset);
+    this.#unclaimed.add(offset);
+    this.#usedBytes += extent.slotBytes;
+    this.#usedSlots += 1;
+  }
+
+  #roomyExtent(size: number, noteTokens: number): Extent | undefined {
     const [known] = this.#roomySet(size);
     if (known !== undefined) return known;
-    const index = this.#freeExtents.pop();
+    const index = this.#freeExtents.at(-1);
     if (index === undefined) return undefined;
-    const slots = Math.floor(Math.min(extentBytes, this.bytes) / size);
-    const free = Array.from({ length: slots }, (_, slot) => slots - 1 - slot);
-    const extent: Extent = { index, slotBytes: size, slots, free, used: new Set() };
+    const stride = strideFor(size, noteTokens);
+    const extent = this.#makeExtent(index, size, stride);
+    if (allocate(this.#file, this.#notesAt(index), this.#wholeBlocks(extent.slots * stride)) === "full")
+      return undefined;
+    this.#freeExtents.pop();
+    extent.notes.clear();
+    for (let slot = extent.slots - 1; slot >= 0; slot -= 1) extent.free.push(slot);
     this.#extents[index] = extent;
+    this.#writeEntry(index, extent);
     this.#roomySet(size).add(extent);
+    if (this.#allocated[index]! < extentBytes) this.#unfinished.add(extent);
+    this.#populator.wake();
     return extent;
+  }
+
+  #makeExtent(index: number, slotBytes: number, stride: number): Extent {
+    const slots = Math.floor(extentBytes / slotBytes);
+    const notes = new SlotNotes(this.#bufferAt(this.#notesAt(index), slots * stride), stride);
+    return { index, slotBytes, slots, free: [], used: new Set(), notes };
   }
 
   #roomySet(size: number): Set<Extent> {
@@ -206,21 +430,86 @@ export class MemoryPool implements SlotPool {
   #giveBack(extent: Extent): void {
     this.#roomySet(extent.slotBytes).delete(extent);
     if (this.#roomySet(extent.slotBytes).size === 0) this.#roomy.delete(extent.slotBytes);
+    this.#unfinished.delete(extent);
+    this.#leaving.delete(extent);
     this.#extents[extent.index] = undefined;
-    this.#freeExtents.push(extent.index);
+    this.#writeEntry(extent.index, undefined);
+    if (this.#capacityExtents <= this.#wantedExtents) {
+      this.#freeExtents.push(extent.index);
+      return;
+    }
+    this.#retire(extent.index);
+    // Another one became empty first: one of those that were to go may stay.
+    const [spared] = this.#leaving;
+    if (spared !== undefined && this.#leaving.size > this.#capacityExtents - this.#wantedExtents) this.#stay(spared);
+  }
+
+  #stay(extent: Extent): void {
+    this.#leaving.delete(extent);
+    if (extent.free.length > 0) this.#roomySet(extent.slotBytes).add(extent);
+  }
+
+  /** Out of the capacity, and its pages with it. */
+  #retire(index: number): void {
+    this.#outExtents.push(index);
+    if (this.#allocated[index] !== 0) this.#punch(index);
+  }
+
+  #punch(index: number): void {
+    const allocated = this.#allocated[index]!; // one per extent
+    this.#allocated[index] = 0;
+    this.#punched.add(index);
+    this.#writeEntry(index, undefined);
+    punchHole(this.#file, this.#notesAt(index), notesBytes);
+    if (punchHole(this.#file, index * extentBytes, extentBytes) === "kept") this.#allocated[index] = allocated;
   }
 
   /** Gives the first `end` bytes of an extent their pages. */
-  #grow(index: number, end: number): boolean {
+  #grow(extent: Extent, end: number): boolean {
+    const { index } = extent;
     const have = this.#allocated[index]!; // one per extent
     if (end <= have) return true;
-    const wanted = Math.min(extentBytes, Math.max(end, have + growBytes));
-    for (const upTo of wanted === end ? [end] : [wanted, end]) {
+    const least = this.#wholeBlocks(end);
+    const wanted = Math.min(extentBytes, Math.max(least, have + growBytes));
+    for (const upTo of wanted === least ? [least] : [wanted, least]) {
       if (allocate(this.#file, index * extentBytes + have, upTo - have) === "full") continue;
-      this.#allocated[index] = upTo;
+      this.#hasPages(index, upTo);
       return true;
     }
     return false;
+  }
+
+  /** What is in use comes first, then the free extents that are taken next. */
+  #nextToPopulate(): Wanted | undefined {
+    const [extent] = this.#unfinished;
+    const index =
+      extent?.index ?? this.#freeExtents.slice(-readyExtents).findLast((i) => this.#allocated[i]! < extentBytes);
+    if (index === undefined) return undefined;
+    const have = this.#allocated[index]!; // one per extent
+    this.#punched.delete(index);
+    return { index, offset: index * extentBytes + have, bytes: extentBytes - have };
+  }
+
+  #populated({ index, offset, bytes }: Wanted): void {
+    const upTo = (offset % extentBytes) + bytes;
+    if (this.#closed) return;
+    if (this.#punched.has(index)) {
+      // Went out of the capacity meanwhile, and may be back: its pages came before or after they were given back.
+      if (this.#outExtents.includes(index)) punchHole(this.#file, index * extentBytes, extentBytes);
+    } else if (this.#allocated[index]! < upTo) this.#hasPages(index, upTo);
+  }
+
+  #hasPages(index: number, bytes: number): void {
+    this.#allocated[index] = bytes;
+    const extent = this.#extents[index];
+    if (extent !== undefined && bytes === extentBytes) this.#unfinished.delete(extent);
+    this.#writeEntry(index, extent);
+  }
+
+  #writeEntry(index: number, extent: Extent | undefined): void {
+    const allocatedBytes = this.#allocated[index]!; // one per extent
+    const stride = extent === undefined ? 0 : extent.notes.stride;
+    this.#table.writeExtent(index, { slotBytes: extent?.slotBytes ?? 0, noteBytes: stride, allocatedBytes });
   }
 
   #extentAt(offset: number): Extent {
@@ -228,44 +517,36 @@ export class MemoryPool implements SlotPool {
     assert(extent !== undefined && extent.used.has(offset), `no slot is in use at ${offset}`);
     return extent;
   }
+
+  #notesAt(index: number): number {
+    return this.bytes + index * notesBytes;
+  }
+
+  #wholeBlocks(bytes: number): number {
+    return Math.ceil(bytes / this.pages.bytes) * this.pages.bytes;
+  }
+
+  #bufferAt(offset: number, bytes: number): Buffer {
+    const { buffer, byteOffset } = this.#mapping.slot(offset, bytes);
+    return Buffer.from(buffer, byteOffset, bytes);
+  }
+}
+
+function wholeExtents(bytes: number): number {
+  return Math.max(1, Math.floor(bytes / extentBytes));
 }
 
 function roundedSlot(slotBytes: number): number {
   return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
 }
 
-/** Users do not touch each other's pools. */
-function filePrefix(): string {
-  return `reprise-${process.getuid?.() ?? 0}-`;
+function slotAt(extent: Extent, offset: number): number {
+  return (offset % extentBytes) / extent.slotBytes;
 }
 
-function sharedMemoryDirectory(): string {
-  return existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
-}
-
-/** Removes pools whose owner no longer holds their lock. */
-function removeStale(directory: string, prefix: string): void {
-  for (const name of readdirSync(directory)) {
-    if (!name.startsWith(prefix) || !name.endsWith(".pool")) continue;
-    const path = join(directory, name);
-    let file: number | undefined;
-    try {
-      file = openSync(path, "r+");
-      if (tryLock(file) === "locked") rmSync(path, { force: true });
-    } catch (error) {
-      // Removed by another start in the meantime, or not ours to open: either way nothing to clean.
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "EACCES") throw error;
-    } finally {
-      if (file !== undefined) closeSync(file);
-    }
-  }
-}
-
-function isAt(path: string, file: number): boolean {
-  try {
-    return statSync(path).ino === fstatSync(file).ino;
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return false;
-    throw error;
-  }
+/** From one note to the next. Where a note of so many tokens has no room, only the slot's state is written. */
+function strideFor(slotBytes: number, noteTokens: number): number {
+  const wanted = noteBytes(noteTokens);
+  const room = Math.floor(notesBytes / Math.floor(extentBytes / slotBytes));
+  return wanted <= room ? wanted : noteBytes(0);
 }
