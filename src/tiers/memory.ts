@@ -6,7 +6,7 @@
  * slot of theirs is handed out: a full /dev/shm is the answer "full", never a SIGBUS in somebody's memcpy.
  *
  *     extent   │ slot │ slot │ slot │ … │ rest │
- *              └── pages allocated ──┘ ...ahead of need by pool/populator.ts, or on the spot by 4 MiB or a slot
+ *              └── pages allocated ──┘ ...ahead of need, or on the spot (pool/pool-memory.ts)
  *
  *              ┌──────────────resize──────────────┐
  *     out ◄────┴── free ◄──last slot freed── in use (a class) ◄── free        out: no pages, not part of the capacity
@@ -19,7 +19,7 @@ import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/slot-pool
 import type { SpaceDescription } from "../cache/space.ts";
 import { assert, RepriseError } from "../errors.ts";
 import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
-import { allocate, punchHole } from "../ffi/posix.ts";
+import { allocate } from "../ffi/posix.ts";
 import { silentLog, type Log } from "../log.ts";
 import { payloadChecksum } from "./disk/record.ts";
 import {
@@ -35,12 +35,11 @@ import {
   type PoolRoom,
 } from "./pool/pool-file.ts";
 import { pagesOf, type PoolPages } from "./pool/pages.ts";
-import { Populator, type Wanted } from "./pool/populator.ts";
+import { PoolMemory } from "./pool/pool-memory.ts";
 import { encodeHeader, fileBytes, notesBytes, PoolTable, tableBytes, usedTableRanges } from "./pool/pool-table.ts";
 import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
-const growBytes = 4 * 1024 * 1024;
 /** Free extents that have all their pages, where memory allows: what is saved within the next moments finds them there. */
 const readyExtents = 4;
 
@@ -81,10 +80,8 @@ export class MemoryPool implements SlotPool {
   readonly #file: number;
   readonly #mapping: PoolMapping;
   readonly #table: PoolTable;
-  readonly #populator: Populator;
+  readonly #memory: PoolMemory;
   readonly #extents: (Extent | undefined)[];
-  /** Bytes from each extent's start that have pages. They stay when the extent changes its class. */
-  readonly #allocated: number[];
   /** The last is taken first; those with pages stand there. */
   readonly #freeExtents: number[] = [];
   /** Not part of the capacity. */
@@ -97,8 +94,6 @@ export class MemoryPool implements SlotPool {
   readonly #roomy = new Map<number, Set<Extent>>();
   /** Left by a dead process. */
   readonly #unclaimed = new Set<number>();
-  /** Lost their pages since the populator was sent there. */
-  readonly #punched = new Set<number>();
   /** Extents that the capacity is to have, in the end. */
   #wantedExtents: number;
   #usedBytes = 0;
@@ -115,13 +110,14 @@ export class MemoryPool implements SlotPool {
     this.#mapping = PoolMapping.ofFile(owned.file, owned.path, fileBytes(bytes));
     this.#table = new PoolTable(this.#bufferAt(fileBytes(bytes) - tableBytes, tableBytes));
     this.#extents = Array.from({ length: count }, () => undefined);
-    this.#allocated = Array.from({ length: count }, () => 0);
     this.#wantedExtents = wholeExtents(options.capacityBytes);
-    this.#populator = new Populator({
+    this.#memory = new PoolMemory({
       file: owned.file,
+      bytes,
+      pageBytes: options.pages.bytes,
       log: options.log,
       next: () => this.#nextToPopulate(),
-      done: (range) => this.#populated(range),
+      onChange: (index) => this.#changed(index),
     });
   }
 
@@ -183,7 +179,7 @@ export class MemoryPool implements SlotPool {
     if (extent === undefined) return "full";
     const slot = extent.free.at(-1)!; // a roomy extent has a free slot
     const end = (slot + 1) * size;
-    if (!this.#grow(extent, end)) {
+    if (!this.#memory.grow(extent.index, end)) {
       if (extent.used.size === 0) this.#giveBack(extent);
       return "full";
     }
@@ -270,7 +266,7 @@ export class MemoryPool implements SlotPool {
       this.#leaving.add(extent);
       this.#roomySet(extent.slotBytes).delete(extent);
     }
-    this.#populator.wake();
+    this.#memory.populate();
   }
 
   leavingSlots(): readonly number[] {
@@ -285,7 +281,7 @@ export class MemoryPool implements SlotPool {
       usedBytes: this.#usedBytes,
       usedSlots: this.#usedSlots,
       unclaimedSlots: this.#unclaimed.size,
-      allocatedBytes: this.#allocated.reduce((sum, bytes) => sum + bytes, 0),
+      allocatedBytes: this.#memory.allocatedBytes,
     };
   }
 
@@ -319,7 +315,7 @@ export class MemoryPool implements SlotPool {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#populator.close();
+    await this.#memory.close();
     this.#mapping.close();
     // Unlinked, never truncated: a guest that still maps it reads old bytes, not a SIGBUS.
     rmSync(this.path, { force: true });
@@ -341,18 +337,18 @@ export class MemoryPool implements SlotPool {
       const entry = this.#table.extent(index);
       if (entry === "damaged") this.#useAll(index);
       else {
-        this.#allocated[index] = entry.allocatedBytes;
+        this.#memory.found(index, entry.allocatedBytes);
         if (entry.slotBytes === 0 || !this.#useAgain(index, entry.slotBytes, entry.noteBytes)) rest.push(index);
       }
     }
     // Those with the most pages are free and are taken first; of the others, those at the front.
-    rest.sort((a, b) => this.#allocated[b]! - this.#allocated[a]! || a - b);
+    rest.sort((a, b) => this.#memory.allocated(b) - this.#memory.allocated(a) || a - b);
     const free = Math.max(0, this.#wantedExtents - this.#inUse().length);
     this.#freeExtents.push(...rest.slice(0, free).toReversed());
     for (const index of rest.slice(free).toReversed()) this.#retire(index);
     // More in use than wanted: they stay, until somebody who knows their worth resizes the pool.
     this.#wantedExtents = this.#capacityExtents;
-    this.#populator.wake();
+    this.#memory.populate();
   }
 
   /** An extent as a dead process had it. @returns false when nothing in it is in use. */
@@ -368,15 +364,14 @@ export class MemoryPool implements SlotPool {
     }
     this.#extents[index] = extent;
     if (extent.free.length > 0) this.#roomySet(slotBytes).add(extent);
-    if (this.#allocated[index]! < extentBytes) this.#unfinished.add(extent);
+    if (!this.#memory.isWhole(index)) this.#unfinished.add(extent);
     return true;
   }
 
   /** Nothing is known of the extent, so all of it is in use until the dead process's guests have left it. */
   #useAll(index: number): void {
-    this.#allocated[index] = 0;
     const extent = this.#makeExtent(index, extentBytes, strideFor(extentBytes, 0));
-    if (allocate(this.#file, this.#notesAt(index), this.pages.bytes) === "full") {
+    if (!this.#memory.growNotes(index, 1)) {
       this.#outExtents.push(index); // not even its state can be written: it waits for the next resize
       return;
     }
@@ -402,16 +397,15 @@ export class MemoryPool implements SlotPool {
     if (index === undefined) return undefined;
     const stride = strideFor(size, noteTokens);
     const extent = this.#makeExtent(index, size, stride);
-    if (allocate(this.#file, this.#notesAt(index), this.#wholeBlocks(extent.slots * stride)) === "full")
-      return undefined;
+    if (!this.#memory.growNotes(index, extent.slots * stride)) return undefined;
     this.#freeExtents.pop();
     extent.notes.clear();
     for (let slot = extent.slots - 1; slot >= 0; slot -= 1) extent.free.push(slot);
     this.#extents[index] = extent;
     this.#writeEntry(index, extent);
     this.#roomySet(size).add(extent);
-    if (this.#allocated[index]! < extentBytes) this.#unfinished.add(extent);
-    this.#populator.wake();
+    if (!this.#memory.isWhole(index)) this.#unfinished.add(extent);
+    this.#memory.populate();
     return extent;
   }
 
@@ -452,62 +446,24 @@ export class MemoryPool implements SlotPool {
   /** Out of the capacity, and its pages with it. */
   #retire(index: number): void {
     this.#outExtents.push(index);
-    if (this.#allocated[index] !== 0) this.#punch(index);
-  }
-
-  #punch(index: number): void {
-    const allocated = this.#allocated[index]!; // one per extent
-    this.#allocated[index] = 0;
-    this.#punched.add(index);
-    this.#writeEntry(index, undefined);
-    punchHole(this.#file, this.#notesAt(index), notesBytes);
-    if (punchHole(this.#file, index * extentBytes, extentBytes) === "kept") this.#allocated[index] = allocated;
-  }
-
-  /** Gives the first `end` bytes of an extent their pages. */
-  #grow(extent: Extent, end: number): boolean {
-    const { index } = extent;
-    const have = this.#allocated[index]!; // one per extent
-    if (end <= have) return true;
-    const least = this.#wholeBlocks(end);
-    const wanted = Math.min(extentBytes, Math.max(least, have + growBytes));
-    for (const upTo of wanted === least ? [least] : [wanted, least]) {
-      if (allocate(this.#file, index * extentBytes + have, upTo - have) === "full") continue;
-      this.#hasPages(index, upTo);
-      return true;
-    }
-    return false;
+    this.#memory.giveUp(index);
   }
 
   /** What is in use comes first, then the free extents that are taken next. */
-  #nextToPopulate(): Wanted | undefined {
+  #nextToPopulate(): number | undefined {
     const [extent] = this.#unfinished;
-    const index =
-      extent?.index ?? this.#freeExtents.slice(-readyExtents).findLast((i) => this.#allocated[i]! < extentBytes);
-    if (index === undefined) return undefined;
-    const have = this.#allocated[index]!; // one per extent
-    this.#punched.delete(index);
-    return { index, offset: index * extentBytes + have, bytes: extentBytes - have };
+    return extent?.index ?? this.#freeExtents.slice(-readyExtents).findLast((index) => !this.#memory.isWhole(index));
   }
 
-  #populated({ index, offset, bytes }: Wanted): void {
-    const upTo = (offset % extentBytes) + bytes;
-    if (this.#closed) return;
-    if (this.#punched.has(index)) {
-      // Went out of the capacity meanwhile, and may be back: its pages came before or after they were given back.
-      if (this.#outExtents.includes(index)) punchHole(this.#file, index * extentBytes, extentBytes);
-    } else if (this.#allocated[index]! < upTo) this.#hasPages(index, upTo);
-  }
-
-  #hasPages(index: number, bytes: number): void {
-    this.#allocated[index] = bytes;
+  /** The pages of an extent have come or gone. */
+  #changed(index: number): void {
     const extent = this.#extents[index];
-    if (extent !== undefined && bytes === extentBytes) this.#unfinished.delete(extent);
+    if (extent !== undefined && this.#memory.isWhole(index)) this.#unfinished.delete(extent);
     this.#writeEntry(index, extent);
   }
 
   #writeEntry(index: number, extent: Extent | undefined): void {
-    const allocatedBytes = this.#allocated[index]!; // one per extent
+    const allocatedBytes = this.#memory.allocated(index);
     const stride = extent === undefined ? 0 : extent.notes.stride;
     this.#table.writeExtent(index, { slotBytes: extent?.slotBytes ?? 0, noteBytes: stride, allocatedBytes });
   }
@@ -520,10 +476,6 @@ export class MemoryPool implements SlotPool {
 
   #notesAt(index: number): number {
     return this.bytes + index * notesBytes;
-  }
-
-  #wholeBlocks(bytes: number): number {
-    return Math.ceil(bytes / this.pages.bytes) * this.pages.bytes;
   }
 
   #bufferAt(offset: number, bytes: number): Buffer {

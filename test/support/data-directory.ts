@@ -28,10 +28,15 @@ export function poolOwners(): number[] {
   return pools().flatMap((path) => ownerOf(path) ?? []);
 }
 
+/** Pools of a data directory. */
+export function poolsOf(dataDirectory: string): string[] {
+  const ofDirectory = `-${directoryIdentity(dataDirectory)}-`;
+  return pools().filter((path) => path.includes(ofDirectory));
+}
+
 /** Pools of a data directory that no process owns. */
 export function orphanedPools(dataDirectory: string): string[] {
-  const ofDirectory = `-${directoryIdentity(dataDirectory)}-`;
-  return pools().filter((path) => path.includes(ofDirectory) && ownerOf(path) === undefined);
+  return poolsOf(dataDirectory).filter((path) => ownerOf(path) === undefined);
 }
 
 function pools(): string[] {
