@@ -99,4 +99,6 @@ export interface PoolStats {
   readonly unclaimedSlots: number;
   /** Bytes of the file that have pages behind them. */
   readonly allocatedBytes: number;
+  /** How huge pages come: `"no"`, `"hugetlbfs"`, or the mount's option, such as `"within_size"`. */
+  readonly hugePages: string;
 }

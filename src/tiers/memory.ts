@@ -282,6 +282,7 @@ export class MemoryPool implements SlotPool {
       usedSlots: this.#usedSlots,
       unclaimedSlots: this.#unclaimed.size,
       allocatedBytes: this.#memory.allocatedBytes,
+      hugePages: this.pages.huge,
     };
   }
 

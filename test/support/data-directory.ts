@@ -34,6 +34,11 @@ export function poolsOf(dataDirectory: string): string[] {
   return pools().filter((path) => path.includes(ofDirectory));
 }
 
+/** What a reboot does to the memory tier of a server that was killed. */
+export function forgetMemory(dataDirectory: string): void {
+  for (const path of orphanedPools(dataDirectory)) rmSync(path);
+}
+
 /** Pools of a data directory that no process owns. */
 export function orphanedPools(dataDirectory: string): string[] {
   return poolsOf(dataDirectory).filter((path) => ownerOf(path) === undefined);
