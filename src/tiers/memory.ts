@@ -22,6 +22,7 @@ import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
 import { allocate } from "../ffi/posix.ts";
 import { silentLog, type Log } from "../log.ts";
 import { payloadChecksum } from "./disk/record.ts";
+import { ExtentMap, slotAt, type Extent } from "./pool/extent-map.ts";
 import {
   adoptFile,
   bootId,
@@ -36,7 +37,15 @@ import {
 } from "./pool/pool-file.ts";
 import { pagesOf, type PoolPages } from "./pool/pages.ts";
 import { PoolMemory } from "./pool/pool-memory.ts";
-import { encodeHeader, fileBytes, notesBytes, PoolTable, tableBytes, usedTableRanges } from "./pool/pool-table.ts";
+import {
+  encodeHeader,
+  fileBytes,
+  maxExtents,
+  notesBytes,
+  PoolTable,
+  tableBytes,
+  usedTableRanges,
+} from "./pool/pool-table.ts";
 import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
@@ -62,15 +71,6 @@ export interface PoolPlace extends PoolRoom {
   readonly maximumBytes: number;
 }
 
-interface Extent {
-  readonly index: number;
-  readonly slotBytes: number;
-  readonly slots: number;
-  readonly free: number[];
-  readonly used: Set<number>;
-  readonly notes: SlotNotes;
-}
-
 export class MemoryPool implements SlotPool {
   readonly path: string;
   readonly bytes: number;
@@ -81,21 +81,11 @@ export class MemoryPool implements SlotPool {
   readonly #mapping: PoolMapping;
   readonly #table: PoolTable;
   readonly #memory: PoolMemory;
-  readonly #extents: (Extent | undefined)[];
-  /** The last is taken first; those with pages stand there. */
-  readonly #freeExtents: number[] = [];
-  /** Not part of the capacity. */
-  readonly #outExtents: number[] = [];
-  /** In use, and to go when their last slot is freed. */
-  readonly #leaving = new Set<Extent>();
+  readonly #extents: ExtentMap;
   /** In use, and without pages at their end. */
   readonly #unfinished = new Set<Extent>();
-  /** Extents with a free slot, by slot size. */
-  readonly #roomy = new Map<number, Set<Extent>>();
   /** Left by a dead process. */
   readonly #unclaimed = new Set<number>();
-  /** Extents that the capacity is to have, in the end. */
-  #wantedExtents: number;
   #usedBytes = 0;
   #usedSlots = 0;
   #closed = false;
@@ -106,11 +96,13 @@ export class MemoryPool implements SlotPool {
     this.bytes = bytes;
     this.pages = options.pages;
     this.#file = owned.file;
-    const count = bytes / extentBytes;
     this.#mapping = PoolMapping.ofFile(owned.file, owned.path, fileBytes(bytes));
     this.#table = new PoolTable(this.#bufferAt(fileBytes(bytes) - tableBytes, tableBytes));
-    this.#extents = Array.from({ length: count }, () => undefined);
-    this.#wantedExtents = wholeExtents(options.capacityBytes);
+    this.#extents = new ExtentMap({
+      count: bytes / extentBytes,
+      wanted: wholeExtents(options.capacityBytes),
+      onOut: (index) => this.#memory.giveUp(index),
+    });
     this.#memory = new PoolMemory({
       file: owned.file,
       bytes,
@@ -144,6 +136,8 @@ export class MemoryPool implements SlotPool {
     const id = dataDirectory === "" ? "own" : directoryIdentity(dataDirectory);
     removeStale(directory);
     const capacityBytes = wholeExtents(options.capacityBytes) * extentBytes;
+    if (capacityBytes > maxExtents * extentBytes)
+      throw new RepriseError("NOT_ENOUGH_MEMORY", `a memory pool has at most ${maxExtents * extentBytes} bytes`);
     const leastBytes = Math.max(capacityBytes, wholeExtents(options.maximumBytes ?? capacityBytes) * extentBytes);
     const refuse = (path: string, reason: string) => log.warn(`the memory pool ${path} is not adopted: ${reason}`);
     const adopted = dataDirectory === "" ? undefined : adoptFile({ directory, id, leastBytes: capacityBytes, refuse });
@@ -180,11 +174,11 @@ export class MemoryPool implements SlotPool {
     const slot = extent.free.at(-1)!; // a roomy extent has a free slot
     const end = (slot + 1) * size;
     if (!this.#memory.grow(extent.index, end)) {
-      if (extent.used.size === 0) this.#giveBack(extent);
+      if (extent.used.size === 0) this.#close(extent);
       return "full";
     }
     extent.free.pop();
-    if (extent.free.length === 0) this.#roomy.get(size)!.delete(extent); // it was among them
+    if (extent.free.length === 0) this.#extents.slotsChanged(extent);
     extent.notes.reserve(slot);
     const offset = extent.index * extentBytes + slot * size;
     extent.used.add(offset);
@@ -201,8 +195,8 @@ export class MemoryPool implements SlotPool {
     extent.free.push(slot);
     this.#usedBytes -= extent.slotBytes;
     this.#usedSlots -= 1;
-    if (extent.used.size === 0) this.#giveBack(extent);
-    else if (!this.#leaving.has(extent)) this.#roomySet(extent.slotBytes).add(extent);
+    if (extent.used.size === 0) this.#close(extent);
+    else if (extent.free.length === 1) this.#extents.slotsChanged(extent);
   }
 
   view(offset: number, bytes: number): Uint8Array {
@@ -254,30 +248,19 @@ export class MemoryPool implements SlotPool {
   }
 
   resize(capacityBytes: number, worth: (slots: readonly number[]) => number): void {
-    this.#wantedExtents = Math.min(wholeExtents(capacityBytes), this.#extents.length);
-    for (const extent of this.#leaving) this.#stay(extent);
-    while (this.#capacityExtents < this.#wantedExtents) this.#freeExtents.unshift(this.#outExtents.pop()!); // at most all
-    // From the front: those without pages first.
-    while (this.#capacityExtents > this.#wantedExtents && this.#freeExtents.length > 0)
-      this.#retire(this.#freeExtents.shift()!);
-    const excess = this.#capacityExtents - this.#wantedExtents;
-    const byWorth = this.#inUse().map((extent) => ({ extent, worth: worth([...extent.used]) }));
-    for (const { extent } of byWorth.sort((a, b) => a.worth - b.worth).slice(0, excess)) {
-      this.#leaving.add(extent);
-      this.#roomySet(extent.slotBytes).delete(extent);
-    }
+    this.#extents.resize(wholeExtents(capacityBytes), worth);
     this.#memory.populate();
   }
 
   leavingSlots(): readonly number[] {
-    return [...this.#leaving].flatMap((extent) => [...extent.used]);
+    return [...this.#extents.leaving()].flatMap((extent) => [...extent.used]);
   }
 
   stats(): PoolStats {
     return {
-      capacityBytes: this.#capacityExtents * extentBytes,
+      capacityBytes: this.#extents.capacity * extentBytes,
       maximumBytes: this.bytes,
-      leavingBytes: Math.max(0, this.#capacityExtents - this.#wantedExtents) * extentBytes,
+      leavingBytes: this.#extents.excess * extentBytes,
       usedBytes: this.#usedBytes,
       usedSlots: this.#usedSlots,
       unclaimedSlots: this.#unclaimed.size,
@@ -287,29 +270,9 @@ export class MemoryPool implements SlotPool {
   }
 
   check(): void {
-    let used = 0;
-    const inUse = this.#inUse();
-    for (const extent of inUse) {
-      const { index } = extent;
-      assert(!this.#freeExtents.includes(index), `extent ${index} is free and used`);
-      assert(!this.#outExtents.includes(index), `extent ${index} is out and used`);
-      assert(extent.free.length + extent.used.size === extent.slots, `extent ${index}: free + used is not its slots`);
-      assert(new Set(extent.free).size === extent.free.length, `extent ${index}: a slot is free twice`);
-      for (const slot of extent.free) assert(extent.notes.isFree(slot), `extent ${index}: a free slot has a note`);
-      for (const offset of extent.used)
-        assert(!extent.notes.isFree(slotAt(extent, offset)), `extent ${index}: a used slot has no note`);
-      const roomy = this.#roomy.get(extent.slotBytes)?.has(extent) ?? false;
-      const mayGive = extent.free.length > 0 && !this.#leaving.has(extent);
-      assert(roomy === mayGive, `extent ${index}: its room is not known`);
-      used += extent.used.size;
-    }
+    this.#extents.check();
+    const used = this.#extents.used().reduce((sum, extent) => sum + extent.used.size, 0);
     assert(used === this.#usedSlots, "slots counted and slots used differ");
-    const all = this.#freeExtents.length + this.#outExtents.length + inUse.length;
-    assert(all === this.#extents.length, "extents free, used and out are not all");
-    assert(
-      this.#leaving.size === Math.max(0, this.#capacityExtents - this.#wantedExtents),
-      "as many extents leave as the capacity has too many",
-    );
   }
 
   /** Ends the pool and removes its file: whoever wants the next process to find something does not come here. */
@@ -323,32 +286,21 @@ export class MemoryPool implements SlotPool {
     closeSync(this.#file);
   }
 
-  get #capacityExtents(): number {
-    return this.#extents.length - this.#outExtents.length;
-  }
-
-  #inUse(): Extent[] {
-    return this.#extents.filter((extent) => extent !== undefined);
-  }
-
   /** Fills the lists from what the file says: nothing, when it is new. */
   #takeStock(): void {
     const rest: number[] = [];
-    for (const index of this.#extents.keys()) {
+    for (let index = 0; index < this.bytes / extentBytes; index += 1) {
       const entry = this.#table.extent(index);
-      if (entry === "damaged") this.#useAll(index);
-      else {
+      if (entry === "damaged") {
+        if (!this.#useAll(index)) rest.push(index);
+      } else {
         this.#memory.found(index, entry.allocatedBytes);
         if (entry.slotBytes === 0 || !this.#useAgain(index, entry.slotBytes, entry.noteBytes)) rest.push(index);
       }
     }
     // Those with the most pages are free and are taken first; of the others, those at the front.
     rest.sort((a, b) => this.#memory.allocated(b) - this.#memory.allocated(a) || a - b);
-    const free = Math.max(0, this.#wantedExtents - this.#inUse().length);
-    this.#freeExtents.push(...rest.slice(0, free).toReversed());
-    for (const index of rest.slice(free).toReversed()) this.#retire(index);
-    // More in use than wanted: they stay, until somebody who knows their worth resizes the pool.
-    this.#wantedExtents = this.#capacityExtents;
+    this.#extents.fill(rest);
     this.#memory.populate();
   }
 
@@ -360,27 +312,26 @@ export class MemoryPool implements SlotPool {
       else this.#leave(extent, slot);
     }
     if (extent.used.size === 0) {
-      this.#writeEntry(index, undefined);
+      this.#writeEntry(index);
       return false;
     }
-    this.#extents[index] = extent;
-    if (extent.free.length > 0) this.#roomySet(slotBytes).add(extent);
-    if (!this.#memory.isWhole(index)) this.#unfinished.add(extent);
+    this.#open(extent);
     return true;
   }
 
-  /** Nothing is known of the extent, so all of it is in use until the dead process's guests have left it. */
-  #useAll(index: number): void {
+  /**
+   * Nothing is known of the extent, so all of it is in use until the dead process's guests have left it.
+   *
+   * @returns false when not even that can be written
+   */
+  #useAll(index: number): boolean {
+    if (!this.#memory.growNotes(index, 1)) return false;
     const extent = this.#makeExtent(index, extentBytes, strideFor(extentBytes, 0));
-    if (!this.#memory.growNotes(index, 1)) {
-      this.#outExtents.push(index); // not even its state can be written: it waits for the next resize
-      return;
-    }
     extent.notes.clear();
     extent.notes.reserve(0);
     this.#leave(extent, 0);
-    this.#extents[index] = extent;
-    this.#writeEntry(index, extent);
+    this.#open(extent);
+    return true;
   }
 
   #leave(extent: Extent, slot: number): void {
@@ -392,20 +343,16 @@ export class MemoryPool implements SlotPool {
   }
 
   #roomyExtent(size: number, noteTokens: number): Extent | undefined {
-    const [known] = this.#roomySet(size);
+    const known = this.#extents.withRoom(size);
     if (known !== undefined) return known;
-    const index = this.#freeExtents.at(-1);
+    const [index] = this.#extents.ready(1);
     if (index === undefined) return undefined;
     const stride = strideFor(size, noteTokens);
     const extent = this.#makeExtent(index, size, stride);
     if (!this.#memory.growNotes(index, extent.slots * stride)) return undefined;
-    this.#freeExtents.pop();
     extent.notes.clear();
     for (let slot = extent.slots - 1; slot >= 0; slot -= 1) extent.free.push(slot);
-    this.#extents[index] = extent;
-    this.#writeEntry(index, extent);
-    this.#roomySet(size).add(extent);
-    if (!this.#memory.isWhole(index)) this.#unfinished.add(extent);
+    this.#open(extent);
     this.#memory.populate();
     return extent;
   }
@@ -416,61 +363,39 @@ export class MemoryPool implements SlotPool {
     return { index, slotBytes, slots, free: [], used: new Set(), notes };
   }
 
-  #roomySet(size: number): Set<Extent> {
-    let set = this.#roomy.get(size);
-    if (set === undefined) this.#roomy.set(size, (set = new Set()));
-    return set;
+  #open(extent: Extent): void {
+    this.#extents.open(extent);
+    this.#writeEntry(extent.index);
+    if (!this.#memory.isWhole(extent.index)) this.#unfinished.add(extent);
   }
 
-  #giveBack(extent: Extent): void {
-    this.#roomySet(extent.slotBytes).delete(extent);
-    if (this.#roomySet(extent.slotBytes).size === 0) this.#roomy.delete(extent.slotBytes);
+  #close(extent: Extent): void {
     this.#unfinished.delete(extent);
-    this.#leaving.delete(extent);
-    this.#extents[extent.index] = undefined;
-    this.#writeEntry(extent.index, undefined);
-    if (this.#capacityExtents <= this.#wantedExtents) {
-      this.#freeExtents.push(extent.index);
-      return;
-    }
-    this.#retire(extent.index);
-    // Another one became empty first: one of those that were to go may stay.
-    const [spared] = this.#leaving;
-    if (spared !== undefined && this.#leaving.size > this.#capacityExtents - this.#wantedExtents) this.#stay(spared);
-  }
-
-  #stay(extent: Extent): void {
-    this.#leaving.delete(extent);
-    if (extent.free.length > 0) this.#roomySet(extent.slotBytes).add(extent);
-  }
-
-  /** Out of the capacity, and its pages with it. */
-  #retire(index: number): void {
-    this.#outExtents.push(index);
-    this.#memory.giveUp(index);
+    this.#extents.close(extent);
+    this.#writeEntry(extent.index);
   }
 
   /** What is in use comes first, then the free extents that are taken next. */
   #nextToPopulate(): number | undefined {
     const [extent] = this.#unfinished;
-    return extent?.index ?? this.#freeExtents.slice(-readyExtents).findLast((index) => !this.#memory.isWhole(index));
+    return extent?.index ?? this.#extents.ready(readyExtents).findLast((index) => !this.#memory.isWhole(index));
   }
 
   /** The pages of an extent have come or gone. */
   #changed(index: number): void {
-    const extent = this.#extents[index];
+    const extent = this.#extents.at(index);
     if (extent !== undefined && this.#memory.isWhole(index)) this.#unfinished.delete(extent);
-    this.#writeEntry(index, extent);
+    this.#writeEntry(index);
   }
 
-  #writeEntry(index: number, extent: Extent | undefined): void {
-    const allocatedBytes = this.#memory.allocated(index);
-    const stride = extent === undefined ? 0 : extent.notes.stride;
-    this.#table.writeExtent(index, { slotBytes: extent?.slotBytes ?? 0, noteBytes: stride, allocatedBytes });
+  #writeEntry(index: number): void {
+    const extent = this.#extents.at(index);
+    const [slotBytes, noteBytes] = [extent?.slotBytes ?? 0, extent?.notes.stride ?? 0];
+    this.#table.writeExtent(index, { slotBytes, noteBytes, allocatedBytes: this.#memory.allocated(index) });
   }
 
   #extentAt(offset: number): Extent {
-    const extent = this.#extents[Math.floor(offset / extentBytes)];
+    const extent = this.#extents.at(Math.floor(offset / extentBytes));
     assert(extent !== undefined && extent.used.has(offset), `no slot is in use at ${offset}`);
     return extent;
   }
@@ -491,10 +416,6 @@ function wholeExtents(bytes: number): number {
 
 function roundedSlot(slotBytes: number): number {
   return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
-}
-
-function slotAt(extent: Extent, offset: number): number {
-  return (offset % extentBytes) / extent.slotBytes;
 }
 
 /** From one note to the next. Where a note of so many tokens has no room, only the slot's state is written. */

@@ -18,8 +18,8 @@ export const tableBytes = 2 * 1024 * 1024;
 export const headerBytes = 4096;
 /** Notes of one extent: an eighth of it, so that a slot of 4 KiB has 512 bytes. */
 export const notesBytes = extentBytes / 8;
-/** 1 TiB: what the entries have room for, and far less than a process can map. */
-export const maxExtents = 16_384;
+/** 4 TiB: what the entries have room for, and less than a process can map. */
+export const maxExtents = 65_000;
 const magic = 0x4c505052; // "RPPL"
 const formatVersion = 1;
 const entryBytes = 16;
