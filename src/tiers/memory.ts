@@ -300,7 +300,7 @@ export class MemoryPool implements SlotPool {
     }
     // Those with the most pages are free and are taken first; of the others, those at the front.
     rest.sort((a, b) => this.#memory.allocated(b) - this.#memory.allocated(a) || a - b);
-    this.#extents.fill(rest);
+    this.#extents.begin(rest);
     this.#memory.populate();
   }
 

@@ -82,7 +82,7 @@ export class ExtentMap {
   }
 
   /** The extents that are not in use when a pool is opened, the one to be taken first in front: fills the capacity with them. */
-  fill(indexes: readonly number[]): void {
+  begin(indexes: readonly number[]): void {
     const free = Math.max(0, this.#wanted - this.used().length);
     this.#free.push(...indexes.slice(0, free).toReversed());
     for (const index of indexes.slice(free).toReversed()) this.#goOut(index);
