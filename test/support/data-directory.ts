@@ -36,7 +36,7 @@ export function poolsOf(dataDirectory: string): string[] {
 
 /** What a reboot does to the memory tier of a server that was killed. */
 export function forgetMemory(dataDirectory: string): void {
-  for (const path of orphanedPools(dataDirectory)) rmSync(path);
+  for (const path of orphanedPools(dataDirectory)) rmSync(path, { force: true });
 }
 
 /** Pools of a data directory that no process owns. */
