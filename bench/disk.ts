@@ -97,10 +97,10 @@ async function cacheSide(path: string): Promise<void> {
   seconds.load.push(
     await secondsOf(async () => {
       let loaded = 0;
-      for await (const { lease, tier } of second.guest.load(bareRoot, tokens, 0, wait)) {
-        if (tier !== "disk") throw new Error(`a chunk came from ${tier}`);
-        loaded += 1;
-        second.guest.release([lease]);
+      for await (const batch of second.guest.load(bareRoot, tokens, 0, wait)) {
+        for (const { tier } of batch) if (tier !== "disk") throw new Error(`a chunk came from ${tier}`);
+        loaded += batch.length;
+        second.guest.release(batch.map(({ lease }) => lease));
       }
       if (loaded !== chunks) throw new Error(`${loaded} of ${chunks} chunks were loaded`);
     }),
