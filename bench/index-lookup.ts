@@ -64,7 +64,7 @@ async function serve(): Promise<void> {
     await fill(session, 1);
     result["inProcess"] = await time(session);
   }
-  const pool = MemoryPool.open({ id: `bench-${process.pid}`, capacityBytes: 768 * 2 ** 20 });
+  const pool = MemoryPool.open({ capacityBytes: 768 * 2 ** 20 });
   await using cache = await Cache.open({ pool });
   await using _server = await WireServer.listen({ socketPath, cache });
   await fill(cache.openSession({ space, rank: 0, slotBytes }), slotBytes);

@@ -5,7 +5,7 @@ import type { PoolStats, SlotPool } from "../../src/cache/slot-pool.ts";
 export class CountingPool implements SlotPool {
   readonly path = "";
   readonly bytes: number;
-  readonly maxSlotBytes = 1;
+  readonly maxSlotBytes = 2;
   readonly #free: number[] = [];
   #next = 0;
 
@@ -37,9 +37,45 @@ export class CountingPool implements SlotPool {
     return true;
   }
 
+  // Nothing outlives it.
+  keep(): void {}
+
+  seal(): void {}
+
+  leftBehind(): readonly [] {
+    return [];
+  }
+
+  isIntact(): Promise<boolean> {
+    return Promise.resolve(true);
+  }
+
+  claim(): void {
+    assert(false, "nothing was left behind");
+  }
+
+  freeUnclaimed(): void {}
+
+  resize(capacityBytes: number): void {
+    assert(capacityBytes === this.bytes, "this pool keeps its size");
+  }
+
+  leavingSlots(): readonly [] {
+    return [];
+  }
+
   stats(): PoolStats {
     const usedSlots = this.#next - this.#free.length;
-    return { capacityBytes: this.bytes, usedBytes: usedSlots, usedSlots, allocatedBytes: 0 };
+    return {
+      capacityBytes: this.bytes,
+      maximumBytes: this.bytes,
+      leavingBytes: 0,
+      usedBytes: usedSlots,
+      usedSlots,
+      unclaimedSlots: 0,
+      allocatedBytes: 0,
+      hugePages: "no",
+    };
   }
 
   check(): void {

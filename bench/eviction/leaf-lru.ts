@@ -44,6 +44,10 @@ export class LeafLru implements EvictionPolicy {
     return this.#heap.first as ChunkId | undefined; // only chunks were added
   }
 
+  score(chunk: ChunkId, now: number): number {
+    return 1 / (1 + now - this.#touchedAt.get(rowOf(chunk)));
+  }
+
   check(): void {
     this.#heap.check();
   }

@@ -49,9 +49,9 @@ export function hitsInBlocks(requests: readonly TraceRequest[], cache: BlockCach
 
 async function serve(session: CacheSession, tokens: Uint32Array): Promise<number> {
   let hits = 0;
-  for await (const { lease, matchedTokens } of session.load(bareRoot, tokens, 0, wait)) {
-    session.release([lease]);
-    if (matchedTokens === BLOCK_TOKENS) hits += 1;
+  for await (const batch of session.load(bareRoot, tokens, 0, wait)) {
+    session.release(batch.map(({ lease }) => lease));
+    hits += batch.filter(({ matchedTokens }) => matchedTokens === BLOCK_TOKENS).length;
   }
   const { chunks } = await session.reserve(bareRoot, tokens, wait);
   await session.commit(

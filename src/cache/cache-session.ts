@@ -7,6 +7,7 @@
 import type { TierName } from "../tier.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
+import { flag } from "./chunk-table.ts";
 import type { Root, Tokens } from "./chunk.ts";
 import { addTokens, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
@@ -17,6 +18,7 @@ import type {
   CacheSession,
   LeaseId,
   LoadedChunk,
+  LoadOptions,
   Lookup,
   Reservation,
   ReservedChunk,
@@ -82,44 +84,36 @@ export class LocalSession implements CacheSession {
   }
 
   lookup(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Lookup> {
-    const { counters, store } = this.#parts;
-    const tokensByTier: Partial<Record<TierName, number>> = {};
-    let hitTokens = 0;
-    const path = this.#match(root, tokens);
-    for (let i = 0; i < path.length; i += 1) {
-      const tier = store.chunks.tierOf(path.at(i));
-      if (tier === undefined) break;
-      const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
-      addTokens(tokensByTier, tier, matchedTokens);
-      hitTokens += matchedTokens;
-    }
-    for (const [tier, found] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, found); // its keys
-    counters.lookups += 1;
-    counters.lookedUpTokens += tokens.length;
-    return Promise.resolve({ hitTokens, tokensByTier });
+    const found = this.#foundIn(this.#match(root, tokens));
+    this.#countLookup(tokens, found);
+    return Promise.resolve(found);
   }
 
-  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    const { placement, counters, store } = this.#parts;
-    const { chunks } = store;
-    const deadline = performance.now() + wait.deadlineMs;
-    const held = this.#leaseAll(this.#match(root, tokens), Math.floor(from / this.chunkTokens));
-    const ready: Promise<boolean>[] = [];
+  async *load(
+    root: Root,
+    tokens: Tokens,
+    from: number,
+    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+  ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    const deadline = performance.now() + deadlineMs;
+    const path = this.#match(root, tokens);
+    const found = this.#foundIn(path);
+    if (onlyReady) this.#countLookup(tokens, found);
+    const held = this.#leaseAll(path, { first: Math.floor(from / this.chunkTokens), onlyReady });
+    const reads: Promise<boolean>[] = [];
     let given = 0;
     try {
-      for (const [i, { lease, chunk, matchedTokens, tier }] of held.entries()) {
-        for (const ahead of held.slice(ready.length, i + 1 + readAhead))
-          ready.push(placement.promote(ahead.chunk, this.#options.slotBytes));
-        const answer = chunks.isInMemory(chunk) || (await within(ready[i]!, deadline - performance.now())); // pushed above
-        if (answer === "late") counters.lateLoads += 1;
-        if (answer !== true || !this.holds(lease)) return;
-        given = i + 1;
-        addTokens(counters.loadedTokens, tier, matchedTokens);
-        const bytes = chunks.bytes(chunk, this.#options.rank);
-        counters.loadedBytes += bytes;
-        const offset = chunks.slot(chunk, this.#options.rank)!; // in memory
-        const firstToken = chunks.firstToken(chunk);
-        yield { lease, firstToken, tokenCount: chunks.tokenCount(chunk), matchedTokens, tier, slot: { offset, bytes } };
+      onFound?.(found);
+      for (;;) {
+        const batch = this.#readyFrom(held, given);
+        given += batch.length;
+        for (const { chunk } of held.slice(reads.length, given + 1 + readAhead)) reads.push(this.#promote(chunk));
+        if (batch.length > 0) yield batch;
+        const next = reads[given];
+        if (next === undefined) return;
+        const answer = await within(next, deadline - performance.now());
+        if (answer === "late") this.#parts.counters.lateLoads += 1;
+        if (answer !== true || !this.holds(held[given]!.lease)) return; // `next` stands for it
       }
     } finally {
       this.release(held.slice(given).map(({ lease }) => lease));
@@ -146,12 +140,14 @@ export class LocalSession implements CacheSession {
 
   async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
     let keptTokens = 0;
-    for await (const { lease, firstToken, matchedTokens } of this.load(root, tokens, 0, wait)) {
-      const leased = this.#parts.leases.get(this.#holder, lease);
-      const kept = leased === undefined ? "full" : this.#parts.store.keep(leased.chunk, seconds);
-      this.release([lease]);
-      if (kept === "full") break;
-      keptTokens = firstToken + matchedTokens;
+    let full = false;
+    for await (const batch of this.load(root, tokens, 0, wait)) {
+      for (const { lease, firstToken, matchedTokens } of batch) {
+        full ||= !this.#pinLeased(lease, seconds);
+        if (!full) keptTokens = firstToken + matchedTokens;
+      }
+      this.release(batch.map(({ lease }) => lease));
+      if (full) break;
     }
     return keptTokens;
   }
@@ -207,11 +203,16 @@ export class LocalSession implements CacheSession {
         continue;
       }
       const { chunk, rank } = lease;
+      if (store.chunks.table.is(chunk, flag.broken)) {
+        this.abandon([id]);
+        continue;
+      }
       leases.release(this.#holder, id);
       store.chunks.setBytes(chunk, rank, bytes);
       counters.savedBytes += bytes;
       if (store.chunks.isWritten(chunk)) {
         counters.savedChunks += 1;
+        store.keep(chunk);
         store.stored(chunk);
         // Once for each text: a touch goes all the way up.
         if (last !== undefined && store.chunks.parentOf(chunk) !== last) store.touch(last, "refreshed");
@@ -247,15 +248,66 @@ export class LocalSession implements CacheSession {
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? emptyPath;
   }
 
+  /** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
+  #foundIn(path: ChunkPath): Lookup {
+    const { chunks } = this.#parts.store;
+    const tokensByTier: Partial<Record<TierName, number>> = {};
+    let hitTokens = 0;
+    for (let i = 0; i < path.length; i += 1) {
+      const tier = chunks.tierOf(path.at(i));
+      if (tier === undefined) break;
+      const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
+      addTokens(tokensByTier, tier, matchedTokens);
+      hitTokens += matchedTokens;
+    }
+    return { hitTokens, tokensByTier };
+  }
+
+  #countLookup(tokens: Tokens, { tokensByTier }: Lookup): void {
+    const { counters } = this.#parts;
+    counters.lookups += 1;
+    counters.lookedUpTokens += tokens.length;
+    for (const [tier, count] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, count); // as #foundIn made it
+  }
+
+  #promote(chunk: ChunkId): Promise<boolean> {
+    return this.#parts.placement.promote(chunk, this.#options.slotBytes);
+  }
+
+  /** The chunks of a load that are in memory now, from number `first` to the first that is not. */
+  #readyFrom(held: readonly LeasedMatch[], first: number): LoadedChunk[] {
+    const { counters, store } = this.#parts;
+    const { chunks } = store;
+    const { rank } = this.#options;
+    const ready: LoadedChunk[] = [];
+    for (let i = first; i < held.length; i += 1) {
+      const { lease, chunk, matchedTokens, tier } = held[i]!; // below its length
+      if (!this.holds(lease) || !chunks.isInMemory(chunk)) break;
+      const bytes = chunks.bytes(chunk, rank);
+      const offset = chunks.slot(chunk, rank)!; // in memory
+      const [firstToken, tokenCount] = [chunks.firstToken(chunk), chunks.tokenCount(chunk)];
+      addTokens(counters.loadedTokens, tier, matchedTokens);
+      counters.loadedBytes += bytes;
+      ready.push({ lease, firstToken, tokenCount, matchedTokens, tier, slot: { offset, bytes } });
+    }
+    return ready;
+  }
+
+  /** @returns false when it was not pinned: pins have all the room they may take, or the lease has fallen. */
+  #pinLeased(lease: LeaseId, seconds: number): boolean {
+    const leased = this.#parts.leases.get(this.#holder, lease);
+    return leased !== undefined && this.#parts.store.pinFor(leased.chunk, seconds) === "pinned";
+  }
+
   /** Leases the chunks of a match before the first await, so that none of them goes while others are read. */
-  #leaseAll(path: ChunkPath, first: number): LeasedMatch[] {
+  #leaseAll(path: ChunkPath, { first, onlyReady }: { first: number; onlyReady: boolean }): LeasedMatch[] {
     const { leases, store, limits } = this.#parts;
     const held: LeasedMatch[] = [];
     const room = limits.openLeases - leases.heldBy(this.#holder);
     for (let i = first; i < path.length && held.length < room; i += 1) {
       const chunk = path.at(i);
       const tier = store.chunks.tierOf(chunk);
-      if (tier === undefined) break;
+      if (tier === undefined || (onlyReady && !store.chunks.isInMemory(chunk))) break;
       const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
       held.push({ lease: leases.acquire(this.#holder, { kind: "reading", chunk }), chunk, matchedTokens, tier });
       store.settle(chunk);
@@ -265,10 +317,11 @@ export class LocalSession implements CacheSession {
     return held;
   }
 
-  /** Stored, or this rank's slot is written or being written. */
+  /** Stored, or this rank's slot is written or being written, or others have yet to end what a rank gave up. */
   #isTaken(chunk: ChunkId): boolean {
     const { rank } = this.#options;
     const { chunks } = this.#parts.store;
+    if (chunks.table.is(chunk, flag.broken)) return true;
     return chunks.isVisible(chunk) || chunks.bytes(chunk, rank) > 0 || chunks.slot(chunk, rank) !== undefined;
   }
 
@@ -291,10 +344,24 @@ export class LocalSession implements CacheSession {
     const { chunk } = lease;
     if (lease.kind === "writing") {
       counters.abandonedChunks += 1;
-      store.takeSlot(chunk, lease.rank);
+      this.#breakUp(chunk, lease.rank);
     }
     store.settle(chunk);
     store.removeIfEmpty(chunk);
+  }
+
+  /** A chunk is saved by all ranks or by none: where one gives up, the slots that the others have written go back too. */
+  #breakUp(chunk: ChunkId, gaveUp: number): void {
+    const { store } = this.#parts;
+    const { chunks } = store;
+    store.pin(chunk); // it may be of no more use between two of its slots
+    for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) {
+      if (rank !== gaveUp && chunks.bytes(chunk, rank) === 0) continue;
+      chunks.setBytes(chunk, rank, 0);
+      store.takeSlot(chunk, rank);
+    }
+    chunks.table.mark(chunk, flag.broken, chunks.hasSlots(chunk));
+    store.unpin(chunk);
   }
 }
 

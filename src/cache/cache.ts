@@ -10,15 +10,18 @@ import type { Tier, TierName, TierStats } from "../tier.ts";
 import type { Root, Tokens } from "./chunk.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
+import { Adoption } from "./adoption.ts";
 import { ChunkStore } from "./chunk-store.ts";
+import { flag } from "./chunk-table.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import { HazardPolicy } from "./hazard-policy.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
+import { Resizing } from "./resizing.ts";
 import type { CacheSession, SessionOptions, WaitOptions } from "./session.ts";
-import type { SlotPool } from "./slot-pool.ts";
+import type { PoolStats, SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
 import { StoredChunks } from "./stored-chunk.ts";
 
@@ -49,9 +52,20 @@ export interface CacheOptions {
   readonly writeBehindBytes?: number;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
+  /** How long guests of a process that died may go on copying out of and into the pool it left: 5 s unless given. */
+  readonly graceMs?: number;
   readonly log?: Log;
 }
 
+export interface Cleared {
+  /** Bytes that became free, by tier. */
+  readonly bytesByTier: Readonly<Record<string, number>>;
+  /** Chunks that somebody is reading or writing: they go when nobody does. */
+  readonly chunksInUse: number;
+}
+
+/** How long a cache that is cleared waits for what is being written below. */
+const clearMs = 10_000;
 /** How long a closing cache goes on writing what waits. */
 const closeMs = 30_000;
 
@@ -65,6 +79,8 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
+  readonly #adoption: Adoption;
+  readonly #resizing: Resizing;
   readonly #sessions = new Set<CacheSession>();
   #lastHolder = 0;
   #closed = false;
@@ -85,9 +101,13 @@ export class Cache implements AsyncDisposable {
       tiers: this.#tiers,
       counters,
       log: this.#log,
-      queueBytes: options.writeBehindBytes ?? Math.min(options.pool.bytes / 4, 2 ** 30),
+      queueBytes: () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30),
       retryMs: options.retryMs ?? 5000,
     });
+    const { graceMs = 5000 } = options;
+    const parts = { store, spaces: this.#spaces, placement: this.#placement, counters, graceMs, log: this.#log };
+    this.#adoption = new Adoption(parts);
+    this.#resizing = new Resizing(store);
   }
 
   /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
@@ -95,6 +115,7 @@ export class Cache implements AsyncDisposable {
     const cache = new Cache(options);
     try {
       for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
+      cache.#adoption.start();
       return cache;
     } catch (error) {
       await cache.close();
@@ -149,15 +170,61 @@ export class Cache implements AsyncDisposable {
       sessions: this.#sessions.size,
       leases: this.#leases.size,
       memory: this.#pool.stats(),
-      pinnedBytes: this.#store.keptBytes,
+      pinnedBytes: this.#store.pinnedBytes,
       tiers,
       writeBehind: { chunks, bytes, waitingChunks },
     };
   }
 
+  /** Resolves when all that a killed process left in the pool has been looked at: some moments after the start. */
+  get adopted(): Promise<void> {
+    return this.#adoption.done;
+  }
+
+  /**
+   * Moves the pool's capacity, in whole extents. Memory that goes is evicted, where least is likely to be read first, and
+   * given back to the system; what is leased goes when its lease falls. A later call takes the place of an earlier one.
+   *
+   * @returns the pool's figures when all that is to go is gone.
+   */
+  async resize(capacityBytes: number): Promise<PoolStats> {
+    await this.#resizing.resize(capacityBytes);
+    return this.#pool.stats();
+  }
+
   /** Asserts that index, leases, pool and tiers tell the same story. */
   check(): void {
     this.#store.check(this.#spaces.indexes());
+  }
+
+  /**
+   * Forgets all that is stored, in memory and in every tier below, such that none of it is found again, nor after a
+   * restart. Pins end. What a session is using goes when it is done with it. What is saved meanwhile may be cleared as
+   * well.
+   *
+   * @throws RepriseError TIER_UNAVAILABLE when a tier below cannot be cleared.
+   */
+  async clear(): Promise<Cleared> {
+    const before = this.#usedBytes();
+    const { table } = this.#store.chunks;
+    this.#store.unpinAll();
+    for (const { tree } of this.#spaces.indexes())
+      for (const chunk of Array.from(tree.nodes())) {
+        if (!table.has(chunk) || !table.is(chunk, flag.filled)) continue;
+        table.mark(chunk, flag.superseded, true); // goes now, or when nobody uses it any more
+        this.#store.settle(chunk);
+      }
+    // What is on its way down must not arrive after the tier was cleared.
+    await within(this.#placement.drained(), clearMs);
+    for (const tier of this.#tiers) await tier.clear();
+    let chunksInUse = 0;
+    for (const { tree } of this.#spaces.indexes())
+      for (const chunk of tree.nodes()) if (table.is(chunk, flag.superseded)) chunksInUse += 1;
+    const after = this.#usedBytes();
+    const freed = Object.entries(before).map(
+      ([tier, bytes]) => [tier, Math.max(0, bytes - (after[tier] ?? 0))] as const,
+    );
+    return { bytesByTier: Object.fromEntries(freed), chunksInUse };
   }
 
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
@@ -170,6 +237,8 @@ export class Cache implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#resizing.close();
+    await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
     if ((await within(this.#placement.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
@@ -186,6 +255,11 @@ export class Cache implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #usedBytes(): Record<string, number> {
+    const below = this.#tiers.map((tier) => [tier.name, tier.stats().usedBytes]);
+    return { memory: this.#pool.stats().usedBytes, ...Object.fromEntries(below) };
   }
 
   #mustServe({ space, rank, slotBytes }: SessionOptions): void {

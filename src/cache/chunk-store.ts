@@ -17,7 +17,8 @@ import type { EvictionPolicy } from "./eviction.ts";
 import type { LeaseTable } from "./lease.ts";
 import { LinkedIndex } from "./linked-index.ts";
 import { longestPinSeconds, PinnedChunks } from "./pinned-chunks.ts";
-import type { SlotPool } from "./slot-pool.ts";
+import type { KeptSlot, SlotPool } from "./slot-pool.ts";
+import { checkStore } from "./store-check.ts";
 import type { RootIndex, StoredChunks } from "./stored-chunk.ts";
 import { Tenants } from "./tenants.ts";
 
@@ -53,9 +54,10 @@ export class ChunkStore {
     this.#leases = options.leases;
     this.#counters = options.counters;
     this.#now = options.now;
-    this.#tenants = new Tenants(options.pool.bytes);
+    const capacityBytes = () => options.pool.stats().capacityBytes;
+    this.#tenants = new Tenants(capacityBytes);
     this.#pinned = new PinnedChunks({
-      poolBytes: options.pool.bytes,
+      capacityBytes,
       pin: (chunk) => this.pin(chunk),
       unpin: (chunk) => this.unpin(chunk),
       bytesInPool: (chunk) => this.chunks.bytesInPool(chunk),
@@ -91,19 +93,24 @@ export class ChunkStore {
     this.settle(chunk);
   }
 
-  /** Bytes of slots that {@link keep} holds. */
-  get keptBytes(): number {
+  /** Bytes of slots that {@link pinFor} holds. */
+  get pinnedBytes(): number {
     this.#pinned.expire(this.#tick());
     return this.#pinned.bytes;
   }
 
   /** Keeps a chunk that is in the pool there for so long, or ends that; bounded as {@link PinnedChunks} says. */
-  keep(chunk: ChunkId, seconds: number): "pinned" | "full" {
+  pinFor(chunk: ChunkId, seconds: number): "pinned" | "full" {
     const now = this.#tick();
     this.#pinned.expire(now);
     if (seconds > 0) return this.#pinned.pin(chunk, now + Math.min(seconds, longestPinSeconds) * 1000);
     this.#pinned.unpin(chunk);
     return "pinned";
+  }
+
+  /** Ends what {@link pinFor} keeps. */
+  unpinAll(): void {
+    this.#pinned.expire(Infinity);
   }
 
   /**
@@ -113,33 +120,88 @@ export class ChunkStore {
    */
   giveSlot(chunk: ChunkId, rank: number, slotBytes: number): "given" | "full" {
     const { chunks } = this;
-    const { table } = chunks;
     assert(chunks.slot(chunk, rank) === undefined, "a rank has one slot");
     this.#tenants.seen(chunks.tenantOf(chunk), this.#tick());
     this.pin(chunk);
-    const offset = this.#roomFor(slotBytes, chunks.tenantOf(chunk));
-    if (offset === undefined) {
-      this.unpin(chunk);
-      return "full";
-    }
-    if (!chunks.hasSlots(chunk)) this.#countInPool(chunks.parentOf(chunk), 1);
-    table.setSlot(chunk, rank, offset);
-    table.set(chunk, field.slotBytes, slotBytes);
-    this.#tenants.changed(chunks.tenantOf(chunk), slotBytes);
-    this.#slots(rank).add(chunk);
+    const offset = this.#roomFor(chunk, slotBytes);
+    if (offset !== undefined) this.#putSlot(chunk, rank, { offset, slotBytes });
     this.unpin(chunk);
-    return "given";
+    return offset === undefined ? "full" : "given";
+  }
+
+  /** Notes in the pool what the chunk's slots hold: a process that comes after a crash finds it there. */
+  keep(chunk: ChunkId): void {
+    const { chunks } = this;
+    const { space, description, key: root, ranks } = chunks.rootOf(chunk);
+    const [key, parent] = [chunks.key(chunk), chunks.parentKey(chunk)];
+    const [firstToken, tokens] = [chunks.firstToken(chunk), chunks.tokens(chunk)];
+    const slotBytes = chunks.table.get(chunk, field.slotBytes);
+    for (let rank = 0; rank < ranks; rank += 1) {
+      const offset = chunks.slot(chunk, rank);
+      if (offset === undefined) continue;
+      const payloadBytes = chunks.bytes(chunk, rank);
+      const note = { space, root, key, parent, firstToken, tokens, rank, ranks, payloadBytes, slotBytes };
+      this.pool.keep(offset, note, description);
+    }
+  }
+
+  /** Notes the checksums of the payloads of a kept chunk, by rank. */
+  seal(chunk: ChunkId, checksums: readonly bigint[]): void {
+    for (const [rank, checksum] of checksums.entries()) {
+      const offset = this.chunks.slot(chunk, rank);
+      if (offset !== undefined) this.pool.seal(offset, checksum);
+    }
+  }
+
+  /** Gives a chunk without slots those that a dead process kept for it, one per rank. */
+  adopt(chunk: ChunkId, slots: readonly KeptSlot[]): void {
+    assert(!this.chunks.hasSlots(chunk), "a chunk with slots was given more");
+    for (const { offset, note } of slots) {
+      this.pool.claim(offset);
+      this.chunks.setBytes(chunk, note.rank, note.payloadBytes);
+      this.#putSlot(chunk, note.rank, { offset, slotBytes: note.slotBytes });
+    }
+  }
+
+  /** Moves the pool's capacity; what shrinks goes where least is likely to be read. {@link clearLeaving} does the rest. */
+  resize(capacityBytes: number): void {
+    const now = this.#tick();
+    this.pool.resize(capacityBytes, (slots) => {
+      let worth = 0;
+      for (const offset of slots) {
+        const chunk = this.#ownerOf(offset);
+        worth += chunk === undefined || !this.#isIdle(chunk) ? Infinity : this.#policy.score(chunk, now);
+      }
+      return worth;
+    });
+  }
+
+  /**
+   * Evicts what lies where the capacity shrinks, and ends the pins of {@link pinFor} there.
+   *
+   * @returns how many slots have to wait, since they are in use
+   */
+  clearLeaving(): number {
+    for (const offset of this.pool.leavingSlots()) {
+      const chunk = this.#ownerOf(offset);
+      if (chunk === undefined) continue; // evicted with another rank's, or left by a dead process
+      this.#pinned.unpin(chunk);
+      if (this.chunks.table.has(chunk) && this.#isIdle(chunk)) this.#evict(chunk);
+    }
+    return this.pool.leavingSlots().length;
   }
 
   /** Takes the slot of one rank back. */
   takeSlot(chunk: ChunkId, rank: number): void {
-    const offset = this.chunks.slot(chunk, rank);
+    const { chunks } = this;
+    const offset = chunks.slot(chunk, rank);
     if (offset === undefined) return;
+    const before = chunks.bytesInPool(chunk);
     this.#slots(rank).remove(chunk);
-    this.chunks.table.setSlot(chunk, rank, undefined);
+    chunks.table.setSlot(chunk, rank, undefined);
     this.pool.free(offset);
-    this.#tenants.changed(this.chunks.tenantOf(chunk), -this.chunks.table.get(chunk, field.slotBytes));
-    if (!this.chunks.hasSlots(chunk)) this.#countInPool(this.chunks.parentOf(chunk), -1);
+    this.#tenants.changed(chunks.tenantOf(chunk), chunks.bytesInPool(chunk) - before);
+    if (!chunks.hasSlots(chunk)) this.#countInPool(chunks.parentOf(chunk), -1);
     this.settle(chunk);
   }
 
@@ -263,60 +325,33 @@ export class ChunkStore {
 
   /** Asserts that slots, leases, the policy and the index tell the same story. */
   check(trees: Iterable<RootIndex>): void {
-    this.pool.check();
-    this.#leases.check();
-    this.#policy.check();
-    let slots = 0;
-    let records = 0;
-    let rows = 0;
-    const held = new Map<number, number>();
-    for (const { tree, tenant } of trees) {
-      tree.check();
-      rows += tree.size + 1;
-      for (const chunk of tree.nodes()) {
-        slots += this.#checkChunk(chunk);
-        const bytes = this.chunks.bytesInPool(chunk);
-        if (bytes > 0) held.set(tenant, (held.get(tenant) ?? 0) + bytes);
-        records += this.chunks.tiers.filter((tier) => this.record(chunk, tier) !== undefined).length;
-      }
-    }
-    const sum = (indexes: readonly LinkedIndex[]) => indexes.reduce((total, { size }) => total + size, 0);
-    this.#tenants.check(held);
-    assert(slots === sum(this.#bySlot), "slots in the index and slots known differ");
-    assert(slots === this.pool.stats().usedSlots, "slots in the index and slots of the pool differ");
-    assert(records === sum(this.#byRecord), "records in the index and records known differ");
-    assert(rows === this.chunks.table.size, "rows in use and chunks in the trees differ");
-    for (const lease of this.#leases.all())
-      assert(this.chunks.table.is(lease.chunk, flag.filled), "a leased chunk is not indexed");
+    checkStore(trees, {
+      store: this,
+      policy: this.#policy,
+      leases: this.#leases,
+      tenants: this.#tenants,
+      bySlot: this.#bySlot,
+      byRecord: this.#byRecord,
+    });
   }
 
-  #checkChunk(chunk: ChunkId): number {
+  #putSlot(chunk: ChunkId, rank: number, { offset, slotBytes }: { offset: number; slotBytes: number }): void {
     const { chunks } = this;
-    const { table, tiers } = chunks;
-    let slots = 0;
-    for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) {
-      const offset = chunks.slot(chunk, rank);
-      if (offset === undefined) continue;
-      slots += 1;
-      assert(this.#slots(rank).find(offset) === chunk, "a slot belongs to the chunk that has it");
-    }
-    const children = [...chunks.rootOf(chunk).tree.children(chunk)].filter((child) => chunks.hasSlots(child)).length;
-    assert(children === table.get(chunk, field.childrenInPool), "children in the pool are miscounted");
-    const idle = this.#isIdle(chunk);
-    const records = tiers.filter((tier) => this.record(chunk, tier) !== undefined);
-    assert(this.#policy.isOffered(chunk) === (idle && slots > 0 && children === 0), "the policy has what may go");
-    if (chunks.isVisible(chunk)) assert(chunks.isWritten(chunk), "a visible chunk is whole");
-    assert(!chunks.isVisible(chunk) || records.length > 0 || chunks.isInMemory(chunk), "a visible chunk can be read");
-    const needed = slots > 0 || records.length > 0 || !idle;
-    assert(needed === table.is(chunk, flag.filled), "a chunk is hollow when it has no bytes, and only then");
-    for (const tier of records)
-      assert(this.recordOwner(tier, this.record(chunk, tier)!) === chunk, "a record knows its chunk"); // it has one
-    return slots;
+    const before = chunks.bytesInPool(chunk);
+    if (before === 0) this.#countInPool(chunks.parentOf(chunk), 1);
+    chunks.table.setSlot(chunk, rank, offset);
+    chunks.table.set(chunk, field.slotBytes, slotBytes);
+    // Ranks may ask for slots of different sizes; the last one's size is the chunk's.
+    this.#tenants.changed(chunks.tenantOf(chunk), chunks.bytesInPool(chunk) - before);
+    this.#slots(rank).add(chunk);
+    this.settle(chunk);
   }
 
-  #roomFor(slotBytes: number, asker: number): number | undefined {
+  #roomFor(chunk: ChunkId, slotBytes: number): number | undefined {
+    const asker = this.chunks.tenantOf(chunk);
+    const { chunkTokens } = this.chunks.table.shapeOf(chunk);
     for (;;) {
-      const offset = this.pool.allocate(slotBytes);
+      const offset = this.pool.allocate(slotBytes, chunkTokens);
       if (offset !== "full") return offset;
       const victim = this.#victimFor(asker);
       if (victim === undefined) return undefined;
@@ -347,7 +382,7 @@ export class ChunkStore {
       this.#evict(victim);
       return;
     }
-    const others = new Set(this.pool.neighbours(offsets[0]!).map((offset) => this.#ownerOf(offset))); // evictable: it has a slot
+    const others = new Set(this.pool.neighbours(offsets[0]!).map((offset) => this.#ownerOf(offset)!)); // evictable: it has a slot
     const inUse = [...others].some((chunk) => !this.#isIdle(chunk));
     for (const chunk of inUse ? [victim] : others) this.#evict(chunk);
   }
@@ -372,12 +407,13 @@ export class ChunkStore {
     this.settle(parent);
   }
 
-  #ownerOf(offset: number): ChunkId {
+  /** The chunk whose slot this is; undefined when a dead process left it there. */
+  #ownerOf(offset: number): ChunkId | undefined {
     for (const index of this.#bySlot) {
       const chunk = index.find(offset);
       if (chunk !== undefined) return chunk;
     }
-    throw new Error("Bug: a slot is in use that no chunk has");
+    return undefined;
   }
 
   #slots(rank: number): LinkedIndex {

@@ -81,6 +81,8 @@ export const flag = {
   keyKnown: 32,
   /** Used or stored again since its latest record was written. */
   usedSinceRecorded: 64,
+  /** One rank gave it up while others were still writing: what those commit is given up too. */
+  broken: 128,
 } as const;
 export type Flag = (typeof flag)[keyof typeof flag];
 const countShift = 8;

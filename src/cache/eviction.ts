@@ -36,6 +36,8 @@ export interface EvictionPolicy {
   isOffered(chunk: ChunkId): boolean;
   /** The chunk to evict first, of all or of one tenant's. It stays offered until it is withdrawn. */
   next(now: number, tenant?: number): ChunkId | undefined;
+  /** How likely it is that the chunk is read soon, to be added up: what goes first has the lowest. */
+  score(chunk: ChunkId, now: number): number;
   /** Asserts that the policy's books are in order. */
   check(): void;
 }

@@ -85,6 +85,13 @@ export class HazardPolicy implements EvictionPolicy {
     return best;
   }
 
+  score(chunk: ChunkId, now: number): number {
+    const row = rowOf(chunk);
+    const age = now - this.#touchedAt.get(row);
+    // Of equal odds the older one's count a hair less, as for next().
+    return this.#odds.score(this.#classOf.get(row), age) * (1 + 0.001 / (1 + age));
+  }
+
   check(): void {
     this.#offered.check();
   }

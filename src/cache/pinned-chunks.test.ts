@@ -82,6 +82,32 @@ test("what was touched goes after what was not", async () => {
   for (const from of [101, 201, 301]) expect(await hits(session, counting(40, from))).toBe(0);
 });
 
+test("a cache that is cleared forgets pinned texts as well", async () => {
+  const { cache, session } = await setUp();
+  await keep(session, counting(12));
+  expect(await session.pin(bareRoot, counting(12), 60, wait)).toBe(12);
+  expect(await cache.clear()).toEqual({ bytesByTier: { memory: 3 }, chunksInUse: 0 });
+  expect(await hits(session, counting(12))).toBe(0);
+  expect(cache.stats()).toMatchObject({ pinnedBytes: 0, chunks: 0 });
+  cache.check();
+});
+
+test("a pool that shrinks goes where nothing is pinned, and ends pins only where it must", async () => {
+  const slotBytes = 2 ** 25; // two to an extent
+  const pool = testPool(8 * slotBytes);
+  const cache = await Cache.open({ pool });
+  open.add(cache);
+  const session = cache.openSession({ space: testSpace(), rank: 0, slotBytes });
+  for (const from of [1, 101, 201, 301]) await save(session, pool, counting(8, from));
+  for (const from of [1, 201]) expect(await session.pin(bareRoot, counting(4, from), 60, wait)).toBe(4);
+  await cache.resize(4 * slotBytes);
+  const found = [1, 101, 201, 301].map((from) => hits(session, counting(8, from)));
+  expect(await Promise.all(found)).toEqual([8, 0, 8, 0]);
+  expect(await cache.resize(2 * slotBytes)).toMatchObject({ capacityBytes: 2 * slotBytes, leavingBytes: 0 });
+  expect(cache.stats().pinnedBytes).toBe(slotBytes);
+  cache.check();
+});
+
 test("the cache pins a text wherever a guest of its space has stored it", async () => {
   const pool = testPool();
   const cache = await Cache.open({ pool });

@@ -14,7 +14,8 @@ const pinnedShare = 1 / 4;
 
 /** What is needed of the chunk store. */
 export interface Pinning {
-  readonly poolBytes: number;
+  /** Of the pool, now. */
+  readonly capacityBytes: () => number;
   readonly pin: (chunk: ChunkId) => void;
   readonly unpin: (chunk: ChunkId) => void;
   readonly bytesInPool: (chunk: ChunkId) => number;
@@ -44,7 +45,7 @@ export class PinnedChunks {
       return "pinned";
     }
     const bytes = this.#store.bytesInPool(chunk);
-    if (this.#bytes + bytes > this.#store.poolBytes * pinnedShare) return "full";
+    if (this.#bytes + bytes > this.#store.capacityBytes() * pinnedShare) return "full";
     this.#pins.set(chunk, { until, bytes });
     this.#bytes += bytes;
     this.#earliest = Math.min(this.#earliest, until);

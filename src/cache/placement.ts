@@ -10,7 +10,7 @@
  */
 import { codeOf, describe } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Tier } from "../tier.ts";
+import type { RecordId, Tier } from "../tier.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import { flag } from "./chunk-table.ts";
@@ -22,8 +22,8 @@ export interface PlacementOptions {
   readonly tiers: readonly Tier[];
   readonly counters: Counters;
   readonly log: Log;
-  /** Bytes of slots that may be pinned for writing at a time. */
-  readonly queueBytes: number;
+  /** Bytes of slots that may be pinned for writing at a time, now. */
+  readonly queueBytes: () => number;
   /** How long a tier that failed is left alone. */
   readonly retryMs: number;
 }
@@ -99,7 +99,7 @@ export class Placement {
         this.#waiting.delete(chunk);
         continue;
       }
-      if (this.#queuedBytes > 0 && this.#queuedBytes + chunks.bytesInPool(chunk) > this.#options.queueBytes) return;
+      if (this.#queuedBytes > 0 && this.#queuedBytes + chunks.bytesInPool(chunk) > this.#options.queueBytes()) return;
       if (this.#tiersWithout(chunk).length === 0 && this.#outages.size > 0) return;
       this.#waiting.delete(chunk);
       this.#enqueue(chunk);
@@ -151,6 +151,7 @@ export class Placement {
           continue;
         }
         store.addRecord(chunk, tier, id);
+        this.#seal(chunk, tier, id);
         store.supersede(chunk);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
@@ -188,7 +189,11 @@ export class Placement {
       const id = store.record(chunk, tier);
       if (id === undefined) continue;
       try {
-        if ((await tier.read(id, this.#views(chunk), this.#stop.signal)) === "read") return true;
+        if ((await tier.read(id, this.#views(chunk), this.#stop.signal)) === "read") {
+          store.keep(chunk);
+          this.#seal(chunk, tier, id);
+          return true;
+        }
         store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
@@ -199,6 +204,12 @@ export class Placement {
       }
     }
     return false;
+  }
+
+  /** The tier has computed the payloads' checksums: the pool notes them, for whoever adopts it after a crash. */
+  #seal(chunk: ChunkId, tier: Tier, id: RecordId): void {
+    const checksums = tier.checksums(id);
+    if (checksums !== undefined) this.#options.store.seal(chunk, checksums);
   }
 
   /** The payloads of a chunk that has its slots and is pinned. */

@@ -9,15 +9,11 @@ import type { RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
 import { chunkKey, rootKey, type ChunkKey, type Root, type RootKey } from "./chunk.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
-import type { RowShape } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
 import { spaceId, type SpaceDescription, type SpaceId } from "./space.ts";
-import type { RootIndex } from "./stored-chunk.ts";
+import type { IndexedSpace, RootIndex } from "./stored-chunk.ts";
 
-export interface Space {
-  readonly id: SpaceId;
-  readonly description: SpaceDescription;
-  readonly shape: RowShape;
+export interface Space extends IndexedSpace {
   readonly roots: Map<RootKey, RootIndex>;
 }
 
@@ -68,7 +64,7 @@ export class Spaces {
       this.#sweep(space);
       this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
     }
-    const index = this.#store.chunks.makeRoot(space.id, key, space.shape);
+    const index = this.#store.chunks.makeRoot(space, key);
     if (index !== undefined) space.roots.set(key, index);
     return index;
   }
@@ -181,11 +177,13 @@ export class Spaces {
     const chunk = index.tree.insert(parent, tokens);
     if (chunk === undefined) return false;
     if (this.#store.record(chunk, tier) !== undefined) return false; // the same chunk twice: a rewrite that a crash cut short
+    // Adopted in the pool, and written anew since this record was: what is in memory counts.
+    if (chunks.hasSlots(chunk) && payloadBytes.some((bytes, rank) => bytes !== chunks.bytes(chunk, rank))) return false;
     this.#store.fill(chunk);
     chunks.setKey(chunk, record.key);
     for (const [rank, bytes] of payloadBytes.entries()) chunks.setBytes(chunk, rank, bytes);
     this.#store.addRecord(chunk, tier, id);
-    this.#store.stored(chunk);
+    if (!chunks.isVisible(chunk)) this.#store.stored(chunk);
     this.#store.supersede(chunk);
     nodes.set(record.key, chunk);
     return true;

@@ -12,11 +12,19 @@ import { ChunkTable, field, flag, type RowShape } from "./chunk-table.ts";
 import { chunkKey, type ChunkKey, type RootKey, type Tokens } from "./chunk.ts";
 import type { ChunkTraits } from "./eviction.ts";
 import { RadixTree } from "./radix.ts";
-import type { SpaceId } from "./space.ts";
+import type { SpaceDescription, SpaceId } from "./space.ts";
+
+/** A space whose chunks have rows. */
+export interface IndexedSpace {
+  readonly id: SpaceId;
+  readonly description: SpaceDescription;
+  readonly shape: RowShape;
+}
 
 /** One root of one space, with its index. */
 export interface RootIndex {
   readonly space: SpaceId;
+  readonly description: SpaceDescription;
   readonly key: RootKey;
   readonly ranks: number;
   /** Whose chunks these are for eviction: one root, one tenant. */
@@ -41,12 +49,13 @@ export class StoredChunks {
   }
 
   /** A root without chunks. @returns undefined when the index is full */
-  makeRoot(space: SpaceId, key: RootKey, shape: RowShape): RootIndex | undefined {
+  makeRoot(space: IndexedSpace, key: RootKey): RootIndex | undefined {
+    const { id, description, shape } = space;
     const tenant = this.#lastTenant + 1;
     const tree = RadixTree.make(this.table, shape, tenant);
     if (tree === undefined) return undefined;
     this.#lastTenant = tenant;
-    const index = { space, key, ranks: shape.ranks, tenant, tree };
+    const index = { space: id, description, key, ranks: shape.ranks, tenant, tree };
     this.#roots.set(tenant, index);
     return index;
   }

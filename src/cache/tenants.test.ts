@@ -2,7 +2,7 @@ import { afterEach, expect, test } from "vitest";
 import { CountingPool } from "../../bench/eviction/counting-pool.ts";
 import { counting, testSpace, wait } from "../../test/support/cache.ts";
 import { Cache } from "./cache.ts";
-import type { Tokens } from "./chunk.ts";
+import { bareRoot, type Tokens } from "./chunk.ts";
 import type { CacheSession } from "./session.ts";
 import { Tenants } from "./tenants.ts";
 
@@ -25,9 +25,9 @@ async function setUp(size = slots) {
 async function request(session: CacheSession, salt: string, tokens: Tokens): Promise<number> {
   const root = { salt, adapter: "" };
   let found = 0;
-  for await (const { lease } of session.load(root, tokens, 0, wait)) {
-    session.release([lease]);
-    found += 1;
+  for await (const batch of session.load(root, tokens, 0, wait)) {
+    session.release(batch.map(({ lease }) => lease));
+    found += batch.length;
   }
   const { chunks } = await session.reserve(root, tokens, wait);
   await session.commit(
@@ -92,7 +92,7 @@ test("who holds more than its share takes nothing from those who do not, even wh
 });
 
 test("shares follow who is active and holds something", () => {
-  const tenants = new Tenants(1000);
+  const tenants = new Tenants(() => 1000);
   for (const tenant of [1, 2, 3]) tenants.seen(tenant, 0);
   tenants.changed(1, 600);
   tenants.changed(2, 300);
@@ -106,4 +106,20 @@ test("shares follow who is active and holds something", () => {
   tenants.changed(2, -300);
   expect(tenants.giver(11 * minute)).toBeUndefined();
   tenants.check(new Map([[1, 600]]));
+});
+
+test("ranks whose slots differ in size are accounted for", async () => {
+  const { cache } = await setUp();
+  const space = testSpace({ tensorParallel: 2 });
+  const sessions = [1, 2].map((slotBytes, rank) => cache.openSession({ space, rank, slotBytes }));
+  const reserved = [];
+  for (const each of sessions) {
+    reserved.push((await each.reserve(bareRoot, textOf(1), wait)).chunks.map(({ lease }) => lease));
+    cache.check();
+  }
+  for (const [rank, each] of sessions.entries()) {
+    each.abandon(reserved[rank]!);
+    cache.check();
+  }
+  expect(cache.stats().chunks).toBe(0);
 });

@@ -22,7 +22,7 @@ interface Account {
 }
 
 export class Tenants {
-  readonly #capacityBytes: number;
+  readonly #capacityBytes: () => number;
   readonly #accounts = new Map<number, Account>();
   /** When each active tenant was seen last, the one seen longest ago first. */
   readonly #seenAt = new Map<number, number>();
@@ -30,13 +30,14 @@ export class Tenants {
   readonly #active = this.#heap();
   readonly #idle = this.#heap();
 
-  constructor(capacityBytes: number) {
+  /** @param capacityBytes of the pool, now */
+  constructor(capacityBytes: () => number) {
     this.#capacityBytes = capacityBytes;
   }
 
   /** What an active tenant may hold without being asked to give. */
   get shareBytes(): number {
-    return this.#capacityBytes / Math.max(1, this.#active.size);
+    return this.#capacityBytes() / Math.max(1, this.#active.size);
   }
 
   bytesOf(tenant: number): number {
