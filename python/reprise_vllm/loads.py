@@ -82,6 +82,7 @@ class Loads:
             if external_tokens > 0:
                 raise RuntimeError(f"{external_tokens} tokens were allocated for a claim of {claim.end - claim.begin}")
             return
+        tracked.asked_to_save = max(tracked.asked_to_save, claim.end)  # it is stored
         of_claim = slice(claim.begin // self._geometry.block_tokens, claim.end // self._geometry.block_tokens)
         block_ids = np.array(blocks[of_claim], np.int32)
         if claim.between_steps:

@@ -97,7 +97,8 @@ class WorkerReport:
     """Jobs that ended since the last report, counted over the ranks that say so."""
 
     done: dict[JobId, int] = field(default_factory=dict)
-    #: Jobs of which some rank says that its bytes are not right: a load's blocks are invalid, a save is not committed.
+    #: Those of them of which some rank says that the bytes are not right: a load's blocks are invalid, a save is not
+    #: committed. A failed job is in `done` as well, once a rank: nobody touches its slots any more.
     failed: set[JobId] = field(default_factory=set)
     #: Ranks that have mapped the pool of this epoch.
     ready: dict[int, int] = field(default_factory=dict)

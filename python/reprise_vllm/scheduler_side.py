@@ -21,7 +21,7 @@ from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
-from reprise_vllm.plan import StepPlan, WorkerReport
+from reprise_vllm.plan import JobId, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.saves import Saves
 from reprise_vllm.tracked_request import EngineRequest, Root, TrackedRequest
@@ -39,7 +39,8 @@ class SchedulerSide:
         self._links = links
         self._geometry = geometry
         self._options = options
-        self._ranks_done: dict[int, int] = {}
+        #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
+        self._half_done: dict[JobId, tuple[int, bool]] = {}
         numbers = count(1)
         parts = (links, geometry, options, counters, lambda: next(numbers), clock)
         self._loads = Loads(*parts)
@@ -108,12 +109,11 @@ class SchedulerSide:
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""
         for job_id, ranks in report.done.items():
-            done = self._ranks_done.get(job_id, 0) + ranks
-            if done < self._geometry.ranks and job_id not in report.failed:
-                self._ranks_done[job_id] = done
+            before, failed = self._half_done.pop(job_id, (0, False))
+            failed = failed or job_id in report.failed
+            if before + ranks < self._geometry.ranks:
+                self._half_done[job_id] = (before + ranks, failed)
                 continue
-            self._ranks_done.pop(job_id, None)
-            failed = job_id in report.failed
             self._loads.ended(job_id, failed=failed)
             self._saves.ended(job_id, failed=failed)
 
