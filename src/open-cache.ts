@@ -118,7 +118,7 @@ export class LibraryCache implements AsyncDisposable {
   /** Fetches what is known of a text, as far as it is there in time. Never throws for what is slow, corrupt or gone. */
   async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
     const loaded: LoadedChunk[] = [];
-    for await (const chunk of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(chunk);
+    for await (const batch of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(...batch);
     const last = loaded.at(-1);
     const release = () => this.#session.release(loaded.map(({ lease }) => lease));
     return {

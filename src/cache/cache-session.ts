@@ -16,6 +16,7 @@ import type {
   CacheSession,
   LeaseId,
   LoadedChunk,
+  LoadOptions,
   Lookup,
   Reservation,
   ReservedChunk,
@@ -80,42 +81,36 @@ export class LocalSession implements CacheSession {
   }
 
   lookup(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Lookup> {
-    const { counters } = this.#parts;
-    const tokensByTier: Partial<Record<TierName, number>> = {};
-    let hitTokens = 0;
-    for (const { node, matchedTokens } of this.#match(root, tokens)) {
-      const tier = tierOf(node.payload);
-      if (tier === undefined) break;
-      addTokens(tokensByTier, tier, matchedTokens);
-      addTokens(counters.hitTokens, tier, matchedTokens);
-      hitTokens += matchedTokens;
-    }
-    counters.lookups += 1;
-    counters.lookedUpTokens += tokens.length;
-    return Promise.resolve({ hitTokens, tokensByTier });
+    const found = foundIn(this.#match(root, tokens));
+    this.#countLookup(tokens, found);
+    return Promise.resolve(found);
   }
 
-  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    const { placement, counters } = this.#parts;
-    const deadline = performance.now() + wait.deadlineMs;
-    const matched = this.#match(root, tokens).slice(Math.floor(from / this.chunkTokens));
-    const held = this.#leaseAll(matched);
-    const ready: Promise<boolean>[] = [];
+  async *load(
+    root: Root,
+    tokens: Tokens,
+    from: number,
+    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+  ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    const deadline = performance.now() + deadlineMs;
+    const matched = this.#match(root, tokens);
+    const found = foundIn(matched);
+    if (onlyReady) this.#countLookup(tokens, found);
+    const held = this.#leaseAll(matched.slice(Math.floor(from / this.chunkTokens)), { onlyReady });
+    const reads: Promise<boolean>[] = [];
     let given = 0;
     try {
-      for (const [i, { lease, chunk, matchedTokens, tier }] of held.entries()) {
-        for (const ahead of held.slice(ready.length, i + 1 + readAhead))
-          ready.push(placement.promote(ahead.chunk, this.#options.slotBytes));
-        const answer = chunk.isInMemory || (await within(ready[i]!, deadline - performance.now())); // pushed above
-        if (answer === "late") counters.lateLoads += 1;
-        if (answer !== true || !this.holds(lease)) return;
-        given = i + 1;
-        addTokens(counters.loadedTokens, tier, matchedTokens);
-        const bytes = chunk.bytes[this.#options.rank]!; // one per rank
-        counters.loadedBytes += bytes;
-        const offset = chunk.slots[this.#options.rank]!; // in memory
-        const { firstToken, tokens } = chunk.node;
-        yield { lease, firstToken, tokenCount: tokens.length, matchedTokens, tier, slot: { offset, bytes } };
+      onFound?.(found);
+      for (;;) {
+        const batch = this.#readyFrom(held, given);
+        given += batch.length;
+        for (const { chunk } of held.slice(reads.length, given + 1 + readAhead)) reads.push(this.#promote(chunk));
+        if (batch.length > 0) yield batch;
+        const next = reads[given];
+        if (next === undefined) return;
+        const answer = await within(next, deadline - performance.now());
+        if (answer === "late") this.#parts.counters.lateLoads += 1;
+        if (answer !== true || !this.holds(held[given]!.lease)) return; // `next` stands for it
       }
     } finally {
       this.release(held.slice(given).map(({ lease }) => lease));
@@ -217,15 +212,44 @@ export class LocalSession implements CacheSession {
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? [];
   }
 
+  #countLookup(tokens: Tokens, { tokensByTier }: Lookup): void {
+    const { counters } = this.#parts;
+    counters.lookups += 1;
+    counters.lookedUpTokens += tokens.length;
+    for (const [tier, count] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, count); // as foundIn made it
+  }
+
+  #promote(chunk: StoredChunk): Promise<boolean> {
+    return this.#parts.placement.promote(chunk, this.#options.slotBytes);
+  }
+
+  /** The chunks of a load that are in memory now, from number `first` to the first that is not. */
+  #readyFrom(held: readonly LeasedMatch[], first: number): LoadedChunk[] {
+    const { counters } = this.#parts;
+    const { rank } = this.#options;
+    const ready: LoadedChunk[] = [];
+    for (let i = first; i < held.length; i += 1) {
+      const { lease, chunk, matchedTokens, tier } = held[i]!; // below its length
+      if (!chunk.isInMemory || !this.holds(lease)) break;
+      const bytes = chunk.bytes[rank]!; // one per rank
+      const offset = chunk.slots[rank]!; // in memory
+      addTokens(counters.loadedTokens, tier, matchedTokens);
+      counters.loadedBytes += bytes;
+      const { firstToken, tokens } = chunk.node;
+      ready.push({ lease, firstToken, tokenCount: tokens.length, matchedTokens, tier, slot: { offset, bytes } });
+    }
+    return ready;
+  }
+
   /** Leases the chunks of a match before the first await, so that none of them goes while others are read. */
-  #leaseAll(matched: readonly MatchedNode<StoredChunk>[]): LeasedMatch[] {
+  #leaseAll(matched: readonly MatchedNode<StoredChunk>[], { onlyReady }: { onlyReady: boolean }): LeasedMatch[] {
     const { leases, store, limits } = this.#parts;
     const held: LeasedMatch[] = [];
     const room = limits.openLeases - leases.heldBy(this.#holder);
     for (const { node, matchedTokens } of matched.slice(0, Math.max(0, room))) {
       const chunk = node.payload;
       const tier = tierOf(chunk);
-      if (chunk === undefined || tier === undefined) break;
+      if (chunk === undefined || tier === undefined || (onlyReady && !chunk.isInMemory)) break;
       held.push({ lease: leases.acquire(this.#holder, { kind: "reading", chunk }), chunk, matchedTokens, tier });
       store.settle(chunk);
     }
@@ -269,6 +293,19 @@ interface LeasedMatch {
   readonly chunk: StoredChunk;
   readonly matchedTokens: number;
   readonly tier: TierName;
+}
+
+/** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
+function foundIn(matched: readonly MatchedNode<StoredChunk>[]): Lookup {
+  const tokensByTier: Partial<Record<TierName, number>> = {};
+  let hitTokens = 0;
+  for (const { node, matchedTokens } of matched) {
+    const tier = tierOf(node.payload);
+    if (tier === undefined) break;
+    addTokens(tokensByTier, tier, matchedTokens);
+    hitTokens += matchedTokens;
+  }
+  return { hitTokens, tokensByTier };
 }
 
 /** The fastest place that has the chunk's bytes. */

@@ -44,7 +44,7 @@ async function hits(session: CacheSession, tokens: Tokens): Promise<number> {
 
 async function loadAll(session: CacheSession, tokens: Tokens, from = 0): Promise<LoadedChunk[]> {
   const chunks: LoadedChunk[] = [];
-  for await (const chunk of session.load(bareRoot, tokens, from, wait)) chunks.push(chunk);
+  for await (const batch of session.load(bareRoot, tokens, from, wait)) chunks.push(...batch);
   return chunks;
 }
 
@@ -282,7 +282,7 @@ test("a load that is late ends without what is late; the read goes on for the ne
   await cache.flush();
   await save(session, pool, counting(32, 100));
   const late: LoadedChunk[] = [];
-  for await (const chunk of session.load(bareRoot, counting(4), 0, { deadlineMs: 5 })) late.push(chunk);
+  for await (const batch of session.load(bareRoot, counting(4), 0, { deadlineMs: 5 })) late.push(...batch);
   expect(late).toEqual([]);
   const closing = session.load(bareRoot, counting(4), 0, wait)[Symbol.asyncIterator]().next();
   const other = cache.openSession({ ...options, slotBytes: eighth });
@@ -375,7 +375,7 @@ async function runModel(
     if (kind === "draft") await session.reserve(bareRoot, wanted, wait);
     if (kind === "flush") await cache.flush().catch(() => {});
     if (kind === "load" || kind === "hold") {
-      for await (const chunk of session.load(bareRoot, wanted, 0, wait)) {
+      for (const chunk of await loadAll(session, wanted)) {
         const stored = contents(chunk);
         const end = chunk.firstToken + chunk.matchedTokens;
         expect(stored).toHaveLength(1 + chunk.firstToken + chunk.tokenCount);

@@ -39,6 +39,16 @@ export interface Lookup {
   readonly tokensByTier: Partial<Record<TierName, number>>;
 }
 
+export interface LoadOptions extends WaitOptions {
+  /**
+   * Only the chunks that are in memory now, up to the first that is not: nothing is read from below and nothing waited
+   * for. For guests that ask in the middle of a step and load the rest later; such a load counts as a lookup too.
+   */
+  readonly onlyReady?: boolean;
+  /** Called once, before the first batch: what {@link CacheSession.lookup} would have answered at that moment. */
+  readonly onFound?: (found: Lookup) => void;
+}
+
 /** A chunk ready to be read from its slot. */
 export interface LoadedChunk {
   readonly lease: LeaseId;
@@ -90,10 +100,11 @@ export interface CacheSession {
 
   /**
    * Leases the chunks that hold the longest stored prefix of `tokens`, from the one that contains position `from`, and
-   * yields each in order as soon as it is in the pool. The caller releases each lease. Ends early, without throwing,
-   * at the first chunk that fails or is late.
+   * yields them in order: at once all that are in the pool already, later those that have come meanwhile, never an empty
+   * batch. The caller releases each lease it was given. Ends early, without throwing, at the first chunk that fails or
+   * is late. Nothing happens before the first batch is asked for.
    */
-  load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncIterable<LoadedChunk>;
+  load(root: Root, tokens: Tokens, from: number, options: LoadOptions): AsyncIterable<readonly LoadedChunk[]>;
 
   /**
    * True while the lease stands. Ask after copying out of or into a slot: once a lease has fallen (the cache's process

@@ -1,7 +1,7 @@
 /** One guest at the cache's door: its connection, its session, and the requests it waits for. */
 import type { Socket } from "node:net";
 import type { Cache } from "../cache/cache.ts";
-import type { CacheSession } from "../cache/session.ts";
+import type { CacheSession, LoadedChunk, Lookup } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
 import {
@@ -9,8 +9,10 @@ import {
   maxPendingTokens,
   parseRequest,
   protocolVersion,
+  tierNumbers,
   type Answer,
   type Hello,
+  type LoadedTuple,
   type Request,
 } from "./protocol.ts";
 
@@ -192,14 +194,14 @@ export class GuestConnection {
     request: Extract<Request, { type: "load" }>,
     state: { cancelled: boolean },
   ): Promise<void> {
-    const { id, tokens, from } = request;
-    for await (const chunk of session.load(rootOf(request), tokens, from, request)) {
-      const { lease, slot, ...rest } = chunk;
+    const { id, tokens, from, onlyReady, deadlineMs } = request;
+    const onFound = ({ hitTokens, tokensByTier }: Lookup) => this.#send({ type: "found", id, hitTokens, tokensByTier });
+    for await (const batch of session.load(rootOf(request), tokens, from, { deadlineMs, onlyReady, onFound })) {
       if (state.cancelled || this.#channel.isOver) {
-        session.release([lease]);
+        session.release(batch.map(({ lease }) => lease));
         break;
       }
-      this.#send({ type: "chunk", id, lease, ...rest, offset: slot.offset, bytes: slot.bytes });
+      this.#send({ type: "chunks", id, chunks: batch.map(loadedTuple) });
     }
     this.#send({ type: "loaded", id });
   }
@@ -207,6 +209,10 @@ export class GuestConnection {
   #send(answer: Answer): void {
     this.#channel.send(answer);
   }
+}
+
+function loadedTuple({ lease, firstToken, tokenCount, matchedTokens, tier, slot }: LoadedChunk): LoadedTuple {
+  return [lease, firstToken, tokenCount, matchedTokens, tierNumbers[tier], slot.offset, slot.bytes];
 }
 
 function rootOf({ salt, adapter }: { readonly salt: string; readonly adapter: string }): {

@@ -105,13 +105,14 @@ export async function loadAndVerify(
   const { root = bareRoot, rank = 0, from = 0, bytes = 512 } = options;
   const stored = options.stored ?? ((firstToken, tokenCount) => tokens.subarray(firstToken, firstToken + tokenCount));
   let end = 0;
-  for await (const chunk of session.load(root, tokens, from, wait)) {
-    const { firstToken, tokenCount, matchedTokens, slot } = chunk;
-    const expected = payloadOf(stored(firstToken, tokenCount), firstToken, rank, bytes);
-    const actual = memory.view(slot.offset, slot.bytes);
-    if (Buffer.compare(actual, expected) !== 0) throw new Error(`the chunk at ${firstToken} has another's bytes`);
-    end = firstToken + matchedTokens;
-    session.release([chunk.lease]);
+  for await (const batch of session.load(root, tokens, from, wait)) {
+    for (const { firstToken, tokenCount, matchedTokens, slot } of batch) {
+      const expected = payloadOf(stored(firstToken, tokenCount), firstToken, rank, bytes);
+      const actual = memory.view(slot.offset, slot.bytes);
+      if (Buffer.compare(actual, expected) !== 0) throw new Error(`the chunk at ${firstToken} has another's bytes`);
+      end = firstToken + matchedTokens;
+    }
+    session.release(batch.map(({ lease }) => lease));
   }
   return end;
 }
