@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from reprise.protocol import LoadedChunk
@@ -112,20 +113,21 @@ class Loads:
         if tracked.slow_load is not None:
             tracked.slow_load.deadline = 0.0
 
-    def ended(self, job_id: JobId, *, failed: bool) -> None:
+    def ended(self, job_id: JobId, *, failed: bool) -> Literal["loaded", "failed", "not a load"]:
         """The workers are through with a job."""
         leases = self._leases.pop(job_id, None)
         if leases is None:
-            return
+            return "not a load"
         self._links.release(leases)
         if not failed:
             self._failures = 0
-            return
+            return "loaded"
         self._counters.add("failed_loads")
         self._failures += 1
         if self._failures >= _failures_tolerated:
             self._failures = 0
             self._paused_until = self._clock() + _pause_seconds
+        return "failed"
 
     def give_up_all(self) -> dict[str, list[int]]:
         """Ends every load between steps at once: what the workers are told when planning itself has failed."""

@@ -9,7 +9,7 @@ The cache answers a reservation with the chunks that nobody has stored: texts th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from reprise_vllm.counters import Counters
@@ -32,6 +32,8 @@ class _OpenJob:
     chunk_bytes: list[int]
     tracked: TrackedRequest
     block_hash: bytes | None
+    #: False once the blocks may have held something else than the KV of the text.
+    trusted: bool = True
 
     @property
     def bytes(self) -> int:
@@ -109,14 +111,22 @@ class Saves:
             return
         self._open_bytes -= job.bytes
         job.tracked.save_jobs.discard(job_id)
-        if failed:
-            self._counters.add("failed_saves")
+        if failed or not job.trusted:
+            self._counters.add("failed_saves" if failed else "distrusted_saves")
             self._links.abandon(job.leases)
             return
         self._links.commit(job.leases, job.chunk_bytes)
         self._counters.add("saved_bytes", job.bytes)
         if job.block_hash is not None:
             self._known.add(job.block_hash)
+
+    def distrust(self, requests: Iterable[TrackedRequest]) -> None:
+        """A load has failed after its blocks were in use: what was computed on them, by whomever, is never stored."""
+        for job in self._jobs.values():
+            job.trusted = False
+        for tracked in {id(tracked): tracked for tracked in (*requests, *self._finishing.values())}.values():
+            tracked.may_save = False
+            self._forget_questions(tracked)
 
     def give_up_all(self) -> dict[str, list[JobId]]:
         """Lets every finished request go: what the workers are told when planning itself has failed."""

@@ -108,13 +108,15 @@ class SchedulerSide:
 
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""
-        for job_id, ranks in report.done.items():
+        # In the order in which they were given: a load before the saves of what was computed on it.
+        for job_id, ranks in sorted(report.done.items()):
             before, failed = self._half_done.pop(job_id, (0, False))
             failed = failed or job_id in report.failed
             if before + ranks < self._geometry.ranks:
                 self._half_done[job_id] = (before + ranks, failed)
                 continue
-            self._loads.ended(job_id, failed=failed)
+            if self._loads.ended(job_id, failed=failed) == "failed":
+                self._saves.distrust(self._requests.values())
             self._saves.ended(job_id, failed=failed)
 
     def finished(self, request: EngineRequest, blocks: Sequence[int]) -> bool:
