@@ -158,9 +158,10 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             return
         try:
             groups = self._kv_cache_config.kv_cache_groups
-            self._layout = self._worker.register(
+            layout = self._worker.register(
                 kv_caches, self._kv_cache_config.num_blocks, groups[0].kv_cache_spec.block_size
             )
+            self._layout = WorkerLayout(layout.block_bytes, layout.signature)
         except ValueError as error:
             log.warning("Reprise does nothing: %s", error)
 

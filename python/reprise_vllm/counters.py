@@ -10,6 +10,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
 
     def add(self, name: str, count: int = 1) -> None:
         self._counts[name] += count
@@ -19,9 +20,9 @@ class Counters:
 
     def taken(self) -> dict[str, int]:
         """The counts since the last call."""
-        counts = dict(self._counts)
-        self._counts.clear()
-        return counts
+        fresh = self._counts - self._told
+        self._told = self._counts.copy()
+        return dict(fresh)
 
     def all(self) -> dict[str, int]:
         return dict(self._counts)

@@ -150,7 +150,7 @@ class Loads:
         if load is None:
             self._counters.add("misses_refused")
             return None
-        if not load.wait(ask / 1000):
+        if not load.wait(ask / 1000) or load.failed:
             self._counters.add("misses_late")
             load.cancel()
             return None

@@ -33,6 +33,11 @@ class RankedLoad:
         return all(part.done for part in self._parts)
 
     @property
+    def failed(self) -> bool:
+        """Some rank's load ended late, refused or with its connection; what came by then may be used."""
+        return any(part.failed for part in self._parts)
+
+    @property
     def hit_tokens(self) -> int:
         """Tokens from the start of the text that are stored, wherever."""
         return min(part.hit_tokens for part in self._parts)

@@ -16,8 +16,10 @@ sys.path.insert(0, str(REPOSITORY / "models" / "notes"))
 import notes  # noqa: E402
 
 #: Where the model lies as vLLM reads it; .ci/run makes it with models/to-huggingface.py.
-MODEL = Path(os.environ.get("REPRISE_HF_MODEL", REPOSITORY / ".cache" / "reprise-22m-hf"))
+MODEL = Path(os.environ.get("HF_MODEL_FOLDER", REPOSITORY / ".cache" / "reprise-22m-hf"))
 BLOCK_TOKENS = 32
+#: Threads that wait by spinning cost tenfold on a machine whose cores are shared.
+_quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 class Engine:
@@ -46,8 +48,8 @@ class Engine:
             [sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("REPRISE_SHOW_VLLM") else subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})},
+            stderr=None if os.environ.get("SHOW_VLLM") else subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **_quiet, **(environment or {})},
             text=True,
         )
         self._ready = False
