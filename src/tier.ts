@@ -75,6 +75,9 @@ export interface Tier extends AsyncDisposable {
   /** Forgets a record; its room comes back when its region does. */
   drop(id: RecordId): void;
 
+  /** Forgets every record and gives its room back, for good: none is there when the tier is opened again. Tells the owner. */
+  clear(): Promise<void>;
+
   /** Makes what was written survive a power cut. */
   flush(): Promise<void>;
 

@@ -63,7 +63,7 @@ test("two servers on one data directory: the second says so, exits 1, harms noth
   const { text } = await ask(first.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
 
   const second = launchServer({ dataDirectory, flags });
-  expect(await second.ended).toEqual({ code: 1, signal: null });
+  expect(await second.ended).toEqual({ code: 3, signal: null });
   expect(second.output()).toContain(dataDirectory);
   expect(second.output()).toContain(String(first.pid));
 

@@ -66,7 +66,7 @@ class Lookup(_Message, tag="lookup"):
     deadline_ms: int
     salt: str
     adapter: str
-    tokens: bytes | memoryview
+    tokens: memoryview
 
 
 class Load(_Message, tag="load"):
@@ -74,7 +74,7 @@ class Load(_Message, tag="load"):
     deadline_ms: int
     salt: str
     adapter: str
-    tokens: bytes | memoryview
+    tokens: memoryview
     from_token: int = msgspec.field(name="from")
     only_ready: bool
 
@@ -92,7 +92,7 @@ class Reserve(_Message, tag="reserve"):
     deadline_ms: int
     salt: str
     adapter: str
-    tokens: bytes | memoryview
+    tokens: memoryview
 
 
 class Commit(_Message, tag="commit"):

@@ -47,6 +47,8 @@ export interface SessionParts {
   readonly placement: Placement;
   readonly counters: Counters;
   readonly limits: SessionLimits;
+  /** Chunks that one rank gave up while others were still writing them: what those commit is given up too. */
+  readonly broken: WeakSet<StoredChunk>;
 }
 
 /** Chunks of a load that are read from below ahead of the one the guest waits for. */
@@ -165,7 +167,7 @@ export class LocalSession implements CacheSession {
   }
 
   commit(chunks: readonly WrittenChunk[], _wait: WaitOptions): Promise<void> {
-    const { leases, store, placement, counters } = this.#parts;
+    const { leases, store, placement, counters, broken } = this.#parts;
     const slotBytes = this.#options.slotBytes;
     for (const { lease: id, bytes } of chunks) {
       const lease = leases.get(this.#holder, id);
@@ -175,6 +177,10 @@ export class LocalSession implements CacheSession {
         continue;
       }
       const { chunk, rank } = lease;
+      if (broken.has(chunk)) {
+        this.abandon([id]);
+        continue;
+      }
       leases.release(this.#holder, id);
       chunk.bytes[rank] = bytes;
       chunk.written[rank] = true;
@@ -258,9 +264,10 @@ export class LocalSession implements CacheSession {
     return held;
   }
 
-  /** Stored, or this rank's slot is written or being written. */
+  /** Stored, or this rank's slot is written or being written, or others have yet to end what a rank gave up. */
   #isTaken(chunk: StoredChunk): boolean {
     const { rank } = this.#options;
+    if (this.#parts.broken.has(chunk)) return true;
     return chunk.visible || chunk.written[rank] === true || chunk.slots[rank] !== undefined;
   }
 
@@ -282,9 +289,23 @@ export class LocalSession implements CacheSession {
     if (lease.kind === "writing") {
       counters.abandonedChunks += 1;
       store.takeSlot(chunk, lease.rank);
+      this.#breakUp(chunk);
     }
     store.settle(chunk);
     store.removeIfEmpty(chunk);
+  }
+
+  /** A chunk is saved by all ranks or by none: where one gives up, the slots that the others have written go back too. */
+  #breakUp(chunk: StoredChunk): void {
+    const { store, broken } = this.#parts;
+    for (const [rank, written] of chunk.written.entries()) {
+      if (!written) continue;
+      chunk.written[rank] = false;
+      chunk.bytes[rank] = 0;
+      store.takeSlot(chunk, rank);
+    }
+    if (chunk.hasSlots) broken.add(chunk);
+    else broken.delete(chunk);
   }
 }
 

@@ -46,6 +46,15 @@ export interface CacheOptions {
   readonly log?: Log;
 }
 
+export interface Cleared {
+  /** Bytes that became free, by tier. */
+  readonly bytesByTier: Readonly<Record<string, number>>;
+  /** Chunks that somebody is reading or writing: they go when nobody does. */
+  readonly chunksInUse: number;
+}
+
+/** How long a cache that is cleared waits for what is being written below. */
+const clearMs = 10_000;
 /** How long a closing cache goes on writing what waits. */
 const closeMs = 30_000;
 
@@ -59,6 +68,7 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
+  readonly #broken = new WeakSet<StoredChunk>();
   readonly #sessions = new Set<CacheSession>();
   #lastHolder = 0;
   #closed = false;
@@ -112,6 +122,7 @@ export class Cache implements AsyncDisposable {
       placement: this.#placement,
       counters: this.#counters,
       limits: this.#limits,
+      broken: this.#broken,
     };
     const holder = (this.#lastHolder += 1) as HolderId;
     const session = new LocalSession(parts, options, { holder, onClose: () => this.#sessions.delete(session) });
@@ -141,6 +152,33 @@ export class Cache implements AsyncDisposable {
     this.#store.check(this.#spaces.indexes());
   }
 
+  /**
+   * Forgets all that is stored, in memory and in every tier below, such that none of it is found again, nor after a
+   * restart. What a session is using goes when it is done with it. What is saved meanwhile may be cleared as well.
+   *
+   * @throws RepriseError TIER_UNAVAILABLE when a tier below cannot be cleared.
+   */
+  async clear(): Promise<Cleared> {
+    const before = this.#usedBytes();
+    for (const { tree } of this.#spaces.indexes())
+      for (const { payload: chunk } of Array.from(tree.nodes())) {
+        if (chunk === undefined) continue;
+        chunk.superseded = true; // goes now, or when nobody uses it any more
+        this.#store.settle(chunk);
+      }
+    // What is on its way down must not arrive after the tier was cleared.
+    await within(this.#placement.drained(), clearMs);
+    for (const tier of this.#tiers) await tier.clear();
+    let chunksInUse = 0;
+    for (const { tree } of this.#spaces.indexes())
+      for (const { payload } of tree.nodes()) if (payload?.superseded === true) chunksInUse += 1;
+    const after = this.#usedBytes();
+    const freed = Object.entries(before).map(
+      ([tier, bytes]) => [tier, Math.max(0, bytes - (after[tier] ?? 0))] as const,
+    );
+    return { bytesByTier: Object.fromEntries(freed), chunksInUse };
+  }
+
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
   async flush(): Promise<void> {
     await this.#placement.drained();
@@ -167,6 +205,11 @@ export class Cache implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #usedBytes(): Record<string, number> {
+    const below = this.#tiers.map((tier) => [tier.name, tier.stats().usedBytes]);
+    return { memory: this.#pool.stats().usedBytes, ...Object.fromEntries(below) };
   }
 
   #mustServe({ space, rank, slotBytes }: SessionOptions): void {

@@ -7,6 +7,9 @@
  *     reserve ──► (guest writes the slot) ──► commit ──► visible ──► load ──► (guest reads the slot) ──► release
  *        └──────────────► abandon, or the session ends: it never was
  *
+ * With tensor parallelism each rank has a session and a slot of its own for every chunk. A chunk is visible when all ranks
+ * have committed it; where one abandons it, what the others wrote or commit later is given back as well.
+ *
  * A session belongs to one connection; its leases fall when it closes. Every verb has a deadline, and none of them throws
  * on a cache that is slow, full or gone: lookups and loads then answer with fewer tokens, reservations with fewer chunks.
  */

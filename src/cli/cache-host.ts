@@ -11,7 +11,10 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Cache } from "../cache/cache.ts";
+import type { CacheStats } from "../cache/counters.ts";
 import type { Slot } from "../cache/session.ts";
+import type { PoolStats } from "../cache/slot-pool.ts";
+import type { TierStats } from "../tier.ts";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
 import { availableMemoryBytes } from "../engines/llama/machine.ts";
@@ -27,6 +30,12 @@ const secretBytes = 32;
 export interface CacheHostOptions {
   readonly config: Pick<Config, "dataDir" | "memory" | "disk" | "socket">;
   readonly log: Log;
+}
+
+export interface CacheHostStats extends Omit<CacheStats, "memory" | "tiers"> {
+  readonly tiers: { readonly [tier: string]: PoolStats | TierStats };
+  /** Chunks that a power cut would lose now: not yet written below the pool. */
+  readonly unsavedChunks: number;
 }
 
 export class CacheHost implements AsyncDisposable {
@@ -74,7 +83,7 @@ export class CacheHost implements AsyncDisposable {
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
-      const socketPath = config.socket === "" ? join(directory, "cache.sock") : resolve(config.socket);
+      const socketPath = socketPathOf(config);
       mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
       const server = await WireServer.listen({ cache, socketPath, log: log.named("wire") });
       return new CacheHost({ cache, pool, server, lock, secret, socketPath });
@@ -89,11 +98,28 @@ export class CacheHost implements AsyncDisposable {
     return this.#pool.view(offset, bytes);
   }
 
+  /** What `/cache/stats` answers. */
+  stats(): CacheHostStats {
+    const { memory, tiers, writeBehind, ...rest } = this.cache.stats();
+    const unsavedChunks = writeBehind.chunks + writeBehind.waitingChunks;
+    return { tiers: { memory, ...tiers }, unsavedChunks, writeBehind, ...rest };
+  }
+
+  /** Resolves when no guest has been connected for so long. Never when the signal fires before. */
+  unusedFor(milliseconds: number, signal: AbortSignal): Promise<"unused"> {
+    return this.#server.unusedFor(milliseconds, signal);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server[Symbol.asyncDispose]();
     await this.cache.close();
     this.#lock[Symbol.dispose]();
   }
+}
+
+/** Where the cache of this configuration listens. */
+export function socketPathOf(config: Pick<Config, "dataDir" | "socket">): string {
+  return config.socket === "" ? join(resolve(config.dataDir), "cache.sock") : resolve(config.socket);
 }
 
 function makePrivateDirectory(directory: string): void {

@@ -108,6 +108,41 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     expect(tier.stats().records).toBe(0);
   });
 
+  withTier(
+    "cleared: every record is gone for good, its owner is told; what is written later stays",
+    async (fixture) => {
+      const payload = randomBytes(3000);
+      const later = recordOf(Uint32Array.from([8]), [payload]);
+      {
+        await using tier = await fixture.open();
+        const owner = new RecordingOwner();
+        await recoverAll(tier, owner);
+        const ids: RecordId[] = [];
+        for (let i = 0; i < 5; i += 1) {
+          const id = await tier.write(recordOf(Uint32Array.from([i]), [payload]), [payload], noSignal);
+          if (id !== "rejected") ids.push(id);
+        }
+        const cleared = tier.clear();
+        // Under way at the same time: it is cleared or it stays, and the owner knows which.
+        const meanwhile = await tier.write(recordOf(Uint32Array.from([7]), [payload]), [payload], noSignal);
+        await cleared;
+        for (const id of ids) expect(owner.evicted.has(id)).toBe(true);
+        for (const id of ids) expect(await tier.read(id, [new Uint8Array(3000)], noSignal)).toBe("gone");
+        if (meanwhile !== "rejected")
+          expect(await tier.read(meanwhile, [new Uint8Array(3000)], noSignal)).toBe(
+            owner.evicted.has(meanwhile) ? "gone" : "read",
+          );
+        await tier.clear();
+        await tier.write(later, [payload], noSignal);
+        expect(tier.stats().records).toBe(1);
+      }
+      await using tier = await fixture.open();
+      expect(await recoverAll(tier)).toMatchObject([later]);
+      await tier.clear();
+      expect(tier.stats()).toMatchObject({ records: 0, usedBytes: 0 });
+    },
+  );
+
   withTier("a record larger than it may be is rejected", async (fixture) => {
     await using tier = await fixture.open();
     await recoverAll(tier);

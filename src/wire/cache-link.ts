@@ -6,6 +6,7 @@
  *     lease seen by the guest = epoch × 2^36 + lease of the cache
  */
 import type { Socket } from "node:net";
+import type { Cleared } from "../cache/cache.ts";
 import { tokenBytes, type Root, type Tokens } from "../cache/chunk.ts";
 import { atDeadline } from "../cache/deadline.ts";
 import type {
@@ -35,6 +36,18 @@ import {
 export interface PoolPlace {
   readonly path: string;
   readonly bytes: number;
+}
+
+export interface Welcome {
+  readonly spaceId: string;
+  readonly pool: PoolPlace;
+}
+
+/** What a guest says of itself that wants no session. */
+export interface NoSession {
+  readonly space: null;
+  readonly rank: 0;
+  readonly slotBytes: 0;
 }
 
 export interface CacheLinkOptions {
@@ -81,7 +94,7 @@ export class CacheLink {
   }
 
   /** The handshake. @throws RepriseError CACHE_UNAVAILABLE, or the refusal's own code */
-  async greet(options: SessionOptions & { readonly token?: string }): Promise<{ spaceId: string; pool: PoolPlace }> {
+  async greet(options: (SessionOptions | NoSession) & { readonly token?: string }): Promise<Welcome> {
     const { space, rank, slotBytes, token = "" } = options;
     const answer = await this.#ask({
       type: "hello",
@@ -168,6 +181,13 @@ export class CacheLink {
   async stats(wait: WaitOptions): Promise<{ readonly [key: string]: unknown } | undefined> {
     const answer = await this.#ask({ type: "stats" }, wait);
     return answer?.type === "figures" ? answer.stats : undefined;
+  }
+
+  /** Makes the cache forget all that it has stored. */
+  async clear(wait: WaitOptions): Promise<Cleared | undefined> {
+    const answer = await this.#ask({ type: "clear" }, wait);
+    if (answer?.type !== "cleared") return undefined;
+    return { bytesByTier: answer.bytesByTier, chunksInUse: answer.chunksInUse };
   }
 
   async ping(wait: WaitOptions): Promise<boolean> {

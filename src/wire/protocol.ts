@@ -9,6 +9,9 @@
  *       load ────────────────────────────────────►
  *             ◄───────────── found, chunks, chunks, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
+ *       clear ────────────────────────────────────► cleared    forgets all that is stored
+ *
+ * A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
  *
  * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from
  * where. With `onlyReady` just the chunks that are in memory now come, and nothing is read from below.
@@ -43,7 +46,8 @@ export interface Hello {
   readonly version: number;
   /** Names of optional abilities; what both sides name is in force. None are defined yet. */
   readonly features: readonly string[];
-  readonly space: SpaceDescription;
+  /** undefined (nil on the wire): no session is wanted. */
+  readonly space: SpaceDescription | undefined;
   readonly rank: number;
   readonly slotBytes: number;
   /** "" when the cache asks for none. */
@@ -73,6 +77,7 @@ export type Request =
     }
   | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
   | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "clear"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "bye" };
 
@@ -102,6 +107,13 @@ export type Answer =
     }
   | { readonly type: "committed"; readonly id: number }
   | { readonly type: "figures"; readonly id: number; readonly stats: { readonly [key: string]: Value } }
+  /** Bytes that became free, by tier; chunks that are still in use and go as soon as they are not. */
+  | {
+      readonly type: "cleared";
+      readonly id: number;
+      readonly bytesByTier: Readonly<Record<string, number>>;
+      readonly chunksInUse: number;
+    }
   | { readonly type: "pong"; readonly id: number }
   | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
 
@@ -148,7 +160,7 @@ function requestOf(fields: Fields): Request {
         id: fields.integer("id"),
         version: fields.integer("version"),
         features: fields.texts("features"),
-        space: parseSpace(fields.map("space")),
+        space: fields.optional("space", parseSpace),
         rank: fields.integer("rank"),
         slotBytes: fields.integer("slotBytes"),
         token: fields.text("token", 4096),
@@ -171,6 +183,7 @@ function requestOf(fields: Fields): Request {
           .map(([lease, bytes]) => ({ lease: lease as LeaseId, bytes: bytes! })), // tuples of 2
       };
     case "stats":
+    case "clear":
     case "ping":
       return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
     case "cancel":
@@ -214,6 +227,13 @@ function answerOf(fields: Fields): Answer {
       };
     case "figures":
       return { type, id, stats: fields.raw("stats") };
+    case "cleared":
+      return {
+        type,
+        id,
+        bytesByTier: fields.map("bytesByTier").allIntegers(),
+        chunksInUse: fields.integer("chunksInUse"),
+      };
     case "loaded":
     case "committed":
     case "pong":
@@ -322,6 +342,12 @@ class Fields {
 
   map(name: string): Fields {
     return new Fields(this.#take(name));
+  }
+
+  /** nil is undefined; anything else is read by `parse`. */
+  optional<T>(name: string, parse: (fields: Fields) => T): T | undefined {
+    const value = this.#take(name);
+    return value === null ? undefined : parse(new Fields(value));
   }
 
   raw(name: string): { readonly [key: string]: Value } {

@@ -148,7 +148,7 @@ export class DiskTier implements Tier {
     }
     return new Promise((resolve, reject) => {
       this.#queue.push({ record, checksums, pieces, totalBytes, resolve, reject });
-      this.#pump ??= this.#writeQueued().finally(() => (this.#pump = undefined));
+      this.#pump ??= this.#writeQueued();
     });
   }
 
@@ -188,6 +188,20 @@ export class DiskTier implements Tier {
     this.#segments
       .remove(entry.segment)
       .catch((error: unknown) => this.#log.warn(`cannot remove ${entry.segment.path}: ${describe(error)}`));
+  }
+
+  async clear(): Promise<void> {
+    while (this.#pump !== undefined) await this.#pump;
+    const cleared = this.#segments.seal().then(() => this.#shrinkTo(0, { rewrite: false }));
+    // Writes that come meanwhile wait, and go into a new segment.
+    this.#pump = cleared
+      .catch(() => {}) // told below
+      .then(() => this.#writeQueued());
+    try {
+      await cleared;
+    } catch (error) {
+      throw unavailable("clear the disk tier", error);
+    }
   }
 
   async flush(): Promise<void> {
@@ -256,6 +270,8 @@ export class DiskTier implements Tier {
       }
       this.#queue.splice(0, group.length);
     }
+    // In the same step that saw the queue empty: a write that comes a moment later must find no pump that has ended.
+    this.#pump = undefined;
   }
 
   #groupFor(segment: Segment): QueuedWrite[] {
