@@ -11,8 +11,10 @@ import os
 import threading
 from typing import Any
 
+from reprise.errors import RepriseError
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
+from reprise.start import start_cache
 
 from reprise_vllm.adapters import AdapterDigests
 from reprise_vllm.counters import Counters
@@ -98,18 +100,22 @@ class EngineGuest:
             self.side = side
 
     def _autostart(self) -> None:
-        if not self._options.autostart:
-            return
-        from reprise.autostart import start_cache
-
         options = self._options
-        start_cache(
-            socket=self.socket_path,
-            data_dir=os.path.expanduser(options.data_dir),
-            memory=options.memory,
-            disk=options.disk,
-            timeout=_autostart_seconds,
-        )
+        if not options.autostart:
+            return
+        try:
+            started = start_cache(
+                socket_path=self.socket_path,
+                data_dir=os.path.expanduser(options.data_dir),
+                memory=options.memory,
+                disk=options.disk,
+                timeout=_autostart_seconds,
+            )
+        except RepriseError as error:
+            log.warning("Reprise: the cache could not be started: %s", error)
+            return
+        if started.process_id is not None:
+            log.info("Reprise: started the cache, process %d", started.process_id)
 
     def _side(self, space: SpaceDescription, geometry: Geometry) -> SchedulerSide:
         links = RankLinks(
