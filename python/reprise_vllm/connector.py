@@ -1,7 +1,7 @@
 """RepriseConnector: vLLM's connector interface, translated for the two sides.
 
-vLLM makes two objects of this class in different processes: one with the scheduler (it talks to the cache), one with each
-worker (it moves bytes). They meet in the metadata of a step. Source followed: vLLM's
+vLLM makes two objects of this class in different processes: one with the scheduler (it talks to the cache), one with
+each worker (it moves bytes). They meet in the metadata of a step. Source followed: vLLM's
 `distributed/kv_transfer/kv_connector/v1/base.py`, releases 0.20 to 0.33.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
@@ -76,7 +76,9 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         found = differences(KVConnectorBase_V1)
         if found:
             self.switched_off = True
-            log.warning("Reprise does nothing: this vLLM's connector interface is not the one it knows (%s)", "; ".join(found))
+            log.warning(
+                "Reprise does nothing: this vLLM's connector interface is not the one it knows (%s)", "; ".join(found)
+            )
         elif role == KVConnectorRole.SCHEDULER:
             self._guest = EngineGuest(vllm_config, kv_cache_config, options)
         else:
@@ -107,7 +109,7 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self, metadata: dict[tuple[int, int], KVConnectorHandshakeMetadata]
     ) -> None:
         if self._guest is not None:
-            self._guest.arrange([metadata[rank].layout for rank in sorted(metadata)])
+            self._guest.arrange([cast(RepriseHandshake, metadata[rank]).layout for rank in sorted(metadata)])
 
     @guarded(lambda self: (0, False))
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
@@ -147,7 +149,7 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return (side is not None and side.finished(request, block_ids)), None
 
     def reset_cache(self) -> bool | None:
-        """vLLM's own reset does not reach the texts that other engines share: `reprise cache clear` does."""
+        """VLLM's own reset does not reach the texts that other engines share: `reprise cache clear` does."""
         return True
 
     # The worker's hooks

@@ -15,7 +15,6 @@ from reprise.errors import RepriseError
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
 from reprise.start import start_cache
-
 from reprise_vllm.adapters import AdapterDigests
 from reprise_vllm.counters import Counters
 from reprise_vllm.guard import log
@@ -54,9 +53,7 @@ class EngineGuest:
         except NotSupported as reason:
             log.warning("Reprise does nothing: %s", reason)
             return
-        thread = threading.Thread(
-            target=self._arrange, args=(geometry, layouts), name="reprise-start", daemon=True
-        )
+        thread = threading.Thread(target=self._arrange, args=(geometry, layouts), name="reprise-start", daemon=True)
         thread.start()
         thread.join(_autostart_seconds if self._options.autostart else _start_seconds)
         if thread.is_alive():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 log = logging.getLogger("vllm.reprise")
 
@@ -17,7 +17,7 @@ log = logging.getLogger("vllm.reprise")
 faults_tolerated = 16
 _faults_logged = 3
 
-Result = TypeVar("Result")
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 
 
 class Guarded(Protocol):
@@ -27,12 +27,12 @@ class Guarded(Protocol):
     switched_off: bool
 
 
-def guarded(fallback: Callable[[Any], Result]) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def guarded(fallback: Callable[[Any], Any]) -> Callable[[Hook], Hook]:
     """Makes a hook answer `fallback(connector)` where it would raise, and once the connector is switched off."""
 
-    def decorate(hook: Callable[..., Result]) -> Callable[..., Result]:
+    def decorate(hook: Hook) -> Hook:
         @functools.wraps(hook)
-        def safe(connector: Any, *arguments: Any, **named: Any) -> Result:
+        def safe(connector: Any, *arguments: Any, **named: Any) -> Any:
             if connector.switched_off:
                 return fallback(connector)
             try:
@@ -41,7 +41,7 @@ def guarded(fallback: Callable[[Any], Result]) -> Callable[[Callable[..., Result
                 note_fault(connector, hook.__name__)
                 return fallback(connector)
 
-        return safe
+        return cast(Hook, safe)
 
     return decorate
 

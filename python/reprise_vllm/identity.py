@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from reprise.space import SpaceDescription, double_bits
-
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.weights import weights_digest
 
@@ -53,8 +52,8 @@ def geometry_of(vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayo
             chunk_tokens *= 2
     if chunk_tokens % block_tokens != 0:
         raise NotSupported(f"chunk_tokens {chunk_tokens} is not a multiple of vLLM's block size {block_tokens}")
-    hash_tokens = getattr(vllm_config.cache_config, "prefix_match_unit", None) or block_tokens
-    return Geometry(block_tokens, chunk_tokens, block_bytes, len(layouts), int(hash_tokens))
+    hash_tokens = int(getattr(vllm_config.cache_config, "prefix_match_unit", 0) or block_tokens)
+    return Geometry(block_tokens, chunk_tokens, block_bytes, len(layouts), hash_tokens)
 
 
 def describe_space(
@@ -90,7 +89,7 @@ def describe_space(
         layers=int(config.get("num_hidden_layers", 0)),
         key_value_heads=int(getattr(spec, "num_kv_heads", 1)),
         key_size=int(getattr(spec, "head_size", 0)),
-        value_size=int(getattr(spec, "head_size_v", None) or getattr(spec, "head_size", 0)),
+        value_size=int(getattr(spec, "head_size_v", 0) or getattr(spec, "head_size", 0)),
         layout=f"tp{parallel.tensor_parallel_size} pp{parallel.pipeline_parallel_size} {' | '.join(signatures)}",
         attention=_canonical(attention),
         rope=_canonical(rope),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from reprise.protocol import LoadedChunk, ReservedChunk
 
+from reprise.protocol import LoadedChunk, ReservedChunk
 from reprise_vllm.plan import JobId, LoadJob, SaveJob
 
 
@@ -41,7 +41,7 @@ class Geometry:
 
 
 def usable_end(geometry: Geometry, chunks: Sequence[LoadedChunk], begin: int, limit: int) -> int:
-    """Tokens from the start of the text that `chunks`, in order, bring from `begin` on: whole blocks, at most `limit`."""
+    """Where what `chunks`, in order, bring from token `begin` on ends: whole blocks, at most `limit`."""
     end = begin
     for chunk in chunks:
         last = geometry.whole_blocks(min(chunk.first_token + chunk.matched_tokens, limit))
@@ -64,7 +64,7 @@ def load_job(
     valid_until: float,
     in_step: bool,
 ) -> LoadJob:
-    """`chunks`: [rank][chunk]; tokens `begin` to `end` of the text go into `block_ids`, the blocks of just these tokens."""
+    """`chunks`: [rank][chunk]; tokens `begin` to `end` of the text go into `block_ids`, the blocks of just these."""
     first = np.array([chunk.first_token for chunk in chunks[0]], np.int64)
     matched = np.array([chunk.matched_tokens for chunk in chunks[0]], np.int64)
     tokens = np.array([chunk.token_count for chunk in chunks[0]], np.int64)

@@ -1,8 +1,8 @@
 """Texts that are known to be stored, by the hash that vLLM gives to the block they end with.
 
-It spares the cache the question whether a text that hits the GPU's own prefix cache is stored as well. What it says may be
-outdated (the cache has evicted the text since): then a save is left out, which costs a later miss and nothing else; after
-`seconds` it is asked again.
+It spares the cache the question whether a text that hits the GPU's own prefix cache is stored as well. What it says
+may be outdated (the cache has evicted the text since): then a save is left out, which costs a later miss and nothing
+else; after `seconds` it is asked again.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from reprise.protocol import LoadedChunk
 
+from reprise.protocol import LoadedChunk
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry, load_job, usable_end
 from reprise_vllm.options import Options
@@ -73,7 +73,7 @@ class Loads:
         return tracked.claim.end - computed, tracked.claim.between_steps
 
     def allocated(self, tracked: TrackedRequest, blocks: Sequence[int], external_tokens: int) -> None:
-        """vLLM has given the claimed tokens their blocks. `blocks`: those of the whole request."""
+        """VLLM has given the claimed tokens their blocks. `blocks`: those of the whole request."""
         claim, tracked.claim = tracked.claim, None
         if claim is None:
             return

@@ -1,8 +1,8 @@
 """What the scheduler side tells the workers each step, and what they answer.
 
-The scheduler side (one per engine) talks to the cache and knows leases; the workers (one per rank) know layouts, streams
-and the mapped pool, and nothing of sockets. Everything here is plain data: it is pickled when there are several ranks, so a
-job's chunks are columns of arrays, not objects.
+The scheduler side (one per engine) talks to the cache and knows leases; the workers (one per rank) know layouts,
+streams and the mapped pool, and nothing of sockets. Everything here is plain data: it is pickled when there are
+several ranks, so a job's chunks are columns of arrays, not objects.
 
 A job moves whole engine blocks between slots of the pool and blocks of the KV cache:
 
@@ -52,12 +52,12 @@ class TransferJob:
     take_blocks: npt.NDArray[np.int32]
     #: [sum of take_blocks] int32: the engine's blocks, in order.
     block_ids: npt.NDArray[np.int32]
-    #: [chunks] int64: position in its text at which the chunk's KV was computed, and at which it is wanted. They are equal
-    #: for prefixes; a copier that cannot rotate keys refuses a job in which they differ.
+    #: [chunks] int64: position in its text at which the chunk's KV was computed, and at which it is wanted. They are
+    #: equal for prefixes; a copier that cannot rotate keys refuses a job in which they differ.
     old_positions: npt.NDArray[np.int64]
     new_positions: npt.NDArray[np.int64]
-    #: time.monotonic() after which the leases may have fallen: a job that has not been started by then is refused, and a
-    #: load that ends after it has failed.
+    #: time.monotonic() after which the leases may have fallen: a job that has not been started by then is refused, and
+    #: a load that ends after it has failed.
     valid_until: float
 
 

@@ -1,8 +1,8 @@
 """The links of all ranks of one engine, asked as one.
 
-A chunk has one payload per rank, so the scheduler side holds a session for each: what it loads or reserves counts as far
-as every rank has it. Leases are the links' affair (each knows its connections); a group's *epoch* changes whenever any
-link's does, and with it the pool.
+A chunk has one payload per rank, so the scheduler side holds a session for each: what it loads or reserves counts as
+far as every rank has it. Leases are the links' affair (each knows its connections); a group's *epoch* changes
+whenever any link's does, and with it the pool.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from reprise.link import GRACE_SECONDS, CacheLink
 from reprise.pending import PendingLoad, PendingReserve
 from reprise.protocol import LoadedChunk, ReservedChunk
 from reprise.tokens import TokenBuffer
-
 from reprise_vllm.plan import PoolRef
 
 #: Leases by rank: [rank][chunk].
@@ -178,7 +177,8 @@ class RankLinks:
             link.close()
 
     def wait(self, parts: Sequence[PendingLoad], seconds: float) -> bool:
-        return all([link.wait(part, seconds) for link, part in zip(self.links, parts, strict=True)])
+        in_time = [link.wait(part, seconds) for link, part in zip(self.links, parts, strict=True)]
+        return all(in_time)
 
     def _look(self) -> None:
         connections = tuple(link.epoch for link in self.links)

@@ -195,7 +195,7 @@ class Saves:
         self._asking.pop(tracked.request_id, None)
 
     def _hash_at(self, tracked: TrackedRequest, end: int) -> bytes | None:
-        """vLLM's hash of the text up to `end`."""
+        """VLLM's hash of the text up to `end`."""
         hashes = tracked.request.block_hashes
         index = end // self._geometry.hash_tokens - 1
         return hashes[index] if 0 <= index < len(hashes) else None

@@ -73,7 +73,7 @@ class SchedulerSide:
         return self._loads.match(tracked, computed)
 
     def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
-        """vLLM has given a request blocks; `external_tokens` of them are to be loaded."""
+        """VLLM has given a request blocks; `external_tokens` of them are to be loaded."""
         tracked = self._requests.get(request_id)
         if tracked is not None and tracked.claim is not None:
             self._loads.allocated(tracked, blocks() if external_tokens > 0 else (), external_tokens)

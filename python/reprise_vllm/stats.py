@@ -12,7 +12,7 @@ class RepriseStats(KVConnectorStats):  # type: ignore[misc]
     """Counts since the last report, by name; `data` is what travels."""
 
     def reset(self) -> None:
-        self.data = {}
+        self.data.clear()
 
     def is_empty(self) -> bool:
         return not any(self.data.values())

@@ -54,8 +54,8 @@ class Cache:
 
     def stats(self) -> dict[str, Any]:
         """The cache's figures, asked as a guest of a space of its own."""
-        names = {name: "" for name in ("weights", "key_type", "value_type", "layout", "attention", "rope")}
-        sizes = {name: 1 for name in ("payload_format", "layers", "key_value_heads", "key_size", "value_size")}
+        names = dict.fromkeys(("weights", "key_type", "value_type", "layout", "attention", "rope"), "")
+        sizes = dict.fromkeys(("payload_format", "layers", "key_value_heads", "key_size", "value_size"), 1)
         space = SpaceDescription(engine="statistics", tensor_parallel=1, chunk_tokens=1, **names, **sizes)  # type: ignore[arg-type]
         link = CacheLink(socket_path=self.socket, space=space, rank=0, slot_bytes=4096)
         assert link.connect(10), link.last_error
@@ -77,7 +77,9 @@ class Cache:
     def damage_disk(self, seed: int = 1, flips: int = 40) -> None:
         """Flips bits all over the disk tier's files. The cache must not be running."""
         rng = random.Random(seed)
-        files = [file for file in (self.folder / "disk").iterdir() if file.stat().st_size > 8192 and file.name != "lock"]
+        files = [
+            file for file in (self.folder / "disk").iterdir() if file.stat().st_size > 8192 and file.name != "lock"
+        ]
         assert files
         for _ in range(flips):
             file = rng.choice(files)

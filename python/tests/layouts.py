@@ -76,7 +76,7 @@ def shared_kv(nb: int) -> Caches:
 
 
 ALL: dict[str, Callable[[int], Caches]] = {
-    made.__name__: made  # type: ignore[attr-defined]
+    made.__name__: made
     for made in (
         flash,
         flashinfer,

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jobs_for_tests as jobs
-import layouts
 import numpy as np
 import pytest
 import torch
-from layouts import ALL, BLOCK_TOKENS
 
+import jobs_for_tests as jobs
+import layouts
+from layouts import ALL, BLOCK_TOKENS
 from reprise_vllm.copier import EXTENT_BYTES, JobError, check_job
 from reprise_vllm.copy_host import HostCopier
 from reprise_vllm.layout import Layout, read_layout

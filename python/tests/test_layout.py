@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import ctypes
 
-import layouts
 import numpy as np
 import pytest
 import torch
-from layouts import ALL, BLOCK_TOKENS
 
+import layouts
+from layouts import ALL, BLOCK_TOKENS
 from reprise_vllm.layout import LayoutError, read_layout
 
 BLOCKS = 23

@@ -1,9 +1,9 @@
 """A real vLLM in a process of its own, driven by JSON lines on its standard input and answering on its standard output.
 
-    {"op": "generate", "prompts": [[token ids] …], "max_tokens": 8, "salts": […], "abort": [indices]}
-    {"op": "reset"}          empties vLLM's own prefix cache
-    {"op": "free"}           waits until no request is left, answers the blocks that are free
-    {"op": "quit"}
+{"op": "generate", "prompts": [[token ids] …], "max_tokens": 8, "salts": […], "abort": [indices]}
+{"op": "reset"}          empties vLLM's own prefix cache
+{"op": "free"}           waits until no request is left, answers the blocks that are free
+{"op": "quit"}
 """
 
 import json
@@ -18,7 +18,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915 (one engine, one process)
     # vLLM prints on standard output: answers have a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""Real vLLM processes and the prompts they are asked: the shipped model as a Hugging Face folder, questions it can answer."""
+"""Real vLLM processes, and the prompts they are asked: about notes, so that the shipped model can answer them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "VLLM_CPU_OMP_TH
 class Engine:
     """One vLLM process. `transfer`: options of the connector, or None for a vLLM without one."""
 
-    def __init__(self, *, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None, **settings: Any
+    ) -> None:
         settings = {
             "model": str(MODEL),
             "max_model_len": 4096,
@@ -126,5 +128,7 @@ class Prompts:
         for _ in range(count):
             self._distinct += 1
             other, _ = notes.sample_notes(notes.Random(10_000 + self._distinct), 600)
-            prompts.append(base[: rng.randrange(1, min(longest, len(base)))] + self.encode(other)[: rng.randrange(1, 120)])
+            prompts.append(
+                base[: rng.randrange(1, min(longest, len(base)))] + self.encode(other)[: rng.randrange(1, 120)]
+            )
         return prompts

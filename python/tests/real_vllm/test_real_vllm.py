@@ -1,7 +1,7 @@
 """A real vLLM on the CPU with the connector: the same tokens as without it, whatever happens to the cache.
 
-Exact comparisons send one prompt at a time, so that both sides compute the same batches (on a CPU the last bits depend on
-the shape of a batch); where several run at once, the shipped model's checkable answers are compared.
+Exact comparisons send one prompt at a time, so that both sides compute the same batches (on a CPU the last bits
+depend on the shape of a batch); where several run at once, the shipped model's checkable answers are compared.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from cache_process import Cache, SlowProxy  # noqa: E402
-
-from real_vllm.harness import BLOCK_TOKENS, Engine, Prompts  # noqa: E402
+from cache_process import Cache, SlowProxy
+from real_vllm.harness import BLOCK_TOKENS, Engine, Prompts
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def alone() -> Iterator[Engine]:
-    """vLLM without a connector."""
+    """VLLM without a connector."""
     engine = Engine(enable_prefix_caching=False)
     yield engine
     engine.kill()

@@ -1,8 +1,9 @@
 """An engine as the connector sees it, without a model: it schedules, preempts, aborts, and checks every block it uses.
 
-The KV of a block is a digest of the whole text up to its end, so a block with the wrong bytes is seen at once. The worker
-is as slow as it may be: saves are read from the engine's blocks as late as the plan allows (several steps after they were
-asked for, or just before a fence), loads between steps end steps later. Whoever reuses a block too early is found out.
+The KV of a block is a digest of the whole text up to its end, so a block with the wrong bytes is seen at once. The
+worker is as slow as it may be: saves are read from the engine's blocks as late as the plan allows (several steps
+after they were asked for, or just before a fence), loads between steps end steps later. Whoever reuses a block too
+early is found out.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class Request:
     max_tokens: int = 4
     loaded_tokens: int = 0
     block_tokens: int = 4
+
+    def block_ids(self) -> list[int]:
+        return list(self.blocks)
 
     @property
     def all_token_ids(self) -> list[int]:
@@ -186,7 +190,9 @@ class SimulatedEngine:
         new, cached, scheduled = self._schedule()
         output = SimpleNamespace(
             scheduled_new_reqs=[
-                SimpleNamespace(req_id=r.request_id, block_ids=(list(r.blocks),), num_computed_tokens=r.num_computed_tokens)
+                SimpleNamespace(
+                    req_id=r.request_id, block_ids=(list(r.blocks),), num_computed_tokens=r.num_computed_tokens
+                )
                 for r in new
             ],
             scheduled_cached_reqs=SimpleNamespace(
@@ -253,13 +259,17 @@ class SimulatedEngine:
             slow = False
             if request.num_computed_tokens == 0:
                 external, slow = self.side.match(
-                    request, 0, root=Root(request.salt, ""), may_read=True, may_save=True  # type: ignore[arg-type]
+                    request,
+                    0,
+                    root=Root(request.salt, ""),
+                    may_read=True,
+                    may_save=True,
                 )
                 assert external % self.geometry.block_tokens == 0 and external < request.num_tokens
                 count = 0 if slow else min(budget, request.num_tokens - external)
                 if self._allocate(request, external + count) is None:
                     continue
-                self.side.allocated(request.request_id, lambda r=request: list(r.blocks), external)
+                self.side.allocated(request.request_id, request.block_ids, external)
                 request.num_computed_tokens = external
                 request.loaded_tokens = external
                 if slow:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from conftest import CacheProcess, space
 from reprise import CacheLink
-
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
@@ -21,7 +21,9 @@ from vllm_side.simulated_engine import Request, SimulatedEngine
 GEOMETRY = Geometry(block_tokens=4, chunk_tokens=16, block_bytes=4096, ranks=1, hash_tokens=4)
 
 
-def guest(cache: CacheProcess, geometry: Geometry = GEOMETRY, **change: object) -> tuple[SchedulerSide, RankLinks, Counters]:
+def guest(
+    cache: CacheProcess, geometry: Geometry = GEOMETRY, **change: object
+) -> tuple[SchedulerSide, RankLinks, Counters]:
     """A scheduler side on links of its own; patient, for this machine may be busy."""
     link = CacheLink(
         socket_path=cache.socket_path, space=space(chunk_tokens=16), rank=0, slot_bytes=geometry.slot_bytes
