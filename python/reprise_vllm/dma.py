@@ -77,11 +77,10 @@ class Dma:
         count = sizes.size
         if batch and self._batch is not None and count >= BATCH_FROM:
             attributes = _Attributes(order=order)
+            columns = [np.ascontiguousarray(column, dtype=np.int64) for column in (targets, sources, sizes)]
             which, failed = ctypes.c_size_t(0), ctypes.c_size_t(0)
             code = self._batch(
-                _contiguous(targets).ctypes.data,
-                _contiguous(sources).ctypes.data,
-                _contiguous(sizes).ctypes.data,
+                *(column.ctypes.data for column in columns),
                 count,
                 ctypes.addressof(attributes),
                 ctypes.addressof(which),
@@ -96,7 +95,3 @@ class Dma:
             code = self._one(target, source, size, stream)
             if code != 0:
                 raise DmaError(f"the driver refused a copy of {size} bytes: error {code}")
-
-
-def _contiguous(values: Int64s) -> Int64s:
-    return np.ascontiguousarray(values, dtype=np.int64)

@@ -105,7 +105,8 @@ def choose_methods(copier: CudaCopier, layout: Layout) -> None:
         ("save", copier.saves, lambda: copier.save(save, 0, scratch)),
         ("load", copier.loads, lambda: copier.load(load, 0, scratch)),
     ):
-        facts[f"{name}_plain_gbs"] = _rate(total, _plain(copier, lane, scratch, total, to_host=name == "save"))
+        once = min(total, lane.memory.numel())
+        facts[f"{name}_plain_gbs"] = _rate(once, _plain(copier, lane, scratch, once, to_host=name == "save"))
         for method in ("staged", "pages"):
             if method == "pages" and not copier.dma.has_batches:
                 continue
@@ -127,7 +128,7 @@ def _plain(copier: CudaCopier, lane: Lane, scratch: Scratch, size: int, *, to_ho
     target, source = (in_host, on_device) if to_host else (on_device, in_host)
 
     def run() -> CudaHandle:
-        sizes = np.array([min(size, lane.memory.numel())], np.int64)
+        sizes = np.array([size], np.int64)
         copier.dma.copy(target, source, sizes, lane.link.cuda_stream, order=IN_STREAM_ORDER, batch=False)
         return lane.end_on(lane.link)
 

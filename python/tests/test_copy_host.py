@@ -10,6 +10,7 @@ import jobs_for_tests as jobs
 import layouts
 from layouts import ALL, BLOCK_TOKENS
 from reprise_vllm.copier import EXTENT_BYTES, JobError, check_job
+from reprise_vllm.copy_cuda import Mover
 from reprise_vllm.copy_host import HostCopier
 from reprise_vllm.layout import Layout, read_layout
 from reprise_vllm.move_torch import TorchMover
@@ -76,13 +77,21 @@ def test_a_save_writes_what_the_plain_twin_writes_and_a_load_brings_it_back(name
     pool.close()
 
 
-def staged(layout: Layout, job: TransferJob, pool: np.ndarray, *, to_engine: bool, place_chunks: int) -> int:
-    """The GPU copier's path, on the host: cut, link copies and torch's mover, piece after piece. Returns the pieces."""
+def staged(
+    layout: Layout,
+    job: TransferJob,
+    pool: np.ndarray,
+    *,
+    to_engine: bool,
+    place_chunks: int,
+    mover: Mover | None = None,
+) -> int:
+    """The GPU copier's path, on the host: cut, link copies and a mover, piece after piece."""
     place = layout.payload_bytes(4) * place_chunks
     memory = torch.empty(2 * place + 16, dtype=torch.uint8)
     memory = memory[-memory.data_ptr() % 16 :][: 2 * place]
     cut = cut_job(job, 0, layout, Ring(memory.data_ptr(), 2, place, turn=1))
-    mover = TorchMover(layout)
+    mover = mover or TorchMover(layout)
     rows = torch.from_numpy(cut.table)
     for number, piece in enumerate(cut.pieces):
         at = (1 + number) % 2 * place
