@@ -18,7 +18,7 @@ from reprise_vllm.weights import weights_digest
 #: Changes whenever the bytes of a payload change their meaning (layout.py).
 PAYLOAD_FORMAT = 1
 
-_chunk_bytes = 8 * 1024 * 1024
+_chunk_bytes = 16 * 1024 * 1024
 _largest_chunk_tokens = 1024
 #: Keys of a model's configuration that say nothing about its numbers.
 _names_only = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")

@@ -33,7 +33,7 @@ class Options:
     load_deadline_ms: int = 10_000
     #: Hits of fewer tokens than this that lie on disk are computed instead.
     min_disk_tokens: int = 256
-    #: Tokens per stored chunk, a multiple of vLLM's block size; 0 chooses chunks of about 8 MiB.
+    #: Tokens per stored chunk, a multiple of vLLM's block size; 0 chooses chunks of about 16 MiB.
     chunk_tokens: int = 0
     #: KV that may be under way to the cache at a time; beyond it nothing is saved.
     save_queue: str = "4GiB"
