@@ -1,7 +1,7 @@
 """Many requests through one engine, stepped here so that the time of every token is seen: closed and open loops.
 
-Times are of one clock (`time.perf_counter`). A request's TTFT counts from when it was to be sent, so time that it waited
-for this loop's current step is in it, as it would be for a client.
+Times are of one clock (`time.perf_counter`). A request's TTFT counts from when it was to be sent, so time that it
+waited for this loop's current step is in it, as it would be for a client.
 """
 
 from __future__ import annotations
