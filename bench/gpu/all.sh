@@ -6,6 +6,7 @@
 #   BUDGET=560       seconds for all of it, starts of engines included; what no longer fits says so in its JSON
 #   ARGUMENTS=       for run.py, for example "--arms none,reprise --cuda-graphs --host-gib 16"
 #   SHM_SIZE=        remounts /dev/shm with this size first (as root), where it is smaller than the arms' pools
+#   COPY_PROBE_SECONDS=90
 #   TOUCH_GIB=       uses that much memory once first: for machines that are given their memory as they use it
 #
 # Consecutive parts whose engines can be shared are run by one set of engines. Never fails as a whole.
@@ -56,8 +57,8 @@ for part in "$@"; do
   fi
   flush
   if [ -f copy_probe.py ]; then
-    timeout -k 10 90 "$python" -u copy_probe.py --shapes 8b --out "$out/copy-probe.json" >"$out/copy-probe.txt" 2>&1 || echo "copy_probe.py ended with $?"
-    tail -n 30 "$out/copy-probe.txt"
+    timeout -k 10 "${COPY_PROBE_SECONDS:-90}" "$python" -u copy_probe.py --out "$out/copy-probe.json" 2>&1 ||
+      echo "copy_probe.py ended with $?"
   fi
 done
 flush

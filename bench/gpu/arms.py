@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -94,10 +95,13 @@ class Arm:
             raise ArmFailed(f"{self.name} is gone before {op}: {error}\n{self.log_tail()}") from error
         return self._answer(deadline, op)
 
-    def stop(self, *, hard: bool = False) -> float:
-        """Ends the engine, then its cache; seconds of the cache's end. `hard`: both as a crash would."""
+    def stop(self, *, hard: bool = False, hard_cache: bool | None = None) -> float:
+        """Ends the engine, then its cache; seconds of the cache's end. `hard`: as a crash would, the cache too unless
+        `hard_cache` says otherwise.
+        """
         process, self._process = self._process, None
         if process is not None:
+            pools = _offload_pools(process.pid)
             if not hard and process.poll() is None and process.stdin is not None:
                 with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                     process.stdin.close()
@@ -105,8 +109,10 @@ class Arm:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for pool in pools:  # an engine that was killed leaves it, and with it the host's memory
+                pool.unlink(missing_ok=True)
         cache, self._cache = self._cache, None
-        return 0.0 if cache is None else cache.end(hard=hard)
+        return 0.0 if cache is None else cache.end(hard=hard if hard_cache is None else hard_cache)
 
     def log_tail(self, lines: int = _log_lines) -> str:
         texts = [f for f in (self.log, self.log.with_name("cache.log")) if f.exists()]
@@ -130,6 +136,15 @@ class Arm:
         if not answer.pop("ok"):
             raise ArmFailed(f"{self.name}, {what}:\n{answer['error']}\n{self.log_tail(15)}")
         return answer
+
+
+def _offload_pools(pid: int) -> set[Path]:
+    """The host memory that vLLM's own offload has taken by name in this process."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return set()
+    return {Path(found) for found in re.findall(r"(/dev/shm/vllm_offload_\S+)", maps)}
 
 
 class Arms:
@@ -196,7 +211,8 @@ class Arms:
 
     def close(self) -> None:
         with ThreadPoolExecutor(len(self._all) or 1) as pool:
-            list(pool.map(lambda arm: arm.stop(hard=True), self._all.values()))
+            # What is only in memory need not be written to a disk that is removed next.
+            list(pool.map(lambda arm: arm.stop(hard_cache=self.settings.disk_gib > 0), self._all.values()))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -218,5 +234,5 @@ class Arms:
 
     def _drop(self, name: str, failure: Exception) -> None:
         self.failed[name] = str(failure)
-        print(f"arm {name} is left out: {str(failure)[:1500]}", file=sys.stderr, flush=True)
-        self._all[name].stop(hard=True)
+        print(f"arm {name} is left out: {str(failure)[:6000]}", file=sys.stderr, flush=True)
+        self._all[name].stop(hard=True, hard_cache=self.settings.disk_gib > 0)

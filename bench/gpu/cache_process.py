@@ -26,8 +26,8 @@ class CacheProcess:
         command = [node, str(dist / "cli" / "main.js"), "cache", "--socket", socket, "--data-dir", str(data_dir)]
         command += ["--memory", f"{host_gib}GiB", "--disk", f"{disk_gib}GiB" if disk_gib else "0"]
         self.command = command
-        self._log = log
-        Path(socket).unlink(missing_ok=True)
+        self._socket = Path(socket)
+        self._socket.unlink(missing_ok=True)
         # Every REPRISE_ variable is a setting to the command: it gets none but what stands on its command line.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("REPRISE_")}
         with log.open("ab") as output:
@@ -35,7 +35,7 @@ class CacheProcess:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
         deadline = time.monotonic() + _start_seconds
-        while not Path(socket).exists():
+        while not self._socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.end(hard=True)
                 tail = log.read_text(errors="replace")[-2000:]
@@ -52,4 +52,5 @@ class CacheProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._socket.unlink(missing_ok=True)
         return time.monotonic() - started

@@ -29,7 +29,7 @@ class DiskRestart(Part):
     seconds: int = 240
     arms: tuple[str, ...] = ("none", "lmcache", "lmcache-fs", "reprise")
     tokens: int = 16_000
-    prompts: int = 6
+    prompts: int = 4
     disk_gib: int = 40
     #: Longest wait for what was stored to be on disk.
     settle: float = 40.0

@@ -19,7 +19,7 @@ from report import Report, ratios, summary
 
 _question_tokens = 50
 #: Memory of the host that is left to everything but KV.
-_spare_gib = 20
+_spare_gib = 32
 
 
 @dataclass(frozen=True)

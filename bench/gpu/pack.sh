@@ -62,7 +62,8 @@ PYTHON
 
 cp -r "$repository/python/reprise" "$repository/python/reprise_vllm" "$tree/python/"
 cp -r "$here" "$tree/bench/gpu"
-find "$tree" -name __pycache__ -type d -prune -exec rm -rf {} +
+rm -rf "$tree/bench/gpu/results"
+find "$tree" \( -name __pycache__ -o -name '.*_cache' \) -type d -prune -exec rm -rf {} +
 git -C "$repository" describe --always --dirty --abbrev=40 >"$tree/COMMIT"
 
 tar c -C "$tree" . | zstd -15 -T0 -q -f -o "$out/reprise.tar.zst"

@@ -111,8 +111,12 @@ def _run_part(planned: Planned, arms: Arms, out: Path, deadline: float, around: 
     try:
         if left < 5:
             raise TimeoutError("the budget of this run was used up before this part")
+        if not planned.part.running(arms):
+            raise RuntimeError(f"none of the arms {', '.join(planned.part.arms)} runs: see failed_arms")
         planned.part.measure(arms, report)
         report.data["ended"] = "out of time" if report.data.get("out_of_time") else "complete"
+    except Exception:  # the other parts go on
+        report.data["ended"] = traceback.format_exc()
     except BaseException:
         report.data["ended"] = traceback.format_exc()
         raise
