@@ -55,7 +55,7 @@ test.runIf(process.getuid?.() === 0)(
   60_000,
 );
 
-test("two servers on one data directory: the second says so, exits 1, harms nothing", async () => {
+test("two servers on one data directory: the second says so, exits 3, harms nothing", async () => {
   const dataDirectory = temporaryDirectory();
   const first = await startServer({ dataDirectory, flags });
   onTestFinished(() => first.killAll());

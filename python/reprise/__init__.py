@@ -6,7 +6,15 @@ This is the Python side of the cache: a client for research code (`connect`), an
 from reprise.client import Cache, Hit, LoadedPayload, LoadedText, connect
 from reprise.errors import ProtocolError, RepriseError
 from reprise.link import GRACE_SECONDS, CacheLink
-from reprise.pending import Pending, PendingCommit, PendingLoad, PendingLookup, PendingReserve, PendingStats
+from reprise.pending import (
+    Pending,
+    PendingClear,
+    PendingCommit,
+    PendingLoad,
+    PendingLookup,
+    PendingReserve,
+    PendingStats,
+)
 from reprise.pool import Pool
 from reprise.protocol import LoadedChunk, ReservedChunk
 from reprise.space import SpaceDescription, double_bits, space_id
@@ -21,6 +29,7 @@ __all__ = [
     "LoadedPayload",
     "LoadedText",
     "Pending",
+    "PendingClear",
     "PendingCommit",
     "PendingLoad",
     "PendingLookup",

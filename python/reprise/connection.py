@@ -19,6 +19,7 @@ from reprise.channel import Channel
 from reprise.errors import ProtocolError, RepriseError
 from reprise.pending import (
     Pending,
+    PendingClear,
     PendingCommit,
     PendingLoad,
     PendingLookup,
@@ -198,6 +199,9 @@ class Connection:
                 pending.full = answer.full
             case PendingStats(), protocol.Figures():
                 pending.stats = answer.stats
+            case PendingClear(), protocol.Cleared():
+                pending.bytes_by_tier = answer.bytes_by_tier
+                pending.chunks_in_use = answer.chunks_in_use
             case (PendingCommit(), protocol.Committed()) | (PendingPing(), protocol.Pong()):
                 pass
             case _, protocol.Welcome() if self.welcome is None and type(pending) is Pending:

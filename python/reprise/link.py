@@ -7,8 +7,8 @@ miss and a counter, never an exception; later polls make the connection again.
     down ──poll──► greeting ──welcome──► up ──broken, silent──► down        (each connection is an epoch of its own)
 
 How long a lease protects a copy: the cache keeps the leases of a broken connection for 5 s. So a copy out of or into a
-slot counts when the link of its epoch was found standing (`last_good`) after its end, or at most `GRACE_SECONDS`
-before it.
+slot counts when it ended before `held_until` of its lease's epoch; each poll that finds the connection standing moves
+that time on. A link belongs to one thread of one process; a forked child makes its own.
 """
 
 import select
@@ -22,6 +22,7 @@ from reprise.connection import AnyPending, Connection
 from reprise.errors import ProtocolError, RepriseError
 from reprise.pending import (
     Pending,
+    PendingClear,
     PendingCommit,
     PendingLoad,
     PendingLookup,
@@ -36,6 +37,7 @@ from reprise.tokens import TokenBuffer, token_bytes, token_bytes_each
 #: For how long after the link was last found standing a lease may be relied on: the cache's 5 s, less a margin.
 GRACE_SECONDS: Final = 4.0
 
+_REMEMBERED_EPOCHS: Final = 16
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.6
 #: The fields of a request beside its tokens, salt and adapter.
@@ -91,6 +93,7 @@ class CacheLink:
         self.last_good = 0.0
         #: Why the last connection or attempt ended; None once it is up again.
         self.last_error: Exception | None = None
+        self._last_good_of: dict[int, float] = {}
         self._counters: Counter[str] = Counter()
         self._connection: Connection | None = None
         self._greeting: Pending | None = None
@@ -135,6 +138,7 @@ class CacheLink:
             self._greet(connection, now)
         if connection.failure is None and self.state == "up":
             self.last_good = max(self.last_good, connection.last_good)
+            self._last_good_of[connection.epoch] = connection.last_good
             self._beat(connection, now)
         if connection.failure is not None:
             self._lost(connection.failure)
@@ -252,6 +256,10 @@ class CacheLink:
         """The cache's figures. None: not sent."""
         return self._ask(PendingStats, 0, deadline_ms, lambda id, ms: protocol.Stats(id=id, deadline_ms=ms))
 
+    def clear(self, deadline_ms: float = 120_000) -> PendingClear | None:
+        """Makes the cache forget all that it has stored, for everybody, in memory and on disk. None: not sent."""
+        return self._ask(PendingClear, 0, deadline_ms, lambda id, ms: protocol.Clear(id=id, deadline_ms=ms))
+
     def cancel(self, pending: Pending) -> None:
         """Ends a request: the leases that it has brought, and those that still come, are given back."""
         if self._connection is not None and pending.epoch == self._connection.epoch:
@@ -266,6 +274,14 @@ class CacheLink:
         """True while the lease stands, as far as the last `poll` knew: poll after a copy, then ask."""
         return self._connection is not None and self._connection.holds(lease)
 
+    def held_until(self, epoch: int) -> float:
+        """time.monotonic() until which leases of that connection surely stand, or stood, unless they were given back.
+
+        0.0 when the connection is long gone, or never was. For a copy that ended later: `poll`, and ask again.
+        """
+        good = self._last_good_of.get(epoch)
+        return 0.0 if good is None else good + GRACE_SECONDS
+
     def close(self) -> None:
         """Says goodbye and ends the session: every lease falls at once. Nothing is sent after it."""
         if self._closed:
@@ -276,6 +292,7 @@ class CacheLink:
             self._connection.end(RepriseError("CANCELLED", "the link was closed"))
             self._connection = None
         self.state = "down"
+        self._last_good_of.clear()
 
     def _ask(
         self, kind: type[AnyPending], token_bytes: int, deadline_ms: float, request: Callable[[int, int], Request]
@@ -329,6 +346,7 @@ class CacheLink:
         self._ping = None
         self._pause = _FIRST_PAUSE_SECONDS
         self._counters["connections"] += 1
+        self._last_good_of.pop(self.epoch - _REMEMBERED_EPOCHS, None)
 
     def _beat(self, connection: Connection, now: float) -> None:
         """Asks an idle cache for a sign of life, and gives up one that owes it."""

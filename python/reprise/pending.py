@@ -73,5 +73,15 @@ class PendingStats(Pending):
 
 
 @dataclass(slots=True, eq=False)
+class PendingClear(Pending):
+    """Ends when the cache has forgotten what was stored."""
+
+    #: Bytes that became free.
+    bytes_by_tier: Mapping[str, int] = field(default_factory=dict)
+    #: Chunks that engines are reading or writing, and that go when they are done.
+    chunks_in_use: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class PendingPing(Pending):
     """Ends when the cache gives its sign of life."""

@@ -8,6 +8,9 @@
       load ────────────────────────────────────►
             ◄───────────────── found, chunks, chunks, … loaded       all that are ready go together; `cancel` ends it
       release · abandon · bye ──────────────────►            no answer
+      clear ────────────────────────────────────► cleared    forgets all that is stored
+
+A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
 
 A frame is a u32 LE length and the map. Answers are read strictly: an unknown field, a missing one or a wrong type is a
 ProtocolError, and the peer is disconnected. Golden frames of every message: test/golden/wire.
@@ -55,7 +58,7 @@ class Hello(_Message, tag="hello", kw_only=True):
     id: int
     version: int = PROTOCOL_VERSION
     features: list[str] = []
-    space: SpaceDescription
+    space: SpaceDescription | None
     rank: int
     slot_bytes: int
     token: str
@@ -110,6 +113,11 @@ class Stats(_Message, tag="stats"):
     deadline_ms: int
 
 
+class Clear(_Message, tag="clear"):
+    id: int
+    deadline_ms: int
+
+
 class Ping(_Message, tag="ping"):
     id: int
     deadline_ms: int
@@ -119,7 +127,7 @@ class Bye(_Message, tag="bye"):
     pass
 
 
-Request = Hello | Lookup | Load | Cancel | Release | Reserve | Commit | Abandon | Stats | Ping | Bye
+Request = Hello | Lookup | Load | Cancel | Release | Reserve | Commit | Abandon | Stats | Clear | Ping | Bye
 
 
 class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -212,6 +220,17 @@ class Figures(_Message, tag="figures"):
     stats: dict[str, Any]
 
 
+class Cleared(_Message, tag="cleared"):
+    id: Count
+    #: Bytes that became free.
+    bytes_by_tier: dict[str, LongCount]
+    #: Chunks that are still in use and go as soon as they are not.
+    chunks_in_use: Count
+
+    def __post_init__(self) -> None:
+        self.bytes_by_tier = {tier: _whole(freed) for tier, freed in self.bytes_by_tier.items()}
+
+
 class Pong(_Message, tag="pong"):
     id: Count
 
@@ -222,7 +241,7 @@ class Refused(_Message, tag="error"):
     message: Annotated[str, Meta(max_length=65_536)]
 
 
-Answer = Welcome | Found | Chunks | Loaded | Reserved | Committed | Figures | Pong | Refused
+Answer = Welcome | Found | Chunks | Loaded | Reserved | Committed | Figures | Cleared | Pong | Refused
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)

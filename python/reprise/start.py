@@ -21,6 +21,7 @@ from reprise.errors import RepriseError
 #: How `reprise cache` says that somebody else has the data directory.
 _IN_USE_EXIT_CODE: Final = 3
 _ASK_EVERY_SECONDS: Final = 0.02
+_TRY_AGAIN_SECONDS: Final = 0.2
 _LONGEST_LOG_BYTES: Final = 1 << 20
 
 #: Kept so that those that have ended are reaped.
@@ -75,17 +76,29 @@ def start_cache(
     given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
     with _open_log(Path(data_dir) if data_dir is not None else default_data_dir()) as log:
         before = log.seek(0, os.SEEK_END)
-        process = _spawn([*command_line(), "cache", *given], log)
-        if _wait_until_it_answers(place, process, timeout):
-            return StartedCache(place, process.pid if process.poll() is None else None)
+        command = [*command_line(), "cache", *given]
+        process = _spawn(command, log)
+        is_owned = False
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if _answers(place):
+                return StartedCache(place, process.pid if process.poll() is None else None)
+            if process.poll() == _IN_USE_EXIT_CODE:
+                is_owned = True
+                # Its owner is starting, and will answer; or ending, and will leave the directory to us.
+                time.sleep(_TRY_AGAIN_SECONDS)
+                if not _answers(place):
+                    process = _spawn(command, log)
+            elif process.poll() is not None:
+                break
+            time.sleep(_ASK_EVERY_SECONDS)
         _end(process)
         log.seek(before)
-        words = log.read().decode(errors="replace").strip()
-    if process.returncode == _IN_USE_EXIT_CODE:
-        raise RepriseError("DATA_DIRECTORY_IN_USE", f"{words}; its cache does not answer on {place}")
-    raise RepriseError(
-        "CACHE_UNAVAILABLE", f"no cache answers on {place} after {timeout:g} s. It said: {words or 'nothing'}"
-    )
+        words = log.read().decode(errors="replace").strip().splitlines()
+    if is_owned:
+        raise RepriseError("DATA_DIRECTORY_IN_USE", f"{words[-1]}; its cache does not answer on {place}")
+    told = "\n".join(words) or "nothing"
+    raise RepriseError("CACHE_UNAVAILABLE", f"no cache answers on {place} after {timeout:g} s. It said: {told}")
 
 
 def _open_log(directory: Path) -> IO[bytes]:
@@ -114,18 +127,6 @@ def _spawn(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
     _started.append(process)
     return process
-
-
-def _wait_until_it_answers(place: Path, process: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Also waits for somebody else's cache that is starting: ours has ended then, because the directory is taken."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if _answers(place):
-            return True
-        if process.poll() not in (None, _IN_USE_EXIT_CODE):
-            return False
-        time.sleep(_ASK_EVERY_SECONDS)
-    return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

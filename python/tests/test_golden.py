@@ -35,7 +35,7 @@ def frame_of(golden: dict[str, Any]) -> bytes:
 def request_of(message: dict[str, Any]) -> protocol.Request:
     fields = {"from_token" if name == "from" else snake(name): value for name, value in message.items()}
     kind = REQUESTS[fields.pop("type")]
-    if "space" in fields:
+    if fields.get("space") is not None:
         fields["space"] = msgspec.convert(fields["space"], SpaceDescription)
     request: protocol.Request = kind(**fields)
     return request

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CHUNK_TOKENS, SLOT_BYTES, CacheProcess, space
-from reprise import CacheLink, Pool
+from reprise import GRACE_SECONDS, CacheLink, Pool
 
 SECONDS = 10.0
 
@@ -262,6 +262,26 @@ def test_the_time_of_the_last_good_poll_is_before_the_connection_broke(folder: P
     link.close()
 
 
+def test_leases_are_relied_on_for_the_grace_that_the_cache_gives_and_no_longer(folder: Path) -> None:
+    cache = CacheProcess(folder)
+    link = link_to(cache)
+    epoch = link.epoch
+    before = time.monotonic()
+    link.poll()
+    assert before + GRACE_SECONDS <= link.held_until(epoch) <= time.monotonic() + GRACE_SECONDS
+    assert link.held_until(epoch + 1) == 0.0
+    cache.kill()
+    until(lambda: link.state == "down", link)
+    last_good = link.last_good
+    cache = CacheProcess(folder)
+    until(lambda: link.state == "up", link)
+    assert link.held_until(epoch) == last_good + GRACE_SECONDS
+    assert link.held_until(link.epoch) > last_good + GRACE_SECONDS
+    link.close()
+    assert link.held_until(epoch) == 0.0
+    cache.stop()
+
+
 def test_a_cache_that_asks_for_a_token_refuses_those_without_it(folder: Path) -> None:
     cache = CacheProcess(folder, token="open sesame")
     stranger = CacheLink(socket_path=cache.socket_path, space=space(), rank=0, slot_bytes=SLOT_BYTES)
@@ -278,6 +298,20 @@ def test_the_figures_of_the_cache_can_be_asked_for(link: CacheLink) -> None:
     assert stats is not None
     assert link.wait(stats, SECONDS)
     assert stats.stats["savedChunks"] == 1
+
+
+def test_a_cache_can_be_made_to_forget_everything(link: CacheLink) -> None:
+    save(link, counting(8))
+    load = link.load(counting(4))
+    assert load is not None
+    assert link.wait(load, SECONDS)
+    clear = link.clear()
+    assert clear is not None
+    assert link.wait(clear, SECONDS)
+    assert clear.chunks_in_use == 1
+    assert clear.bytes_by_tier["memory"] > 0
+    link.release([chunk.lease for chunk in load.chunks])
+    assert hit(link, counting(8)) == 0
 
 
 @pytest.mark.parametrize("tokens", [b"123", memoryview(b"12345678")[::2], array("Q", [1]), array("f", [1.0])], ids=str)

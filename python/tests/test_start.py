@@ -97,6 +97,19 @@ def test_of_many_that_start_one_at_once_all_get_the_same(folder: Path) -> None:
     wait_until_gone(owner)
 
 
+def test_an_owner_that_is_ending_is_waited_for(folder: Path, ended: list[StartedCache]) -> None:
+    first = start_cache(data_dir=folder, **SMALL)
+    assert first.process_id is not None
+    os.kill(first.process_id, signal.SIGSTOP)
+    first.socket_path.unlink()  # an owner that ends has closed its socket and still has the directory
+    ended.append(first)
+    subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {first.process_id}"])
+    second = start_cache(data_dir=folder, **SMALL)
+    ended.append(second)
+    assert second.process_id is not None
+    assert second.process_id != first.process_id
+
+
 def test_a_cache_of_somebody_else_is_used_and_left_alone(cache: CacheProcess) -> None:
     assert start_cache(socket_path=cache.socket_path) == StartedCache(Path(cache.socket_path), None)
     assert cache.process.poll() is None

@@ -6,14 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import jobs_for_tests as jobs
-import layouts
 import numpy as np
 import pytest
 import torch
-from layouts import BLOCK_TOKENS
 
+import jobs_for_tests as jobs
+import layouts
+from layouts import BLOCK_TOKENS
 from reprise_vllm.copier import EXTENT_BYTES, PoolView
 from reprise_vllm.layout import LayoutError
 from reprise_vllm.plan import LoadJob, PoolRef, SaveJob, StepPlan
@@ -34,16 +35,19 @@ class Clock:
 class Slow:
     """Stands before a copier: its copies end when the test says so."""
 
-    def __init__(self, inner: object) -> None:
-        self.inner, self.facts, self.handles, self.fences = inner, {}, [], 0
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.facts: dict[str, float | str] = {}
+        self.handles: list[Slow.Handle] = []
+        self.fences = 0
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> Slow.Handle:
-        self.inner.load(job, rank, pool)  # type: ignore[attr-defined]
+        self.inner.load(job, rank, pool)
         self.handles.append(Slow.Handle())
         return self.handles[-1]
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> Slow.Handle:
-        self.inner.save(job, rank, pool)  # type: ignore[attr-defined]
+        self.inner.save(job, rank, pool)
         self.handles.append(Slow.Handle())
         return self.handles[-1]
 
@@ -74,7 +78,7 @@ class Rig:
 
     def slow(self) -> Slow:
         slow = Slow(self.worker._copier)
-        self.worker._copier = slow  # type: ignore[assignment]
+        self.worker._copier = slow
         return slow
 
     def step(self, **plan: object) -> tuple[set[str] | None, set[str] | None, set[int]]:
