@@ -42,9 +42,20 @@ export const settings = {
   dataDir: setting(text("DIR"), join(homedir(), ".reprise"), "Where the disk tier, the secret and small files live.", {
     defaultText: "~/.reprise",
   }),
-  memory: setting(bytes({ least: 64 * 1024 ** 2 }), 2 * 1024 ** 3, "Size of the pool in /dev/shm: the memory tier.", {
-    defaultText: "2GiB",
-  }),
+  memory: setting(
+    bytes({ least: 64 * 1024 ** 2 }),
+    2 * 1024 ** 3,
+    "Size of the memory tier: the pool in /dev/shm (docs/memory.md).",
+    {
+      defaultText: "2GiB",
+    },
+  ),
+  poolDir: setting(
+    text("DIR"),
+    "",
+    "Where the pool's file lies: memory, such as another tmpfs, or a hugetlbfs mount for huge pages.",
+    { defaultText: "/dev/shm" },
+  ),
   disk: setting(
     bytes({ least: 1024 ** 2, orZero: true }),
     20 * 1024 ** 3,

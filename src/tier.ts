@@ -72,6 +72,9 @@ export interface Tier extends AsyncDisposable {
    */
   read(id: RecordId, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone">;
 
+  /** The checksums of a record's payloads, by rank ({@link ./cache/slot-pool.ts} compares them); undefined when it is gone. */
+  checksums(id: RecordId): readonly bigint[] | undefined;
+
   /** Forgets a record; its room comes back when its region does. */
   drop(id: RecordId): void;
 

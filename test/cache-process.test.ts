@@ -118,7 +118,7 @@ test("kill -9 and a restart under a guest that loads and saves: nothing wrong, m
   await startTestCache(dataDirectory);
   await expect.poll(() => guest.session.isConnected, { timeout: 5000 }).toBe(true);
   for (const text of texts) expect(await loadAndVerify(guest.session, guest.memory, text)).toBe(40);
-  expect(orphanedPools()).toEqual([]);
+  expect(orphanedPools(dataDirectory)).toEqual([]);
 }, 60_000);
 
 /** Loads and compares; bytes read while the lease fell are not looked at. @returns usable tokens */

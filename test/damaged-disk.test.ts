@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask, metric, stats } from "./support/client.ts";
-import { filesBelow, temporaryDirectory } from "./support/data-directory.ts";
+import { filesBelow, forgetMemory, temporaryDirectory } from "./support/data-directory.ts";
 import { inParallel, questionPrompt, seededRandom, tokenize } from "./support/prompts.ts";
 import { launchServer, type RunningServer, startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
@@ -25,6 +25,7 @@ test("two hundred flipped bits on disk: no wrong answer, no crash, and a counter
     expect(await answers(server, prompts, {})).toEqual(expected);
     await settled(server.url);
     await server.killAll();
+    forgetMemory(dataDirectory);
     const segments = filesBelow(dataDirectory).filter((file) => statSync(file).size >= 4096);
     for (let flip = 0; flip < 10; flip += 1)
       flipBit(segments[Math.floor(random() * segments.length)] as string, random); // there is one

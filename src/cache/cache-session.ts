@@ -188,6 +188,7 @@ export class LocalSession implements CacheSession {
       if (chunk.written.every(Boolean)) {
         chunk.visible = true;
         counters.savedChunks += 1;
+        store.keep(chunk);
         store.touch(chunk.node);
         store.supersede(chunk);
         placement.saved(chunk);

@@ -8,14 +8,16 @@ import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
 import type { Tier, TierName, TierStats } from "../tier.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
+import { Adoption } from "./adoption.ts";
 import { ChunkStore } from "./chunk-store.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
 import { LeastRecentlyUsed, type EvictionPolicy } from "./eviction.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
+import { Resizing } from "./resizing.ts";
 import type { CacheSession, SessionOptions } from "./session.ts";
-import type { SlotPool } from "./slot-pool.ts";
+import type { PoolStats, SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
 import type { StoredChunk } from "./stored-chunk.ts";
 
@@ -43,6 +45,8 @@ export interface CacheOptions {
   readonly writeBehindBytes?: number;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
+  /** How long guests of a process that died may go on copying out of and into the pool it left: 5 s unless given. */
+  readonly graceMs?: number;
   readonly log?: Log;
 }
 
@@ -69,6 +73,8 @@ export class Cache implements AsyncDisposable {
   readonly #spaces: Spaces;
   readonly #placement: Placement;
   readonly #broken = new WeakSet<StoredChunk>();
+  readonly #adoption: Adoption;
+  readonly #resizing: Resizing;
   readonly #sessions = new Set<CacheSession>();
   #lastHolder = 0;
   #closed = false;
@@ -88,9 +94,13 @@ export class Cache implements AsyncDisposable {
       tiers: this.#tiers,
       counters,
       log: this.#log,
-      queueBytes: options.writeBehindBytes ?? Math.min(options.pool.bytes / 4, 2 ** 30),
+      queueBytes: () => options.writeBehindBytes ?? Math.min(options.pool.stats().capacityBytes / 4, 2 ** 30),
       retryMs: options.retryMs ?? 5000,
     });
+    const { graceMs = 5000 } = options;
+    const parts = { store, spaces: this.#spaces, placement: this.#placement, counters, graceMs, log: this.#log };
+    this.#adoption = new Adoption(parts);
+    this.#resizing = new Resizing(store);
   }
 
   /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
@@ -98,6 +108,7 @@ export class Cache implements AsyncDisposable {
     const cache = new Cache(options);
     try {
       for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
+      cache.#adoption.start();
       return cache;
     } catch (error) {
       await cache.close();
@@ -147,6 +158,22 @@ export class Cache implements AsyncDisposable {
     };
   }
 
+  /** Resolves when all that a killed process left in the pool has been looked at: some moments after the start. */
+  get adopted(): Promise<void> {
+    return this.#adoption.done;
+  }
+
+  /**
+   * Moves the pool's capacity, in whole extents. Memory that goes is evicted, least recently used first, and given back to
+   * the system; what is leased goes when its lease falls. A later call takes the place of an earlier one.
+   *
+   * @returns the pool's figures when all that is to go is gone.
+   */
+  async resize(capacityBytes: number): Promise<PoolStats> {
+    await this.#resizing.resize(capacityBytes);
+    return this.#pool.stats();
+  }
+
   /** Asserts that index, leases, pool and tiers tell the same story. */
   check(): void {
     this.#store.check(this.#spaces.indexes());
@@ -189,6 +216,8 @@ export class Cache implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#resizing.close();
+    await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
     if ((await within(this.#placement.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);

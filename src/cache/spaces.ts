@@ -65,8 +65,9 @@ export class Spaces {
         this.#sweep(space);
         this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
       }
-      const { tensorParallel, chunkTokens } = space.description;
-      index = { space: space.id, key, ranks: tensorParallel, tree: new RadixTree(chunkTokens) };
+      const { id, description } = space;
+      const { tensorParallel, chunkTokens } = description;
+      index = { space: id, description, key, ranks: tensorParallel, tree: new RadixTree(chunkTokens) };
       space.roots.set(key, index);
     }
     return index;
@@ -172,6 +173,8 @@ export class Spaces {
     if (parent === undefined || !follows) return false;
     const chunk = this.#store.chunkAt(index, index.tree.insert(parent, tokens));
     if (chunk.records.has(tier)) return false; // the same chunk twice: a rewrite that a crash cut short
+    // Adopted in the pool, and written anew since this record was: what is in memory counts.
+    if (chunk.hasSlots && payloadBytes.some((bytes, rank) => bytes !== chunk.bytes[rank])) return false;
     for (const [rank, bytes] of payloadBytes.entries()) {
       chunk.bytes[rank] = bytes;
       chunk.written[rank] = true;

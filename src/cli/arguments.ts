@@ -13,6 +13,8 @@ export interface CommandOption {
   readonly help: string;
   /** May be given several times; else the last one counts. */
   readonly repeated?: boolean;
+  /** Understood, and told by another help than this command's. */
+  readonly hidden?: boolean;
 }
 
 export interface CommandArguments {

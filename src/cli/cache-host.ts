@@ -12,6 +12,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Cache } from "../cache/cache.ts";
 import type { CacheStats } from "../cache/counters.ts";
+import { within } from "../cache/deadline.ts";
 import type { Slot } from "../cache/session.ts";
 import type { PoolStats } from "../cache/slot-pool.ts";
 import type { TierStats } from "../tier.ts";
@@ -20,15 +21,19 @@ import type { Config } from "../config.ts";
 import { availableMemoryBytes } from "../engines/llama/machine.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { extentBytes } from "../ffi/pool-mapping.ts";
 import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { MemoryPool } from "../tiers/memory.ts";
+import type { Resized } from "../http/cache-size.ts";
+import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
 import { WireServer } from "../wire/server.ts";
 
 const secretBytes = 32;
+/** How long a resize is waited for before the answer is that it goes on. */
+const resizeMs = 10_000;
 
 export interface CacheHostOptions {
-  readonly config: Pick<Config, "dataDir" | "memory" | "disk" | "socket">;
+  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "socket">;
   readonly log: Log;
 }
 
@@ -46,6 +51,8 @@ export class CacheHost implements AsyncDisposable {
   readonly #server: WireServer;
   readonly #pool: MemoryPool;
   readonly #lock: DirectoryLock;
+  readonly #config: CacheHostOptions["config"];
+  readonly #directory: string;
 
   private constructor(parts: {
     cache: Cache;
@@ -54,11 +61,15 @@ export class CacheHost implements AsyncDisposable {
     lock: DirectoryLock;
     secret: Buffer;
     socketPath: string;
+    config: CacheHostOptions["config"];
+    directory: string;
   }) {
     this.cache = parts.cache;
     this.#pool = parts.pool;
     this.#server = parts.server;
     this.#lock = parts.lock;
+    this.#config = parts.config;
+    this.#directory = parts.directory;
     this.secret = parts.secret;
     this.socketPath = parts.socketPath;
   }
@@ -76,17 +87,26 @@ export class CacheHost implements AsyncDisposable {
       const lock = DirectoryLock.take(directory);
       undo.push(() => lock[Symbol.dispose]());
       const secret = readOrMakeSecret(join(directory, "secret"));
-      mustFit(config.memory);
-      const pool = MemoryPool.open({ id: String(process.pid), capacityBytes: config.memory });
+      const place = poolPlace(config, directory);
+      mustFit(config.memory, place, place.heldBytes);
+      const pool = MemoryPool.open({
+        dataDirectory: directory,
+        capacityBytes: config.memory,
+        maximumBytes: place.maximumBytes,
+        directory: place.directory,
+        log: log.named("memory"),
+      });
       undo.push(() => pool[Symbol.asyncDispose]());
       const tiers = config.disk === 0 ? [] : [await openDisk(join(directory, "disk"), config.disk, log)];
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
       const socketPath = socketPathOf(config);
+      // An adopted pool may have more in it than this configuration allows.
+      if (pool.stats().capacityBytes > config.memory) void cache.resize(config.memory);
       mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
       const server = await WireServer.listen({ cache, socketPath, log: log.named("wire") });
-      return new CacheHost({ cache, pool, server, lock, secret, socketPath });
+      return new CacheHost({ cache, pool, server, lock, secret, socketPath, config, directory });
     } catch (error) {
       for (const step of undo.toReversed()) await step();
       throw error;
@@ -108,6 +128,25 @@ export class CacheHost implements AsyncDisposable {
   /** Resolves when no guest has been connected for so long. Never when the signal fires before. */
   unusedFor(milliseconds: number, signal: AbortSignal): Promise<"unused"> {
     return this.#server.unusedFor(milliseconds, signal);
+  }
+
+  /**
+   * Moves the memory tier's capacity. What is in use goes later: the answer then says "shrinking".
+   *
+   * @throws RepriseError BAD_REQUEST (field `memory`), NOT_ENOUGH_MEMORY
+   */
+  async resize(capacityBytes: number): Promise<Resized> {
+    const { maximumBytes, capacityBytes: now, allocatedBytes } = this.#pool.stats();
+    if (capacityBytes < extentBytes || capacityBytes > maximumBytes)
+      throw new RepriseError(
+        "BAD_REQUEST",
+        `memory: ${formatBytes(capacityBytes)} cannot be had: a pool in ${dirname(this.#pool.path)} may have ` +
+          `${formatBytes(extentBytes)} to ${formatBytes(maximumBytes)}`,
+        { field: "memory" },
+      );
+    if (capacityBytes > now) mustFit(capacityBytes, poolPlace(this.#config, this.#directory), allocatedBytes);
+    const done = await within(this.cache.resize(capacityBytes), resizeMs);
+    return { state: done === "late" ? "shrinking" : "done", memory: this.#pool.stats() };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -148,11 +187,23 @@ function readOrMakeSecret(path: string): Buffer {
   return secret;
 }
 
-/** The pool takes its pages as it fills: what it may ever need must be there now. */
-function mustFit(wanted: number): void {
-  const { directory, freeBytes } = MemoryPool.place();
-  const memoryBytes = availableMemoryBytes();
-  if (wanted <= Math.min(freeBytes, memoryBytes)) return;
+function poolPlace({ memory, poolDir }: Pick<Config, "memory" | "poolDir">, dataDirectory: string): PoolPlace {
+  try {
+    return MemoryPool.place({
+      dataDirectory,
+      wantedBytes: memory,
+      ...(poolDir === "" ? {} : { directory: resolve(poolDir) }),
+    });
+  } catch (error) {
+    throw new RepriseError("BAD_CONFIG", `--pool-dir ${poolDir} cannot be used: ${describe(error)}`, { cause: error });
+  }
+}
+
+/** The pool takes its pages as it fills: what it may ever need must be there now. `held`: what it has already. */
+function mustFit(wanted: number, { directory, pages, freeBytes }: PoolPlace, held: number): void {
+  // Pages of hugetlbfs were taken from the rest when their store was filled.
+  const memoryBytes = pages.areReserved ? freeBytes : availableMemoryBytes();
+  if (wanted <= held + Math.min(freeBytes, memoryBytes)) return;
   throw new RepriseError(
     "NOT_ENOUGH_MEMORY",
     `--memory ${formatBytes(wanted)} does not fit: ${directory} has ${formatBytes(freeBytes)} free, and the machine has ` +

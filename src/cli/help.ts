@@ -75,7 +75,9 @@ export function configurationDocs(): string {
 }
 
 function optionRows(options: Command["options"]): [string, string][] {
-  return Object.entries(options).map(([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help]);
+  return Object.entries(options)
+    .filter(([, { hidden }]) => !hidden)
+    .map(([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help]);
 }
 
 function settingRows(command: Command): { flag: string; help: string; fallback: string }[] {

@@ -35,6 +35,7 @@ export const serve: Command = {
       app: createApp({
         engine,
         cacheStats: () => cacheStats(host, engine),
+        resizeMemory: (capacityBytes) => host.resize(capacityBytes),
         apiKeys: config.apiKey,
         serverSecret: host.secret,
         log: log.named("http"),

@@ -5,6 +5,7 @@ import type { Engine } from "../engine.ts";
 import type { Log } from "../log.ts";
 import { Access } from "./access.ts";
 import { adminRoutes } from "./admin.ts";
+import { cacheSizeRoutes, type ResizeMemory } from "./cache-size.ts";
 import { defaultLimits, type HttpLimits } from "./app-env.ts";
 import { createMetrics } from "./metrics.ts";
 import { openAiRoutes } from "./openai.ts";
@@ -16,6 +17,8 @@ export interface AppOptions {
   readonly engine: Engine;
   /** What `/cache/stats` answers: anything that JSON can carry. Its `tiers` (see metrics.ts) feed `/metrics`. */
   readonly cacheStats: () => unknown;
+  /** What `/cache/resize` does; the address is not there without it. */
+  readonly resizeMemory?: ResizeMemory;
   /** None: whoever reaches the server may use it. */
   readonly apiKeys: readonly string[];
   /** Keeps the tenants' salts secret; the same from start to start, or what they stored is lost to them. */
@@ -53,6 +56,7 @@ export function createApp(options: AppOptions): App {
   });
   app.route("/", openAiRoutes({ engine, access, bodies, metrics, log, limits, version }));
   app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies }));
+  if (options.resizeMemory !== undefined) app.route("/", cacheSizeRoutes({ resize: options.resizeMemory, bodies }));
   // As middleware and not as a route: for a route, every path would be one that may be asked with GET.
   app.use(async (c, next) => {
     const asked = c.req.method === "GET" || c.req.method === "HEAD";

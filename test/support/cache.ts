@@ -1,5 +1,4 @@
 /** A cache of real parts for tests: a small pool, spaces and texts of any length. */
-import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,7 +38,7 @@ export function temporaryFolder(): { readonly path: string } & Disposable {
 }
 
 export function testPool(capacityBytes = 64 * 1024 * 1024): MemoryPool {
-  return MemoryPool.open({ id: `test-${randomUUID().slice(0, 8)}`, capacityBytes });
+  return MemoryPool.open({ capacityBytes });
 }
 
 export function openTestCache(options: Partial<CacheOptions> = {}): Promise<Cache> {

@@ -178,6 +178,10 @@ export class DiskTier implements Tier {
     return "read";
   }
 
+  checksums(id: RecordId): readonly bigint[] | undefined {
+    return this.#entries.get(id)?.payloads.map(({ checksum }) => checksum);
+  }
+
   drop(id: RecordId): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
