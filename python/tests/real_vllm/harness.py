@@ -22,12 +22,16 @@ BLOCK_TOKENS = 32
 _quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
+def environment() -> dict[str, str]:
+    """What a vLLM process finds in its environment."""
+    paths = [str(REPOSITORY / "python"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "VLLM_CPU_KVCACHE_SPACE": "1", **_quiet}
+
+
 class Engine:
     """One vLLM process. `transfer`: options of the connector, or None for a vLLM without one."""
 
-    def __init__(
-        self, *, options: dict[str, Any] | None = None, environment: dict[str, str] | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, *, options: dict[str, Any] | None = None, **settings: Any) -> None:
         settings = {
             "model": str(MODEL),
             "max_model_len": 4096,
@@ -45,13 +49,12 @@ class Engine:
                 # This machine may be busy: a late answer would be a miss, and these tests count hits.
                 "kv_connector_extra_config": {"lookup_deadline_ms": 2000, "min_disk_tokens": 32, **options},
             }
-        paths = [str(REPOSITORY / "python"), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("SHOW_VLLM") else subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **_quiet, **(environment or {})},
+            env=environment(),
             text=True,
         )
         self._ready = False

@@ -7,6 +7,8 @@ depend on the shape of a batch); where several run at once, the shipped model's 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from cache_process import Cache, SlowProxy
-from real_vllm.harness import BLOCK_TOKENS, Engine, Prompts
+from real_vllm.harness import BLOCK_TOKENS, MODEL, Engine, Prompts, environment
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +83,14 @@ def test_the_same_tokens_cold_warm_after_restarts_and_in_a_second_process(
     cache.kill()
     cache = Cache(folder)
     engine.reset()
-    cached = expect_same(engine, truth)
-    assert cached >= reusable(truth) * 0.9, "after the death of the cache: from disk"
-    assert engine.settle()["counters"].get("slowly_loaded_tokens", 0) > 0
+    assert expect_same(engine, truth) >= reusable(truth) * 0.9, "after the death of the cache: it adopts its memory"
+    engine.settle()
+
+    cache.stop()
+    cache = Cache(folder)
+    engine.reset()
+    assert expect_same(engine, truth) >= reusable(truth) * 0.9, "after its end: from disk"
+    assert engine.settle()["counters"]["slowly_loaded_tokens"] > 0
 
     second = Engine(options={"socket": cache.socket}, enable_prefix_caching=False)
     assert expect_same(second, truth) >= reusable(truth) * 0.9, "a second process of the same cache"
@@ -151,8 +158,7 @@ def test_a_salt_isolates(place: Path, truth: list[tuple[list[int], list[int]]]) 
     assert engine.generate([text])["cached"][0] > 0
 
     # A record on disk is damaged: it is a miss, and the tokens are the same.
-    cache.wait_until_written()
-    cache.kill()
+    cache.stop()
     cache.damage_disk()
     cache = Cache(place / "c")
     for _ in range(2):
@@ -203,4 +209,19 @@ def test_a_cache_killed_at_random_moments_costs_hits_only(place: Path, prompts: 
     assert right >= 0.97 * total, f"{right} of {total} answers are right"
     assert sum(state["counters"].values()) > 0
     engine.kill()
+    cache.stop()
+
+
+def test_the_example_reuses_in_the_second_process_what_the_first_has_read(place: Path) -> None:
+    cache = Cache(place / "f")
+    example = Path(__file__).parents[2] / "examples" / "vllm_prefix_caching.py"
+    arguments = ["--model", str(MODEL), "--socket", cache.socket]
+    done = subprocess.run(
+        [sys.executable, str(example), *arguments], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = dict(line.split(": reused ") for line in done.stdout.splitlines() if ": reused " in line)
+    reused = {name: int(line.split()[0]) for name, line in lines.items()}
+    assert "the answers are the same" in done.stdout
+    assert reused["second process"] > reused["first process"] > 0
     cache.stop()
