@@ -5,6 +5,8 @@
             ◄─────────────────────────────────── welcome    spaceId, pool
       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
+      touch · pin ─────────────────────────────►            the same
+            ◄─────────────────────────── touched · pinned
       load ────────────────────────────────────►
             ◄───────────────── found, chunks, chunks, … loaded       all that are ready go together; `cancel` ends it
       release · abandon · bye ──────────────────►            no answer
@@ -98,6 +100,23 @@ class Reserve(_Message, tag="reserve"):
     tokens: memoryview
 
 
+class Touch(_Message, tag="touch"):
+    id: int
+    deadline_ms: int
+    salt: str
+    adapter: str
+    tokens: memoryview
+
+
+class Pin(_Message, tag="pin"):
+    id: int
+    deadline_ms: int
+    salt: str
+    adapter: str
+    tokens: memoryview
+    seconds: int
+
+
 class Commit(_Message, tag="commit"):
     id: int
     deadline_ms: int
@@ -127,7 +146,9 @@ class Bye(_Message, tag="bye"):
     pass
 
 
-Request = Hello | Lookup | Load | Cancel | Release | Reserve | Commit | Abandon | Stats | Clear | Ping | Bye
+Request = (
+    Hello | Lookup | Load | Cancel | Release | Reserve | Touch | Pin | Commit | Abandon | Stats | Clear | Ping | Bye
+)
 
 
 class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -215,6 +236,16 @@ class Committed(_Message, tag="committed"):
     id: Count
 
 
+class Touched(_Message, tag="touched"):
+    id: Count
+    hit_tokens: Count
+
+
+class Pinned(_Message, tag="pinned"):
+    id: Count
+    pinned_tokens: Count
+
+
 class Figures(_Message, tag="figures"):
     id: Count
     stats: dict[str, Any]
@@ -241,7 +272,9 @@ class Refused(_Message, tag="error"):
     message: Annotated[str, Meta(max_length=65_536)]
 
 
-Answer = Welcome | Found | Chunks | Loaded | Reserved | Committed | Figures | Cleared | Pong | Refused
+Answer = (
+    Welcome | Found | Chunks | Loaded | Reserved | Committed | Touched | Pinned | Figures | Cleared | Pong | Refused
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
