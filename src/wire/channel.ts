@@ -9,7 +9,7 @@ import { RepriseError } from "../errors.ts";
 import { encodeFrame, FrameReader, maxFrameBytes } from "./frames.ts";
 
 export interface ChannelEvents {
-  /** A whole frame's body. Throwing a RepriseError disconnects the peer. */
+  /** A whole frame's body, valid until this returns. Throwing a RepriseError disconnects the peer. */
   onFrame(body: Buffer): void;
   /** Once, when the connection is over. `reason`: why it was we who ended it, or what broke it. */
   onEnd(reason: Error | undefined): void;

@@ -21,27 +21,46 @@ export function encodeFrame(message: object): Buffer {
   return frame;
 }
 
+/** The buffer in which frames that come in pieces are put together is kept up to this length: 256,000 tokens. */
+const keptBytes = 1024 * 1024;
+
+/**
+ * Cuts frames out of what arrives. A body lies in the piece that it came in or, when it came in several, in a buffer that
+ * is used again for the next such frame: a request of 32,000 tokens makes no garbage here.
+ */
 export class FrameReader {
   /** The longest frame accepted from now on. */
   limitBytes = maxHelloBytes;
-  readonly #pieces: Buffer[] = [];
-  #bytes = 0;
+  /** What was not given out yet, from `start` to `end`. */
+  #bytes: Buffer = Buffer.alloc(0);
+  #start = 0;
+  #end = 0;
+  #own: Buffer = Buffer.alloc(0);
   #wanted: number | undefined;
 
   /** Bytes of a frame that is not whole yet. */
   get pendingBytes(): number {
-    return this.#bytes;
+    return this.#end - this.#start + (this.#wanted === undefined ? 0 : 4);
   }
 
+  /** Takes what has arrived; the piece is the reader's. Bodies that were given out before are valid no longer. */
   push(piece: Buffer): void {
-    this.#pieces.push(piece);
-    this.#bytes += piece.length;
+    if (this.#start === this.#end) {
+      if (this.#own.length > keptBytes) this.#own = Buffer.alloc(0);
+      this.#bytes = piece;
+      this.#start = 0;
+      this.#end = piece.length;
+      return;
+    }
+    if (this.#bytes !== this.#own || this.#end + piece.length > this.#own.length) this.#makeRoom(piece.length);
+    this.#own.set(piece, this.#end);
+    this.#end += piece.length;
   }
 
-  /** The next whole frame's body. @throws RepriseError PROTOCOL when a frame is empty or longer than allowed */
+  /** The next whole frame's body, valid until more is pushed. @throws RepriseError PROTOCOL when a frame is empty or longer than allowed */
   next(): Buffer | undefined {
     if (this.#wanted === undefined) {
-      if (this.#bytes < 4) return undefined;
+      if (this.#end - this.#start < 4) return undefined;
       this.#wanted = this.#take(4).readUInt32LE();
       if (this.#wanted === 0 || this.#wanted > this.limitBytes)
         throw new RepriseError(
@@ -49,23 +68,28 @@ export class FrameReader {
           `a peer sent a frame of ${this.#wanted} bytes; ${this.limitBytes} are allowed`,
         );
     }
-    if (this.#bytes < this.#wanted) return undefined;
+    if (this.#end - this.#start < this.#wanted) return undefined;
     const body = this.#take(this.#wanted);
     this.#wanted = undefined;
     return body;
   }
 
+  /** Moves what waits to the front of the own buffer, or of a longer one: never more than twice what has arrived. */
+  #makeRoom(more: number): void {
+    const waiting = this.#end - this.#start;
+    const needed = waiting + more;
+    const from = this.#bytes;
+    if (this.#own.length < needed)
+      this.#own = Buffer.allocUnsafeSlow(Math.max(needed, Math.min(2 * needed, this.#wanted ?? 0)));
+    from.copy(this.#own, 0, this.#start, this.#end);
+    this.#bytes = this.#own;
+    this.#start = 0;
+    this.#end = waiting;
+  }
+
   #take(length: number): Buffer {
-    let first = this.#pieces[0]!; // `length` bytes are there
-    if (first.length < length) {
-      // Joined once per frame: a frame in many pieces costs one copy, not one per piece.
-      first = Buffer.concat(this.#pieces);
-      this.#pieces.length = 0;
-      this.#pieces.push(first);
-    }
-    if (first.length === length) this.#pieces.shift();
-    else this.#pieces[0] = first.subarray(length);
-    this.#bytes -= length;
-    return first.subarray(0, length);
+    const taken = this.#bytes.subarray(this.#start, this.#start + length);
+    this.#start += length;
+    return taken;
   }
 }

@@ -159,6 +159,7 @@ export class GuestConnection {
       return;
     }
     const state = { cancelled: false };
+    // A session reads the tokens before its first await: they lie in the connection's buffer and are gone after that.
     this.#pending.set(id, state);
     this.#pendingTokens += tokens;
     try {

@@ -26,7 +26,7 @@ import type { LeaseId, WrittenChunk } from "../cache/session.ts";
 import type { SpaceDescription } from "../cache/space.ts";
 import type { TierName } from "../tier.ts";
 import { errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
-import { tokensFromBytes, type Tokens } from "../cache/chunk.ts";
+import type { Tokens } from "../cache/chunk.ts";
 import { decodeValue, type Value } from "./msgpack.ts";
 
 export const protocolVersion = 2;
@@ -141,7 +141,7 @@ export type ReservedTuple = readonly [
   bytes: number,
 ];
 
-/** Reads a guest's message. @throws RepriseError PROTOCOL unless every field is as it must be */
+/** Reads a guest's message. Its tokens lie in `body` and are valid as long as that is. @throws RepriseError PROTOCOL unless every field is as it must be */
 export function parseRequest(body: Uint8Array): Request {
   const fields = new Fields(decodeValue(body));
   const request = requestOf(fields);
@@ -350,7 +350,7 @@ class Fields {
   tokens(name: string): Tokens {
     const value = this.#take(name);
     if (!(value instanceof Uint8Array) || value.length % 4 !== 0) throw wrong(name, "is not a row of u32");
-    return tokensFromBytes(value);
+    return alignedTokens(value);
   }
 
   map(name: string): Fields {
@@ -381,6 +381,16 @@ class Fields {
     this.#read += 1;
     return this.#map[name];
   }
+}
+
+/**
+ * The tokens in the frame that they came in: moved up to three bytes to the front, over the length that was read before
+ * them, where they do not lie at a multiple of four. A copy of their own would be garbage for every request.
+ */
+function alignedTokens(bytes: Uint8Array): Tokens {
+  const start = bytes.byteOffset & ~3;
+  if (start !== bytes.byteOffset) new Uint8Array(bytes.buffer, start, bytes.length).set(bytes);
+  return new Uint32Array(bytes.buffer, start, bytes.length / 4);
 }
 
 function isMap(value: Value | undefined): value is { readonly [key: string]: Value } {

@@ -1,0 +1,49 @@
+import { expect, test } from "vitest";
+import { tokenBytes, type Tokens } from "../cache/chunk.ts";
+import { encodeFrame, FrameReader, maxFrameBytes } from "./frames.ts";
+import { parseRequest } from "./protocol.ts";
+
+/** Requests with tokens at every place that a word may have in memory, short ones and some of several pieces. */
+const texts = Array.from({ length: 64 }, (_, i) => ({
+  salt: "s".repeat(i % 8),
+  tokens: Uint32Array.from({ length: i % 7 === 0 ? 60_000 : i }, (_unused, at) => i * 100_000 + at),
+}));
+
+test.each([1021, 65_536, 10_000_000])(
+  "requests cut into pieces of %i bytes are read as they were sent",
+  (pieceBytes) => {
+    const stream = Buffer.concat(
+      texts.map(({ salt, tokens }, id) =>
+        encodeFrame({ type: "lookup", id, deadlineMs: 1, salt, adapter: "", tokens: tokenBytes(tokens) }),
+      ),
+    );
+    const reader = new FrameReader();
+    reader.limitBytes = maxFrameBytes;
+    const read: { salt: string; tokens: Tokens }[] = [];
+    for (let at = 0; at < stream.length; at += pieceBytes) {
+      reader.push(Buffer.from(stream.subarray(at, at + pieceBytes)));
+      for (let body = reader.next(); body !== undefined; body = reader.next()) {
+        const request = parseRequest(body);
+        if (request.type === "lookup") read.push({ salt: request.salt, tokens: request.tokens.slice() });
+      }
+    }
+    expect(read.map(({ salt }) => salt)).toEqual(texts.map(({ salt }) => salt));
+    const wrong = read.filter(
+      ({ tokens }, i) => Buffer.compare(tokenBytes(tokens), tokenBytes(texts[i]!.tokens)) !== 0,
+    );
+    expect(wrong).toHaveLength(0);
+    expect(reader.pendingBytes).toBe(0);
+  },
+);
+
+test("a frame that has begun is pending, its length alone included", () => {
+  const frame = encodeFrame({ type: "bye" });
+  const reader = new FrameReader();
+  for (const [i, byte] of frame.entries()) {
+    expect(reader.pendingBytes).toBe(i);
+    reader.push(Buffer.from([byte]));
+    if (i < frame.length - 1) expect(reader.next()).toBeUndefined();
+  }
+  expect(reader.next()?.length).toBe(frame.length - 4);
+  expect(reader.pendingBytes).toBe(0);
+});
