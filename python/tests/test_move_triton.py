@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-import jobs_for_tests as jobs
-import layouts
 import numpy as np
 import pytest
 import torch
-from layouts import ALL, BLOCK_TOKENS
-from test_copy_host import BLOCKS, SLOTS, aligned, staged
 
+import jobs_for_tests as jobs
+import layouts
+from layouts import ALL, BLOCK_TOKENS
 from reprise_vllm.layout import read_layout
 from reprise_vllm.plan import LoadJob, SaveJob
+from test_copy_host import BLOCKS, SLOTS, aligned, staged
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
