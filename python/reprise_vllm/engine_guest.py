@@ -22,6 +22,7 @@ from reprise_vllm.identity import NotSupported, WorkerLayout, describe_space, ge
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.same_process import worker_of
 from reprise_vllm.scheduler_side import SchedulerSide
 from reprise_vllm.tracked_request import Root
 
@@ -136,4 +137,5 @@ class EngineGuest:
                 self.socket_path,
                 links.links[0].last_error,
             )
-        return SchedulerSide(links, geometry, self._options, self.counters)
+        engine_id = str(self._vllm_config.kv_transfer_config.engine_id)
+        return SchedulerSide(links, geometry, self._options, self.counters, prefetcher=lambda: worker_of(engine_id))

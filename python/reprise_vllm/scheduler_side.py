@@ -23,6 +23,7 @@ from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
 from reprise_vllm.plan import JobId, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.saves import Saves
 from reprise_vllm.tracked_request import EngineRequest, Root, TrackedRequest
 
@@ -35,6 +36,7 @@ class SchedulerSide:
         options: Options,
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
+        prefetcher: Callable[[], Prefetcher | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
@@ -43,7 +45,7 @@ class SchedulerSide:
         self._half_done: dict[JobId, tuple[int, bool]] = {}
         numbers = count(1)
         parts = (links, geometry, options, counters, lambda: next(numbers), clock)
-        self._loads = Loads(*parts)
+        self._loads = Loads(*parts, prefetcher)
         self._saves = Saves(*parts)
         self._requests: dict[str, TrackedRequest] = {}
         #: Requests whose prompt is not computed yet, by id.
