@@ -387,7 +387,7 @@ def main() -> None:
     try:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, args.pool_mib << 20)
-        ref = PoolRef(epoch=1, path=str(path), bytes=args.pool_mib << 20)
+        ref = PoolRef(epoch=1, path=str(path), bytes=args.pool_mib << 20, capacity_bytes=args.pool_mib << 20)
         out["device"] = torch.cuda.get_device_name(0)
         torch.zeros(1, device=DEVICE)
         for name in args.shapes.split(","):

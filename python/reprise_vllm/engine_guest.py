@@ -118,7 +118,9 @@ class EngineGuest:
     def _side(self, space: SpaceDescription, geometry: Geometry) -> SchedulerSide:
         links = RankLinks(
             [
-                CacheLink(socket_path=self.socket_path, space=space, rank=rank, slot_bytes=geometry.slot_bytes)
+                CacheLink(
+                    socket_path=self.socket_path, space=space, rank=rank, slot_bytes=geometry.slot_bytes, pins_pool=True
+                )
                 for rank in range(geometry.ranks)
             ]
         )

@@ -167,7 +167,7 @@ def test_without_a_pool_loads_are_invalid_in_the_same_step(rig: Rig) -> None:
 
 
 def test_a_pool_that_is_gone_is_a_miss_and_found_again_later(rig: Rig) -> None:
-    gone = PoolRef(epoch=7, path=str(rig.folder / "gone"), bytes=SLOT)
+    gone = PoolRef(epoch=7, path=str(rig.folder / "gone"), bytes=SLOT, capacity_bytes=SLOT)
     assert rig.step(pool=gone, loads=[load([1], epoch=7)]) == (None, None, {1})
     assert rig.worker.counters["map_failed"] == 1
     short = replace(rig.pool, epoch=8, bytes=rig.pool.bytes * 2)
