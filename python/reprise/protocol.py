@@ -150,9 +150,12 @@ class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     bytes: LongCount
 
     def __post_init__(self) -> None:
-        self.lease = _whole(self.lease)
-        self.offset = _whole(self.offset)
-        self.bytes = _whole(self.bytes)
+        if self.lease.__class__ is float:  # asked before the call: a long load has hundreds of chunks
+            self.lease = _whole(self.lease)
+        if self.offset.__class__ is float:
+            self.offset = _whole(self.offset)
+        if self.bytes.__class__ is float:
+            self.bytes = _whole(self.bytes)
         if self.matched_tokens > self.token_count or self.tier_number not in TIER_NAMES:
             raise ValueError("a chunk that cannot be")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from reprise.protocol import LoadedChunk
 from reprise_vllm.counters import Counters
-from reprise_vllm.jobs import Geometry, load_job, usable_end
+from reprise_vllm.jobs import Geometry, chunks_before, load_job, usable_end
 from reprise_vllm.options import Options
 from reprise_vllm.plan import JobId, LoadJob, StepPlan
 from reprise_vllm.rank_links import RankLeases, RankLinks
@@ -160,7 +160,8 @@ class Loads:
             load.cancel()
             return None
         rows = load.rows
-        end = self._common_end(load.chunks(0, rows), computed, limit)
+        chunks = load.chunks(0, rows)
+        end = self._common_end(chunks, computed, limit)
         stored = self._geometry.whole_blocks(min(load.hit_tokens, limit))
         if stored - max(end, computed) >= self._options.min_disk_tokens:
             slow = self._links.load(
@@ -178,9 +179,9 @@ class Loads:
         if end <= computed:
             load.cancel()
             return None
-        used = sum(1 for chunk in load.chunks(0, rows)[0] if chunk.first_token < end)
+        used = chunks_before(chunks[0], end)
         blocks = np.zeros((end - computed) // self._geometry.block_tokens, np.int32)  # which, is not known yet
-        job = self._job(tracked, load.epoch, load.chunks(0, used), computed, end, blocks, in_step=True)
+        job = self._job(tracked, load.epoch, [ours[:used] for ours in chunks], computed, end, blocks, in_step=True)
         prefetcher = self._prefetcher()
         if prefetcher is not None:
             prefetcher.prefetch(job)
@@ -199,7 +200,7 @@ class Loads:
         if stands and rows > slow.rows:
             chunks = slow.load.chunks(slow.rows, rows)
             end = self._common_end(chunks, slow.covered, slow.end)
-            used = sum(1 for chunk in chunks[0] if chunk.first_token < end) if end > slow.covered else 0
+            used = chunks_before(chunks[0], end) if end > slow.covered else 0
             if used > 0:
                 done = (slow.covered - slow.begin) // self._geometry.block_tokens
                 ahead = (end - slow.begin) // self._geometry.block_tokens
