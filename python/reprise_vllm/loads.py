@@ -104,7 +104,12 @@ class Loads:
         """Hands out the loads of this step, and what has arrived from below since the last one."""
         for tracked in list(self._slow.values()):
             self._advance(tracked, plan)
-        plan.loads, self._jobs = self._jobs, []
+        plan.loads += self.take_jobs()
+
+    def take_jobs(self) -> list[LoadJob]:
+        """Jobs that no plan has held yet."""
+        taken, self._jobs = self._jobs, []
+        return taken
 
     def drop_claim(self, tracked: TrackedRequest) -> None:
         """Gives the leases of a claim back that was not taken up."""
@@ -139,9 +144,10 @@ class Loads:
         unloaded: dict[str, list[int]] = {}
         for request_id, tracked in self._slow.items():
             slow, tracked.slow_load = tracked.slow_load, None
-            unloaded[request_id] = [] if slow is None else slow.block_ids.tolist()
+            if slow is not None:
+                slow.load.release_after(slow.rows)
+                unloaded[request_id] = slow.block_ids.tolist()
         self._slow.clear()
-        self._jobs.clear()
         return unloaded
 
     def _claim(self, tracked: TrackedRequest, computed: int, limit: int) -> Claim | None:

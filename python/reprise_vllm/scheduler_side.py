@@ -51,6 +51,8 @@ class SchedulerSide:
         #: Requests whose prompt is not computed yet, by id.
         self._prefilling: dict[str, TrackedRequest] = {}
         self._fence = False
+        #: The plan that is being made.
+        self._unsent: StepPlan | None = None
 
     @property
     def open_jobs(self) -> int:
@@ -90,23 +92,27 @@ class SchedulerSide:
     def plan_step(self, output: Any) -> StepPlan:
         """`output`: vLLM's SchedulerOutput of the step."""
         self._links.poll()
-        plan = StepPlan(pool=self._links.pool)
+        plan = self._unsent = StepPlan(pool=self._links.pool)
         self.preempted(getattr(output, "preempted_req_ids", None) or ())
         self._loads.plan(plan)
         self._saves.plan(plan)
         plan.fence_saves, self._fence = self._fence, False
         if self._prefilling:
             self._follow_prefills(output)
+        self._unsent = None
         return plan
 
     def plan_after_fault(self) -> StepPlan:
-        """What the workers are told when `plan_step` has failed: every request that waits for us goes on without us."""
-        return StepPlan(
-            pool=self._links.pool,
-            finish_loads=self._loads.give_up_all(),
-            finish_saves=self._saves.give_up_all(),
-            fence_saves=True,
-        )
+        """What the workers are told when `plan_step` has failed: every request that waits for us goes on without us.
+
+        Loads that vLLM counts on in this step are done all the same.
+        """
+        plan, self._unsent = self._unsent or StepPlan(pool=self._links.pool), None
+        plan.loads += self._loads.take_jobs()
+        plan.finish_loads.update(self._loads.give_up_all())
+        plan.finish_saves.update(self._saves.give_up_all())
+        plan.fence_saves = True
+        return plan
 
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""

@@ -15,7 +15,7 @@ from reprise import CacheLink
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
-from reprise_vllm.plan import LoadJob, WorkerReport
+from reprise_vllm.plan import LoadJob, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.scheduler_side import SchedulerSide
@@ -214,3 +214,28 @@ def test_a_claim_is_prefetched_once_and_forgotten_when_it_is_not_taken_up(
     side.reported(WorkerReport(done={planned.job_id: 1}))
     assert side.open_jobs == 0
     links.close()
+
+
+def test_a_fault_in_planning_never_uses_a_wrong_block(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, links, _ = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=7)
+    rng = random.Random(7)
+    plan_saves, plan_step = side._saves.plan, side.plan_step
+
+    def unreliable(plan: StepPlan) -> None:
+        if rng.random() < 0.1:
+            raise RuntimeError("a fault")
+        plan_saves(plan)
+
+    def guarded(output: object) -> StepPlan:
+        try:
+            return plan_step(output)
+        except RuntimeError:
+            return side.plan_after_fault()
+
+    monkeypatch.setattr(side._saves, "plan", unreliable)
+    monkeypatch.setattr(side, "plan_step", guarded)
+    for _ in work(engine, 7):
+        pass
+    assert engine.loaded_tokens > 500
+    check_nothing_is_left(engine, side, links, 180)
