@@ -2,7 +2,8 @@
 
 For each KV shape: opens the copier (its start-up probe decides), maps a pool file in /dev/shm, and for every method
   · checks random jobs with chunks moved in part, both ways, bit for bit against plain indexing, with compute under way;
-  · measures a long prompt: GB/s each way beside plain copies, and the time the CPU needs to enqueue it.
+  · measures a long prompt: GB/s each way beside plain copies, and the time the CPU needs to enqueue it;
+  · checks and measures loads that were prefetched, and loads that are waited for layer by layer, the same way.
 Prints one JSON line. A part that fails leaves its traceback there; the others go on.
 """
 
@@ -216,6 +217,106 @@ def check(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, chu
     return {"wrong": wrong, "jobs": 8}
 
 
+def check_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, chunks: int) -> dict[str, Any]:
+    """Prefetched loads, dropped prefetches and layer-wise waits, bit for bit, with compute before and between."""
+    rng, twin, wrong = np.random.default_rng(5), Twin(layout), []
+    size = min(int(slot_places(layout, chunks * 2)[-1]) + EXTENT_BYTES, pool.bytes)
+    heavy = torch.randn(4096, 4096, device=DEVICE, dtype=torch.bfloat16)
+    counts = {"prefetched": 0, "layered": 0}
+    fill(caches)
+    truth = {key: tensor.clone() for key, tensor in caches.items()}
+    for turn, fate in enumerate(("taken", "none", "forgotten", "overtaken") * 4):
+        copier.by_layers = turn % 8 >= 4
+        pool.view[:size] = rng.integers(0, 256, size, dtype=np.uint8)
+        load = random_job(LoadJob, layout, rng, chunks)
+        load.job_id = turn * 2 + 1
+        torch.cuda.synchronize()
+        for _ in range(20):
+            heavy = heavy @ heavy * 1e-3
+        for key, tensor in caches.items():
+            tensor.copy_(truth[key])
+        handle = copier.prefetch(load, 0, pool) if fate != "none" else None
+        counts["prefetched"] += handle is not None
+        if fate == "forgotten":
+            copier.forget_prefetched()
+        if fate in ("forgotten", "overtaken"):
+            if handle is not None:
+                handle.event.synchronize()
+            pool.view[:size] = rng.integers(0, 256, size, dtype=np.uint8)  # the leases fell: others write there
+            load.job_id += 1
+        handle = copier.load(load, 0, pool)
+        seen = {}
+        counts["layered"] += handle.layers is not None
+        for key, tensor in caches.items():
+            if handle.layers is not None:
+                handle.layers.wait(key)
+            seen[key] = tensor.clone()
+            heavy = heavy @ heavy * 1e-3
+        left_out = handle.layers is not None and not handle.layers.finish()
+        for tensor in caches.values():
+            tensor.zero_()
+        torch.cuda.synchronize()
+        for key, tensor in caches.items():
+            tensor.copy_(truth[key])
+        twin.load(load, pool.view)
+        if left_out or not handle.done or not same(seen, caches):
+            wrong.append(f"{fate} {turn}")
+    copier.by_layers = False
+    return {"wrong": wrong, "jobs": 16, **counts}
+
+
+def measure_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, tokens: int) -> dict[str, Any]:
+    """A claim, its step `gap_ms` later, and when what arrives: by events on the compute stream, ms after the claim.
+
+    `first_layer` and `last_layer`: when the pass may read them. Chunks are of 16 MiB, as the connector chooses them.
+    """
+    blocks_each = max(1, (16 << 20) // layout.block_bytes)
+    chunks = max(1, tokens // BLOCK_TOKENS // blocks_each)
+    slot = -(-layout.payload_bytes(blocks_each) // 4096) * 4096
+    each = EXTENT_BYTES // slot
+    slots = np.arange(chunks) // each * EXTENT_BYTES + np.arange(chunks) % each * slot
+    blocks = np.random.default_rng(2).permutation(layout.num_blocks)[: chunks * blocks_each]
+    job = job_of(LoadJob, slots, np.full(chunks, blocks_each), blocks)
+    names = list(caches)
+    out: dict[str, Any] = {"mib": layout.payload_bytes(blocks.size) >> 20, "gap_ms": 5}
+    for name, early, by_layers in (
+        ("plain", False, False),
+        ("prefetched", True, False),
+        ("layered", False, True),
+        ("both", True, True),
+    ):
+        rows = []
+        copier.by_layers = by_layers
+        for turn in range(6):
+            torch.cuda.synchronize()
+            job.job_id += 1
+            claim, first, last = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+            claim.record()
+            begin = time.perf_counter()
+            begun = copier.prefetch(job, 0, pool) if early else None
+            prefetch_ms = (time.perf_counter() - begin) * 1e3
+            while time.perf_counter() - begin < 0.005:
+                pass
+            called = time.perf_counter()
+            handle = copier.load(job, 0, pool)
+            load_ms = (time.perf_counter() - called) * 1e3
+            groups = 1 if handle.layers is None else len(handle.layers._events)
+            for layer in names:
+                if handle.layers is not None:
+                    handle.layers.wait(layer)
+                if layer == names[0]:
+                    first.record()
+            last.record()
+            torch.cuda.synchronize()
+            if turn > 0:
+                rows.append((claim.elapsed_time(first), claim.elapsed_time(last), prefetch_ms, load_ms))
+        columns = [round(statistics.median(column), 3) for column in zip(*rows, strict=True)]
+        out[name] = dict(zip(("first_layer", "last_layer", "prefetch_call", "load_call"), columns, strict=True))
+        out[name] |= {"prefetched": begun is not None, "groups": groups}
+    copier.by_layers = False
+    return out
+
+
 def timed(run: Callable[[], Any], size: int, repeats: int = 7) -> dict[str, float]:
     walls, calls = [], []
     for turn in range(repeats + 1):
@@ -340,6 +441,8 @@ def shape_part(name: str, args: argparse.Namespace, ref: PoolRef) -> dict[str, A
         for number, method in enumerate(methods):
             copier.loads.method = copier.saves.method = method
             attempt(out, f"check_{method}", lambda n=number: check(copier, layout, small, pool, chunks, n))
+        copier.loads.method = copier.saves.method = "staged"
+        attempt(out, "check_early", lambda: check_early(copier, layout, small, pool, chunks))
         attempt(out, "plain_load", lambda: plain(copier, pool, to_host=False))
         attempt(out, "plain_save", lambda: plain(copier, pool, to_host=True))
         copier.close()
@@ -347,8 +450,11 @@ def shape_part(name: str, args: argparse.Namespace, ref: PoolRef) -> dict[str, A
         attempt(out, "worker", lambda: whole_worker(small, layout, ref, staging))
 
         blocks = args.tokens // BLOCK_TOKENS + 64
-        large = read_layout(SHAPES[name](blocks), blocks, BLOCK_TOKENS)
+        large_caches = SHAPES[name](blocks)
+        large = read_layout(large_caches, blocks, BLOCK_TOKENS)
         copier = open_fastest(large, staging)
+        copier.loads.method = "staged"
+        attempt(out, "measure_early", lambda: measure_early(copier, large, large_caches, pool, args.tokens))
         for method in methods:
             copier.loads.method = copier.saves.method = method
             attempt(out, f"measure_{method}", lambda: measure(copier, large, pool, args.tokens))
@@ -378,7 +484,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--tokens", type=int, default=16_000)
-    parser.add_argument("--staging-mib", type=int, default=256)
+    parser.add_argument("--staging-mib", type=int, default=384)
     parser.add_argument("--pool-mib", type=int, default=4096)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
@@ -387,7 +493,7 @@ def main() -> None:
     try:
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, args.pool_mib << 20)
-        ref = PoolRef(epoch=1, path=str(path), bytes=args.pool_mib << 20)
+        ref = PoolRef(epoch=1, path=str(path), bytes=args.pool_mib << 20, capacity_bytes=args.pool_mib << 20)
         out["device"] = torch.cuda.get_device_name(0)
         torch.zeros(1, device=DEVICE)
         for name in args.shapes.split(","):

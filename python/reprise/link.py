@@ -30,7 +30,7 @@ from reprise.pending import (
     PendingReserve,
     PendingStats,
 )
-from reprise.protocol import MAX_REQUEST_TOKENS, Request
+from reprise.protocol import MAX_REQUEST_TOKENS, PINNED_POOL, Request
 from reprise.space import SpaceDescription, space_id
 from reprise.tokens import TokenBuffer, token_bytes, token_bytes_each
 
@@ -53,6 +53,7 @@ class CacheLink:
     `token`: what the cache asks for; "" when it asks for nothing.
     `ping_seconds`: an idle cache is asked for a sign of life this often by `poll`, and given up when it gives none for
     as long. `greeting_seconds`: how long the handshake may take.
+    `pins_pool`: the pool will be registered with a device: it does not shrink while this link stands.
     `outgoing_limit_bytes`: what may wait in this process for a cache that reads slowly; beyond it requests are refused.
 
     The constructor opens nothing: the first `poll` or `connect` does. Raises TypeError when the space is malformed.
@@ -69,6 +70,7 @@ class CacheLink:
         ping_seconds: float = 5.0,
         greeting_seconds: float = 5.0,
         outgoing_limit_bytes: int = 16 * 1024 * 1024,
+        pins_pool: bool = False,
     ) -> None:
         self.socket_path = socket_path
         self.space = space
@@ -79,6 +81,7 @@ class CacheLink:
         self._ping_seconds = ping_seconds
         self._greeting_seconds = greeting_seconds
         self._outgoing_limit_bytes = outgoing_limit_bytes
+        self._features = [PINNED_POOL] if pins_pool else []
 
         self.state: LinkState = "down"
         #: The number of the present connection, or of the last one. Each new connection has a greater one.
@@ -86,6 +89,8 @@ class CacheLink:
         #: The pool of the present connection, or of the last one; "" and 0 before the first.
         self.pool_path = ""
         self.pool_bytes = 0
+        #: How much of the pool may be in use at a time, from its beginning on unless it was resized.
+        self.pool_capacity_bytes = 0
         #: time.monotonic() of: the present connection's welcome, the last message, the last poll that found the
         #: connection standing. All of the last connection while there is none, and 0.0 before the first.
         self.alive_since = 0.0
@@ -322,7 +327,12 @@ class CacheLink:
             Pending,
             self._greeting_seconds * 1000,
             lambda id, ms: protocol.Hello(
-                id=id, space=self.space, rank=self.rank, slot_bytes=self.slot_bytes, token=self._token
+                id=id,
+                space=self.space,
+                rank=self.rank,
+                slot_bytes=self.slot_bytes,
+                token=self._token,
+                features=self._features,
             ),
         )
 
@@ -340,6 +350,7 @@ class CacheLink:
             return
         self.pool_path = welcome.pool_path
         self.pool_bytes = welcome.pool_bytes
+        self.pool_capacity_bytes = welcome.pool_capacity_bytes
         self.alive_since = now
         self.last_error = None
         self.state = "up"

@@ -34,6 +34,8 @@ MAX_PENDING_REQUESTS: Final = 1024
 MAX_REQUEST_TOKENS: Final = 2**21
 #: Leases in one message.
 MAX_LISTED: Final = 65_536
+#: Feature: this guest registers the pool's memory with a device, so its pages must stay.
+PINNED_POOL: Final = "pinned-pool"
 MAX_DEADLINE_MS: Final = 3_600_000
 #: How a chunk's tuple names the tier it was found in.
 TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk"}
@@ -169,9 +171,12 @@ class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     bytes: LongCount
 
     def __post_init__(self) -> None:
-        self.lease = _whole(self.lease)
-        self.offset = _whole(self.offset)
-        self.bytes = _whole(self.bytes)
+        if self.lease.__class__ is float:  # asked before the call: a long load has hundreds of chunks
+            self.lease = _whole(self.lease)
+        if self.offset.__class__ is float:
+            self.offset = _whole(self.offset)
+        if self.bytes.__class__ is float:
+            self.bytes = _whole(self.bytes)
         if self.matched_tokens > self.token_count or self.tier_number not in TIER_NAMES:
             raise ValueError("a chunk that cannot be")
 
@@ -204,10 +209,14 @@ class Welcome(_Message, tag="welcome"):
     features: Annotated[list[str], Meta(max_length=64)]
     space_id: ShortText
     pool_path: Text
+    #: Length of the pool's file, which is sparse.
     pool_bytes: LongCount
+    #: How much of it may be in use at a time, from its beginning on unless it was resized.
+    pool_capacity_bytes: LongCount
 
     def __post_init__(self) -> None:
         self.pool_bytes = _whole(self.pool_bytes)
+        self.pool_capacity_bytes = _whole(self.pool_capacity_bytes)
 
 
 class Found(_Message, tag="found"):

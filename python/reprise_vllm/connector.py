@@ -25,6 +25,7 @@ from reprise_vllm.guard import guarded, log, note_fault
 from reprise_vllm.identity import NotSupported, WorkerLayout
 from reprise_vllm.options import parse_options
 from reprise_vllm.plan import StepPlan, WorkerReport
+from reprise_vllm.same_process import introduce
 from reprise_vllm.stats import RepriseStats
 from reprise_vllm.worker import WorkerSide
 
@@ -87,6 +88,7 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
                 rank=parallel.rank % parallel.world_size,
                 world_size=parallel.world_size,
                 staging_bytes=options.staging_bytes,
+                by_layers=_calls_layer_hooks(vllm_config),
             )
 
     @property
@@ -95,8 +97,8 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return False
 
     def has_connector_metadata(self) -> bool:
-        """False: vLLM then leaves the hooks of each layer out, which do nothing here."""
-        return False
+        """Whether vLLM is to call the hooks of each layer: in steps with loads that arrive layer by layer."""
+        return self._worker is not None and self._worker.waits_by_layer
 
     # The scheduler's hooks
 
@@ -163,7 +165,9 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             layout = self._worker.register(
                 kv_caches, self._kv_cache_config.num_blocks, groups[0].kv_cache_spec.block_size
             )
-            self._layout = WorkerLayout(layout.block_bytes, layout.signature)
+            self._layout = WorkerLayout(layout.block_bytes, layout.signature, self._worker.largest_payload_bytes)
+            if self._worker.world_size == 1:
+                introduce(str(self._vllm_config.kv_transfer_config.engine_id), self._worker)
         except ValueError as error:
             log.warning("Reprise does nothing: %s", error)
 
@@ -188,7 +192,8 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
                 self._failed_blocks.update(job.block_ids.tolist())
 
     def wait_for_layer_load(self, layer_name: str) -> None:
-        return
+        if self._worker is not None:
+            self._worker.wait_for_layer(layer_name)
 
     def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
         return
@@ -228,6 +233,12 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._guest.close()
         if self._worker is not None:
             self._worker.close()
+
+
+def _calls_layer_hooks(vllm_config: Any) -> bool:
+    """Whether attention runs from Python each time: a captured graph replays it without the hooks."""
+    mode = getattr(vllm_config.compilation_config, "cudagraph_mode", None)
+    return bool(vllm_config.model_config.enforce_eager) or getattr(mode, "name", "") == "NONE"
 
 
 __all__ = ["NotSupported", "RepriseConnector"]

@@ -13,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from reprise_vllm.layers import LayerWaits
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
 
@@ -42,13 +43,29 @@ class Handle(Protocol):
     def ended_at(self) -> float:
         """time.monotonic() when its end was noticed, soon after the end itself; only once `done`."""
 
+    @property
+    def layers(self) -> LayerWaits | None:
+        """For an in-step load that the engine is to wait for layer by layer; None: it waits, or need not."""
+
 
 class Copier(Protocol):
     #: What was measured and chosen at start.
     facts: dict[str, float | str]
+    #: Larger payloads cannot be moved.
+    largest_payload_bytes: int
+    #: In-step loads are waited for layer by layer where that is possible, instead of before the whole forward pass.
+    by_layers: bool
+
+    def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> Handle | None:
+        """Starts to bring the first bytes of a load that will come, to where no block is touched; its `block_ids` are
+        not read. The load of the same id finds them, any other one forgets them. None: nothing was started.
+        """
+
+    def forget_prefetched(self) -> None:
+        """What was prefetched will not be used."""
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> Handle:
-        """Pool to engine. An in-step load is ordered before whatever the engine enqueues next."""
+        """Pool to engine. An in-step load is ordered before whatever the engine enqueues next, or by its `layers`."""
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> Handle:
         """Engine to pool, ordered after whatever the engine has enqueued so far."""

@@ -4,10 +4,14 @@
     save   blocks ── kernel stream ──► staging place ══ link stream ══► pool      as it stood when the job was enqueued
 
 Each direction has two streams and a ring of its own. The link fills (or drains) one place while the kernel works on the
-other; when both are taken the streams wait for each other, never the CPU. Events order everything:
+others; when all are taken the streams wait for each other, never the CPU. Events order everything:
 
     place.linked   recorded on the link stream:   the place holds what was loaded / has been copied out
     place.moved    recorded on the kernel stream: the place has been scattered / holds what was gathered
+
+A load that is expected can be *prefetched*: its first pieces go to staging before it has blocks. The load then finds
+the same copies under way at the same addresses, or it makes all of them anew: prefetched places are places of the ring
+like others, and whoever comes next on the link stream overwrites them in order.
 
 Beside it stands a second method, pages: one batch of small copies straight between pool and blocks. A probe at start
 takes the faster one for this layout and link.
@@ -20,19 +24,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
-import threading
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from reprise_vllm.copier import EXTENT_BYTES, check_job
+from reprise_vllm.copier import check_job
 from reprise_vllm.dma import ANY_ORDER, IN_STREAM_ORDER, Dma
-from reprise_vllm.pieces import CutJob, Piece, Ring, cut_job, page_copies
+from reprise_vllm.lane import CudaHandle, Prefetched, open_lanes, whole_or_drained
+from reprise_vllm.layers import LayerGroups, LayerWaits, group_layers
+from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, page_copies
 
 if TYPE_CHECKING:
     from reprise_vllm.copier import PoolView
@@ -41,13 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vllm.reprise")
 
-#: The kernel needs a tenth of the time of the link for a place, so a third place would only wait.
-PLACES = 2
-#: Larger places would not make copies faster, and no payload needs more.
-MAX_PLACE_BYTES = EXTENT_BYTES
-MIN_PLACE_BYTES = 1024 * 1024
-PAGE_BYTES = 4096
-
 
 class Mover(Protocol):
     name: str
@@ -55,68 +50,6 @@ class Mover(Protocol):
     def move(
         self, cut: CutJob, piece: Piece, rows: torch.Tensor, staging: torch.Tensor, *, to_engine: bool
     ) -> None: ...
-
-
-class CudaHandle:
-    """Ends with an event. A thread waits for it, so that the end is dated even when the engine takes no step."""
-
-    def __init__(self, event: torch.cuda.Event) -> None:
-        self.event = event
-        self.ended_at = 0.0
-        self.error: BaseException | None = None
-
-    @property
-    def done(self) -> bool:
-        if self.error is not None:
-            raise self.error
-        if self.ended_at == 0.0 and self.event.query():
-            self.ended_at = time.monotonic()
-        return self.ended_at != 0.0
-
-
-class Lane:
-    """One direction: its streams, its staging ring, and the thread that dates the ends of its jobs."""
-
-    def __init__(self, device: torch.device, place_bytes: int, name: str) -> None:
-        self.link = torch.cuda.Stream(device)
-        self.kernel = torch.cuda.Stream(device)
-        self.memory = torch.empty(PLACES * place_bytes, dtype=torch.uint8, device=device)
-        self.places = [self.memory[i * place_bytes : (i + 1) * place_bytes] for i in range(PLACES)]
-        self.linked = [torch.cuda.Event() for _ in range(PLACES)]
-        self.moved = [torch.cuda.Event() for _ in range(PLACES)]
-        self.turn = 0
-        self.method = "staged"
-        self._device = device
-        self._ends: queue.SimpleQueue[CudaHandle | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._date_ends, name=f"reprise-{name}", daemon=True)
-        self._thread.start()
-
-    def ring(self) -> Ring:
-        return Ring(self.memory.data_ptr(), PLACES, self.memory.numel() // PLACES, self.turn)
-
-    def end_on(self, stream: torch.cuda.Stream) -> CudaHandle:
-        """Whatever was enqueued on the stream so far, as a handle."""
-        event = torch.cuda.Event(blocking=True)
-        event.record(stream)
-        handle = CudaHandle(event)
-        self._ends.put(handle)
-        return handle
-
-    def close(self) -> None:
-        self.link.synchronize()
-        self.kernel.synchronize()
-        self._ends.put(None)
-        self._thread.join()
-
-    def _date_ends(self) -> None:
-        torch.cuda.set_device(self._device)
-        while (handle := self._ends.get()) is not None:
-            try:
-                handle.event.synchronize()
-            except RuntimeError as error:
-                handle.error = error
-            else:
-                handle.ended_at = handle.ended_at or time.monotonic()
 
 
 class CudaCopier:
@@ -129,19 +62,34 @@ class CudaCopier:
         with torch.cuda.device(self._device):
             self.dma = Dma(rocm=torch.version.hip is not None)
             self.mover = mover
-            self.loads, self.saves = _lanes(self._device, staging_bytes)
+            self.loads, self.saves = open_lanes(self._device, staging_bytes)
         self._gathered: torch.cuda.Event | None = None
         self.facts["mover"] = self.mover.name
-        self.facts["place_mib"] = self.loads.ring().place_bytes / (1 << 20)
+        self.largest_payload_bytes = self.loads.ring().place_bytes
+        self.facts["place_mib"] = self.largest_payload_bytes / (1 << 20)
+        self.by_layers = False
+        self._groups: dict[int, LayerGroups | None] = {}
+
+    def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle | None:
+        lane = self.loads
+        idle = lane.prefetched is None and (lane.last is None or lane.last.done)
+        if not idle or lane.method != "staged" or not pool.is_registered(_touched(job, rank)):
+            return None
+        check_job(job, rank, self._layout, pool.bytes)
+        with torch.cuda.device(self._device), whole_or_drained(lane):
+            return self._prefetch(job, rank, pool)
+
+    def forget_prefetched(self) -> None:
+        self.loads.prefetched = None
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle:
         check_job(job, rank, self._layout, pool.bytes)
-        with torch.cuda.device(self._device), _whole_or_drained(self.loads):
+        with torch.cuda.device(self._device), whole_or_drained(self.loads):
             return self._load(job, rank, pool)
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> CudaHandle:
         check_job(job, rank, self._layout, pool.bytes)
-        with torch.cuda.device(self._device), _whole_or_drained(self.saves):
+        with torch.cuda.device(self._device), whole_or_drained(self.saves):
             return self._save(job, rank, pool)
 
     def fence(self) -> None:
@@ -156,10 +104,42 @@ class CudaCopier:
             self.loads.close()
             self.saves.close()
 
+    def _prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle | None:
+        lane = self.loads
+        turn = lane.turn
+        groups = self._groups_of(job)
+        cut = cut_job(job, rank, self._layout, lane.ring(), None if groups is None else groups.spans)
+        pieces = cut.pieces[: len(lane.places)]
+        if not pieces:
+            return None
+        sources = cut.pool_offsets + pool.address
+        for piece in pieces:
+            self._bring(cut, piece, sources, registered=True)
+        copies = pieces[-1].copies[1]
+        lane.prefetched = Prefetched(
+            job.job_id,
+            pool,
+            turn,
+            len(pieces),
+            cut.pool_offsets[:copies],
+            cut.staging[:copies],
+            cut.sizes[:copies],
+        )
+        return lane.end_on(lane.link)
+
+    def _groups_of(self, job: LoadJob) -> LayerGroups | None:
+        if not (self.by_layers and job.in_step) or job.chunk_blocks.size == 0:
+            return None
+        blocks = int(job.chunk_blocks.max())
+        if blocks not in self._groups:
+            self._groups[blocks] = group_layers(self._layout, blocks)
+        return self._groups[blocks]
+
     def _load(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle:
         lane, compute = self.loads, torch.cuda.current_stream(self._device)
         registered = pool.is_registered(_touched(job, rank))
         if lane.method == "pages" and registered:
+            self.forget_prefetched()
             # Straight into the blocks: nothing may come before the steps that still read them.
             lane.link.wait_stream(compute)
             in_pool, in_engine, sizes = page_copies(job, rank, self._layout, pool.address)
@@ -169,7 +149,7 @@ class CudaCopier:
             lane.kernel.wait_event(handle.event)
         else:
             handle = self._load_staged(job, rank, pool, compute, registered=registered)
-        if job.in_step:
+        if job.in_step and handle.layers is None:
             compute.wait_event(handle.event)
         return handle
 
@@ -177,29 +157,55 @@ class CudaCopier:
         self, job: LoadJob, rank: int, pool: PoolView, compute: torch.cuda.Stream, *, registered: bool
     ) -> CudaHandle:
         lane = self.loads
-        cut = cut_job(job, rank, self._layout, lane.ring())
+        groups = self._groups_of(job)
+        cut, under_way = self._cut_load(job, rank, pool, groups)
+        turn = lane.turn - under_way
         sources = cut.pool_offsets + pool.address
+        arrived: list[torch.cuda.Event] = []
         with torch.cuda.stream(lane.kernel):
             lane.kernel.wait_stream(compute)
             rows = self._upload(cut)
-            for piece in cut.pieces:
-                place = lane.turn % PLACES
-                lane.turn += 1
-                lane.link.wait_event(lane.moved[place])
-                part = slice(*piece.copies)
-                self.dma.copy(
-                    cut.staging[part],
-                    sources[part],
-                    cut.sizes[part],
-                    lane.link.cuda_stream,
-                    order=IN_STREAM_ORDER,  # the place must be empty first; slots would allow any order
-                    batch=registered,
-                )
-                lane.linked[place].record(lane.link)
+            for number, piece in enumerate(cut.pieces):
+                if number >= under_way:
+                    self._bring(cut, piece, sources, registered=registered)
+                place = (turn + number) % len(lane.places)
                 lane.kernel.wait_event(lane.linked[place])
                 self.mover.move(cut, piece, rows, lane.places[place], to_engine=True)
                 lane.moved[place].record(lane.kernel)
-        return lane.end_on(lane.kernel)
+                if number + 1 == len(cut.pieces) or cut.pieces[number + 1].group != piece.group:
+                    arrived.append(torch.cuda.Event())
+                    arrived[-1].record(lane.kernel)
+        if groups is None or len(arrived) != len(groups.spans):
+            return lane.end_on(lane.kernel)
+        return lane.end_on(lane.kernel, LayerWaits(groups, arrived, lambda: torch.cuda.current_stream(self._device)))
+
+    def _cut_load(self, job: LoadJob, rank: int, pool: PoolView, groups: LayerGroups | None) -> tuple[CutJob, int]:
+        """The job's pieces, and how many of the first are on their way already."""
+        lane = self.loads
+        spans = None if groups is None else groups.spans
+        early, lane.prefetched = lane.prefetched, None
+        if early is not None and early.job_id == job.job_id and early.pool is pool:
+            cut = cut_job(job, rank, self._layout, lane.ring(early.turn), spans)
+            if early.begins(cut):
+                return cut, early.pieces
+        return cut_job(job, rank, self._layout, lane.ring(), spans), 0
+
+    def _bring(self, cut: CutJob, piece: Piece, sources: Int64s, *, registered: bool) -> None:
+        """Enqueues a piece's copies into the next place, once that is empty."""
+        lane = self.loads
+        place = lane.turn % len(lane.places)
+        lane.turn += 1
+        lane.link.wait_event(lane.moved[place])
+        part = slice(*piece.copies)
+        self.dma.copy(
+            cut.staging[part],
+            sources[part],
+            cut.sizes[part],
+            lane.link.cuda_stream,
+            order=IN_STREAM_ORDER,  # the place must be empty first; slots would allow any order
+            batch=registered,
+        )
+        lane.linked[place].record(lane.link)
 
     def _save(self, job: SaveJob, rank: int, pool: PoolView) -> CudaHandle:
         lane, compute = self.saves, torch.cuda.current_stream(self._device)
@@ -227,7 +233,7 @@ class CudaCopier:
             lane.kernel.wait_stream(compute)
             rows = self._upload(cut)
             for piece in cut.pieces:
-                place = lane.turn % PLACES
+                place = lane.turn % len(lane.places)
                 lane.turn += 1
                 part = slice(*piece.copies)
                 in_ring, in_pool, sizes, link = cut.staging[part], targets[part], cut.sizes[part], lane.link.cuda_stream
@@ -267,34 +273,5 @@ class CudaRegistrar:
         return int(torch.cuda.cudart().cudaHostUnregister(address))
 
 
-@contextlib.contextmanager
-def _whole_or_drained(lane: Lane) -> Iterator[None]:
-    """A job that could be enqueued in part only has failed: none of its copies may be under way when that is said."""
-    try:
-        yield
-    except Exception:
-        lane.link.synchronize()
-        lane.kernel.synchronize()
-        raise
-
-
 def _touched(job: TransferJob, rank: int) -> npt.NDArray[np.int64]:
     return job.slot_offsets[rank][job.take_blocks > 0].astype(np.int64)
-
-
-def _lanes(device: torch.device, staging_bytes: int) -> tuple[Lane, Lane]:
-    """Both directions, with smaller places where the device is full."""
-    place_bytes = min(MAX_PLACE_BYTES, staging_bytes // (2 * PLACES) // PAGE_BYTES * PAGE_BYTES)
-    while place_bytes >= MIN_PLACE_BYTES:
-        loads: Lane | None = None
-        try:
-            loads = Lane(device, place_bytes, "loads")
-            return loads, Lane(device, place_bytes, "saves")
-        except torch.cuda.OutOfMemoryError:
-            if loads is not None:
-                loads.close()
-        place_bytes = place_bytes // 2 // PAGE_BYTES * PAGE_BYTES
-    raise RuntimeError(
-        f"{device} has no room for {2 * PLACES * MIN_PLACE_BYTES >> 20} MiB of staging, or fewer were allowed: "
-        "lower --gpu-memory-utilization, or raise the connector's `staging`"
-    )

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from reprise_vllm.copier import check_job
+from reprise_vllm.copier import EXTENT_BYTES, check_job
 
 if TYPE_CHECKING:
     from reprise_vllm.copier import PoolView
+    from reprise_vllm.layers import LayerWaits
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
 
@@ -33,16 +34,25 @@ class Ended:
 
     ended_at: float
     done: bool = True
+    layers: LayerWaits | None = None
 
 
 class HostCopier:
     def __init__(self, layout: Layout) -> None:
         self.facts: dict[str, float | str] = {"method": "host"}
+        self.largest_payload_bytes = EXTENT_BYTES
+        self.by_layers = False
         self._layout = layout
         self._segments = [
             _blocks_at(int(base), int(stride), int(run), layout.num_blocks)
             for base, stride, run in zip(layout.bases, layout.strides, layout.runs, strict=True)
         ]
+
+    def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> None:
+        """Nothing: a copy by the engine's own thread is over when it returns."""
+
+    def forget_prefetched(self) -> None:
+        pass
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> Ended:
         return self._move(job, rank, pool, to_engine=True)

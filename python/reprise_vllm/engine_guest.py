@@ -22,6 +22,7 @@ from reprise_vllm.identity import NotSupported, WorkerLayout, describe_space, ge
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.same_process import worker_of
 from reprise_vllm.scheduler_side import SchedulerSide
 from reprise_vllm.tracked_request import Root
 
@@ -117,7 +118,9 @@ class EngineGuest:
     def _side(self, space: SpaceDescription, geometry: Geometry) -> SchedulerSide:
         links = RankLinks(
             [
-                CacheLink(socket_path=self.socket_path, space=space, rank=rank, slot_bytes=geometry.slot_bytes)
+                CacheLink(
+                    socket_path=self.socket_path, space=space, rank=rank, slot_bytes=geometry.slot_bytes, pins_pool=True
+                )
                 for rank in range(geometry.ranks)
             ]
         )
@@ -136,4 +139,5 @@ class EngineGuest:
                 self.socket_path,
                 links.links[0].last_error,
             )
-        return SchedulerSide(links, geometry, self._options, self.counters)
+        engine_id = str(self._vllm_config.kv_transfer_config.engine_id)
+        return SchedulerSide(links, geometry, self._options, self.counters, prefetcher=lambda: worker_of(engine_id))

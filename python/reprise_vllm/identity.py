@@ -31,6 +31,8 @@ class WorkerLayout:
     #: Bytes of one block, all layers.
     block_bytes: int
     signature: str
+    #: What its copies can move as one payload.
+    largest_payload_bytes: int
 
 
 class NotSupported(Exception):
@@ -52,6 +54,14 @@ def geometry_of(vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayo
             chunk_tokens *= 2
     if chunk_tokens % block_tokens != 0:
         raise NotSupported(f"chunk_tokens {chunk_tokens} is not a multiple of vLLM's block size {block_tokens}")
+    for layout in layouts:
+        payload = chunk_tokens // block_tokens * layout.block_bytes
+        if payload > layout.largest_payload_bytes:
+            raise NotSupported(
+                f"a chunk of {chunk_tokens} tokens takes {payload} bytes, and copies pass through places of "
+                f"{layout.largest_payload_bytes}: raise `staging` (and leave that room on the GPU), or lower "
+                "`chunk_tokens`"
+            )
     hash_tokens = int(getattr(vllm_config.cache_config, "prefix_match_unit", 0) or block_tokens)
     return Geometry(block_tokens, chunk_tokens, block_bytes, len(layouts), hash_tokens)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +44,22 @@ class Geometry:
 
 def usable_end(geometry: Geometry, chunks: Sequence[LoadedChunk], begin: int, limit: int) -> int:
     """Where what `chunks`, in order, bring from token `begin` on ends: whole blocks, at most `limit`."""
-    end = begin
-    for chunk in chunks:
-        last = geometry.whole_blocks(min(chunk.first_token + chunk.matched_tokens, limit))
-        if chunk.first_token > end or last <= end or chunk.token_count % geometry.block_tokens != 0:
+    end, block_tokens = begin, geometry.block_tokens
+    for chunk in chunks:  # without calls: a request waits for this
+        first = chunk.first_token
+        last = first + chunk.matched_tokens
+        if last > limit:  # noqa: PLR1730 (min would be a call)
+            last = limit
+        last -= last % block_tokens
+        if first > end or last <= end or chunk.token_count % block_tokens != 0:
             break
         end = last
     return end
+
+
+def chunks_before(chunks: Sequence[LoadedChunk], end: int) -> int:
+    """How many of `chunks`, in order, begin before token `end`."""
+    return bisect_left(chunks, end, key=attrgetter("first_token"))
 
 
 def load_job(

@@ -46,6 +46,8 @@ class Layout:
     block_tokens: int
     #: Equal for two caches exactly when a payload means the same in both. Holds no address and no number of blocks.
     signature: str
+    #: The segments of each layer: [begin, end). A layer that uses another's KV has that one's.
+    layers: Mapping[str, tuple[int, int]]
 
     @property
     def block_bytes(self) -> int:
@@ -85,17 +87,21 @@ def read_layout(kv_caches: Mapping[str, torch.Tensor], num_blocks: int, block_to
     owners: list[torch.Tensor] = []
     meanings: list[str] = []
     names: list[str] = []
-    seen: set[tuple[int, int, int]] = set()
+    seen: dict[tuple[int, int, int], int] = {}
+    layers: dict[str, tuple[int, int]] = {}
     for name, tensor in kv_caches.items():
         if not hasattr(tensor, "data_ptr"):
             raise LayoutError(f"layer {name}: its cache is a {type(tensor).__name__}, not one tensor")
         segments, meaning = _segments_of(name, tensor, num_blocks, block_tokens)
         fresh = [segment for segment in segments if segment not in seen]
-        if not fresh:
-            continue  # a layer that uses another layer's KV
+        if not fresh:  # a layer that uses another layer's KV
+            numbers = [seen[segment] for segment in segments]
+            layers[name] = (min(numbers), max(numbers) + 1)
+            continue
         if len(fresh) != len(segments):
             raise LayoutError(f"layer {name}: it shares a part of its memory with another layer")
-        seen.update(fresh)
+        layers[name] = (len(rows), len(rows) + len(fresh))
+        seen.update((segment, len(rows) + i) for i, segment in enumerate(fresh))
         rows += fresh
         owners += [tensor] * len(fresh)
         meanings.append(meaning)
@@ -108,9 +114,8 @@ def read_layout(kv_caches: Mapping[str, torch.Tensor], num_blocks: int, block_to
     table = np.array(rows, dtype=np.int64).T
     bases, strides, runs = (np.ascontiguousarray(row) for row in table)
     starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(runs)[:-1]))
-    return Layout(
-        bases, strides, runs, starts, tuple(owners), num_blocks, block_tokens, _signature(block_tokens, names, meanings)
-    )
+    signature = _signature(block_tokens, names, meanings)
+    return Layout(bases, strides, runs, starts, tuple(owners), num_blocks, block_tokens, signature, layers)
 
 
 def _segments_of(

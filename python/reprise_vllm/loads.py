@@ -17,10 +17,11 @@ import numpy as np
 
 from reprise.protocol import LoadedChunk
 from reprise_vllm.counters import Counters
-from reprise_vllm.jobs import Geometry, load_job, usable_end
+from reprise_vllm.jobs import Geometry, chunks_before, load_job, usable_end
 from reprise_vllm.options import Options
 from reprise_vllm.plan import JobId, LoadJob, StepPlan
 from reprise_vllm.rank_links import RankLeases, RankLinks
+from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.tracked_request import Claim, SlowLoad, TrackedRequest
 
 #: After so many loads in a row that the workers could not do, none is tried for a while.
@@ -37,6 +38,7 @@ class Loads:
         counters: Counters,
         new_job_id: Callable[[], JobId],
         clock: Callable[[], float] = time.monotonic,
+        prefetcher: Callable[[], Prefetcher | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
@@ -44,6 +46,7 @@ class Loads:
         self._counters = counters
         self._new_job_id = new_job_id
         self._clock = clock
+        self._prefetcher = prefetcher
         self._jobs: list[LoadJob] = []
         self._leases: dict[JobId, RankLeases] = {}
         self._slow: dict[str, TrackedRequest] = {}
@@ -79,32 +82,39 @@ class Loads:
             return
         if external_tokens != claim.end - claim.begin:
             # Not scheduled with the claim after all.
-            claim.load.cancel()
+            self._give_back(claim)
             if external_tokens > 0:
                 raise RuntimeError(f"{external_tokens} tokens were allocated for a claim of {claim.end - claim.begin}")
             return
         tracked.asked_to_save = max(tracked.asked_to_save, claim.end)  # it is stored
         of_claim = slice(claim.begin // self._geometry.block_tokens, claim.end // self._geometry.block_tokens)
         block_ids = np.array(blocks[of_claim], np.int32)
-        if claim.between_steps:
+        job = claim.job
+        if job is None:
             deadline = self._clock() + self._options.load_deadline_ms / 1000
             tracked.slow_load = SlowLoad(claim.load, claim.begin, claim.end, block_ids, 0, claim.begin, deadline)
             self._slow[tracked.request_id] = tracked
             return
         claim.load.release_after(claim.rows)
-        chunks = claim.load.chunks(0, claim.rows)
-        self._add_job(tracked, claim.load.epoch, chunks, claim.begin, claim.end, block_ids, in_step=True)
+        job.block_ids = block_ids
+        job.valid_until = self._links.leases_until
+        self._hand_out(job, claim.load.chunks(0, claim.rows), claim.end - claim.begin)
 
     def plan(self, plan: StepPlan) -> None:
         """Hands out the loads of this step, and what has arrived from below since the last one."""
         for tracked in list(self._slow.values()):
             self._advance(tracked, plan)
-        plan.loads, self._jobs = self._jobs, []
+        plan.loads += self.take_jobs()
+
+    def take_jobs(self) -> list[LoadJob]:
+        """Jobs that no plan has held yet."""
+        taken, self._jobs = self._jobs, []
+        return taken
 
     def drop_claim(self, tracked: TrackedRequest) -> None:
         """Gives the leases of a claim back that was not taken up."""
         if tracked.claim is not None:
-            tracked.claim.load.cancel()
+            self._give_back(tracked.claim)
             tracked.claim = None
 
     def abandon(self, tracked: TrackedRequest) -> None:
@@ -134,9 +144,10 @@ class Loads:
         unloaded: dict[str, list[int]] = {}
         for request_id, tracked in self._slow.items():
             slow, tracked.slow_load = tracked.slow_load, None
-            unloaded[request_id] = [] if slow is None else slow.block_ids.tolist()
+            if slow is not None:
+                slow.load.release_after(slow.rows)
+                unloaded[request_id] = slow.block_ids.tolist()
         self._slow.clear()
-        self._jobs.clear()
         return unloaded
 
     def _claim(self, tracked: TrackedRequest, computed: int, limit: int) -> Claim | None:
@@ -155,7 +166,8 @@ class Loads:
             load.cancel()
             return None
         rows = load.rows
-        end = self._common_end(load.chunks(0, rows), computed, limit)
+        chunks = load.chunks(0, rows)
+        end = self._common_end(chunks, computed, limit)
         stored = self._geometry.whole_blocks(min(load.hit_tokens, limit))
         if stored - max(end, computed) >= self._options.min_disk_tokens:
             slow = self._links.load(
@@ -169,12 +181,17 @@ class Loads:
             load.cancel()  # after the second question, so that what is in memory stays there
             if slow is None:
                 return None
-            return Claim(slow, 0, computed, stored, between_steps=True)
+            return Claim(slow, 0, computed, stored, None)
         if end <= computed:
             load.cancel()
             return None
-        used = sum(1 for chunk in load.chunks(0, rows)[0] if chunk.first_token < end)
-        return Claim(load, used, computed, end, between_steps=False)
+        used = chunks_before(chunks[0], end)
+        blocks = np.zeros((end - computed) // self._geometry.block_tokens, np.int32)  # which, is not known yet
+        job = self._job(tracked, load.epoch, [ours[:used] for ours in chunks], computed, end, blocks, in_step=True)
+        prefetcher = self._prefetcher()
+        if prefetcher is not None:
+            prefetcher.prefetch(job)
+        return Claim(load, used, computed, end, job)
 
     def _common_end(self, chunks: list[list[LoadedChunk]], begin: int, limit: int) -> int:
         return min(usable_end(self._geometry, ours, begin, limit) for ours in chunks)
@@ -189,19 +206,14 @@ class Loads:
         if stands and rows > slow.rows:
             chunks = slow.load.chunks(slow.rows, rows)
             end = self._common_end(chunks, slow.covered, slow.end)
-            used = sum(1 for chunk in chunks[0] if chunk.first_token < end) if end > slow.covered else 0
+            used = chunks_before(chunks[0], end) if end > slow.covered else 0
             if used > 0:
                 done = (slow.covered - slow.begin) // self._geometry.block_tokens
                 ahead = (end - slow.begin) // self._geometry.block_tokens
-                self._add_job(
-                    tracked,
-                    slow.load.epoch,
-                    [ours[:used] for ours in chunks],
-                    slow.covered,
-                    end,
-                    slow.block_ids[done:ahead],
-                    in_step=False,
-                )
+                chunks = [ours[:used] for ours in chunks]
+                blocks = slow.block_ids[done:ahead]
+                job = self._job(tracked, slow.load.epoch, chunks, slow.covered, end, blocks, in_step=False)
+                self._hand_out(job, chunks, end - slow.covered)
                 slow.rows += used
                 slow.covered = end
         if slow.covered < slow.end and stands and not all_came:
@@ -215,7 +227,7 @@ class Loads:
         tracked.slow_load = None
         del self._slow[tracked.request_id]
 
-    def _add_job(
+    def _job(
         self,
         tracked: TrackedRequest,
         epoch: int,
@@ -225,21 +237,28 @@ class Loads:
         block_ids: np.typing.NDArray[np.int32],
         *,
         in_step: bool,
-    ) -> None:
-        job_id = self._new_job_id()
-        self._leases[job_id] = [[chunk.lease for chunk in ours] for ours in chunks]
-        self._jobs.append(
-            load_job(
-                self._geometry,
-                chunks,
-                job_id=job_id,
-                request_id=tracked.request_id,
-                epoch=epoch,
-                begin=begin,
-                end=end,
-                block_ids=block_ids,
-                valid_until=self._links.leases_until,
-                in_step=in_step,
-            )
+    ) -> LoadJob:
+        return load_job(
+            self._geometry,
+            chunks,
+            job_id=self._new_job_id(),
+            request_id=tracked.request_id,
+            epoch=epoch,
+            begin=begin,
+            end=end,
+            block_ids=block_ids,
+            valid_until=self._links.leases_until,
+            in_step=in_step,
         )
-        self._counters.add("loaded_tokens" if in_step else "slowly_loaded_tokens", end - begin)
+
+    def _hand_out(self, job: LoadJob, chunks: list[list[LoadedChunk]], tokens: int) -> None:
+        self._leases[job.job_id] = [[chunk.lease for chunk in ours] for ours in chunks]
+        self._jobs.append(job)
+        self._counters.add("loaded_tokens" if job.in_step else "slowly_loaded_tokens", tokens)
+
+    def _give_back(self, claim: Claim) -> None:
+        """Its leases, and what was prefetched under them."""
+        prefetcher = self._prefetcher()
+        if prefetcher is not None and claim.job is not None:
+            prefetcher.forget(claim.job.job_id)
+        claim.load.cancel()

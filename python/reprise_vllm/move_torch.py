@@ -29,14 +29,17 @@ class TorchMover:
         begin, end = piece.rows
         blocks = rows[0, begin:end]
         index = rows[3, begin:end]
+        group = slice(*piece.segments)
+        starts, runs = self._layout.starts[group], self._layout.runs[group]
         # All chunks of a piece are of one size, so their addresses in staging tell their number.
-        payload = self._layout.payload_bytes(piece.chunk_blocks)
-        chunk = (rows[1, begin:end] - staging.data_ptr()) // payload
-        for segment, start, run in zip(self._segments, self._layout.starts, self._layout.runs, strict=True):
+        payload = piece.chunk_blocks * int(runs.sum())
+        first = piece.chunk_blocks * int(starts[0])
+        chunk = (rows[1, begin:end] + first - staging.data_ptr()) // payload
+        for segment, start, run in zip(self._segments[group], starts, runs, strict=True):
             part = staging.as_strided(
                 (piece.chunks, piece.chunk_blocks, int(run)),
                 (payload, int(run), 1),
-                staging.storage_offset() + piece.chunk_blocks * int(start),
+                staging.storage_offset() + piece.chunk_blocks * int(start) - first,
             )
             if to_engine:
                 segment.index_copy_(0, blocks, part[chunk, index])

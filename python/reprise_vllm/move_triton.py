@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 TILE_BYTES = 8192
 
 
-@triton.jit(do_not_specialize=["segments_count", "rows_count", "first"])
+@triton.jit(do_not_specialize=["segments_count", "rows_count", "first", "first_segment"])
 def move_runs(
     segments,
     segments_count,
     rows,
     rows_count,
     first,
+    first_segment,
     LOAD: tl.constexpr,
     ALIGN: tl.constexpr,
     TILE: tl.constexpr,
 ):
     row = first + tl.program_id(0)
-    segment = tl.program_id(1)
+    segment = first_segment + tl.program_id(1)
     base = tl.load(segments + segment)
     stride = tl.load(segments + segments_count + segment)
     run = tl.load(segments + 2 * segments_count + segment)
@@ -89,12 +90,14 @@ class TritonMover:
     def move(self, cut: CutJob, piece: Piece, rows: torch.Tensor, staging: torch.Tensor, *, to_engine: bool) -> None:
         """`rows` is the job's table on the device, `staging` the place of the ring that the table's addresses name."""
         begin, end = piece.rows
-        move_runs[(end - begin, self._count)](
+        first, last = piece.segments
+        move_runs[(end - begin, last - first)](
             self._segments,
             self._count,
             rows,
             rows.shape[1],
             begin,
+            first,
             LOAD=to_engine,
             ALIGN=self._align,
             TILE=self._tile,

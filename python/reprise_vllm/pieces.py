@@ -4,11 +4,13 @@
     pieces   └── piece 0 ──┘└─ piece 1 ────┘└─ …            each fits a place of the ring; payloads one behind the other
     copies   ══ slots 7,8 ══ ═ 3 ═ ═ 4,5 ═  …               neighbours in the pool and in the piece: one copy
 
-Places of the ring are taken in turn, so all staging addresses are known before the first copy is enqueued.
+Places of the ring are taken in turn, so all staging addresses are known before the first copy is enqueued. A load
+may be cut by layers first: all chunks' bytes of the first group of segments, then all those of the next.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,12 +46,16 @@ class Piece:
     chunk_blocks: int
     #: Some chunk is moved in part only.
     partial: bool
+    #: The group of segments it brings, by number, and these segments: [begin, end).
+    group: int
+    segments: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class CutJob:
     pieces: list[Piece]
-    #: [4, blocks moved]: engine block, address of its chunk in staging, blocks of its chunk, its place among them.
+    #: [4, blocks moved]: engine block, address of its chunk in staging, blocks of its chunk, its place among them. The
+    #: address is that of the payload's first byte, also where only a later group of its segments is in staging.
     table: Int64s
     #: [copies]: offset in the pool, address in staging, bytes.
     pool_offsets: Int64s
@@ -57,27 +63,41 @@ class CutJob:
     sizes: Int64s
 
 
-def cut_job(job: TransferJob, rank: int, layout: Layout, ring: Ring) -> CutJob:
-    """@throws JobError when a payload is larger than a place of the ring."""
+def cut_job(
+    job: TransferJob, rank: int, layout: Layout, ring: Ring, spans: Sequence[tuple[int, int]] | None = None
+) -> CutJob:
+    """`spans`: groups of segments, in order and complete; None: all of them at once.
+
+    @throws JobError when a payload is larger than a place of the ring.
+    """
+    spans = [(0, int(layout.runs.size))] if spans is None else spans
+    groups = len(spans)
+    starts = np.append(layout.starts, layout.block_bytes)
     taken = job.take_blocks > 0
     count = job.chunk_blocks[taken].astype(np.int64)
     skip = job.skip_blocks[taken].astype(np.int64)
     take = job.take_blocks[taken].astype(np.int64)
     slots = job.slot_offsets[rank][taken].astype(np.int64)
     payload = count * layout.block_bytes
-    chunks = count.size
-    if chunks and int(payload.max()) > ring.place_bytes:
+    if count.size and int(payload.max()) > ring.place_bytes:
         raise JobError(
             f"job {job.job_id}: a payload of {int(payload.max())} bytes exceeds a staging place of {ring.place_bytes}"
         )
+    # From here on a chunk is what one group has of it.
+    group = np.repeat(np.arange(groups), count.size)
+    count, skip, take, slots = (np.tile(column, groups) for column in (count, skip, take, slots))
+    before_span = count * starts[[begin for begin, _ in spans]][group]
+    payload = count * (starts[[end for _, end in spans]] - starts[[begin for begin, _ in spans]])[group]
+    slots = slots + before_span
+    chunks = count.size
 
     ends = np.cumsum(payload)
-    uniform_until = np.append(np.flatnonzero(np.diff(count)) + 1, chunks)
+    uniform_until = np.append(np.flatnonzero((np.diff(count) != 0) | (np.diff(group) != 0)) + 1, chunks)
     edges = [0]
     while edges[-1] < chunks:
         start = edges[-1]
-        before = int(ends[start] - payload[start])
-        fits = int(np.searchsorted(ends, before + ring.place_bytes, side="right"))
+        ahead = int(ends[start] - payload[start])
+        fits = int(np.searchsorted(ends, ahead + ring.place_bytes, side="right"))
         edges.append(min(fits, int(uniform_until[np.searchsorted(uniform_until, start, side="right")])))
     bounds = np.array(edges, dtype=np.int64)
     pieces = len(edges) - 1
@@ -89,8 +109,8 @@ def cut_job(job: TransferJob, rank: int, layout: Layout, ring: Ring) -> CutJob:
     rows_end = np.cumsum(take)
     rows = int(rows_end[-1]) if chunks else 0
     table = np.empty((4, rows), dtype=np.int64)
-    table[0] = job.block_ids
-    table[1] = np.repeat(addresses, take)
+    table[0] = np.tile(job.block_ids, groups)
+    table[1] = np.repeat(addresses - before_span, take)
     table[2] = np.repeat(count, take)
     table[3] = np.arange(rows) - np.repeat(rows_end - take - skip, take)
 
@@ -112,6 +132,8 @@ def cut_job(job: TransferJob, rank: int, layout: Layout, ring: Ring) -> CutJob:
             edges[i + 1] - edges[i],
             int(count[edges[i]]),
             bool(partial[i]),
+            int(group[edges[i]]),
+            spans[int(group[edges[i]])],
         )
         for i in range(pieces)
     ]

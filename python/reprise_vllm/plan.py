@@ -32,7 +32,10 @@ class PoolRef:
 
     epoch: int
     path: str
+    #: Length of the file, which is sparse.
     bytes: int
+    #: How much of it the cache may use, from its beginning on: what is worth registering ahead of need.
+    capacity_bytes: int
 
 
 @dataclass(slots=True)

@@ -66,6 +66,8 @@ class PoolMap:
         self.address = int(self.view.ctypes.data)
         #: [extents] True once an extent is registered. Written by the thread only.
         self.registered: npt.NDArray[np.bool_] = np.zeros(-(-pool.bytes // EXTENT_BYTES), dtype=np.bool_)
+        #: Extents that are registered before a job asks for them: those that the cache may use. Others have no pages.
+        self._ahead = min(self.registered.size, -(-pool.capacity_bytes // EXTENT_BYTES))
         #: Extents that were refused, with the time at which they may be tried again.
         self._refused: dict[int, float] = {}
         self._wanted: set[int] = set()
@@ -91,9 +93,9 @@ class PoolMap:
     def wait_registered(self, seconds: float) -> bool:
         """For benches: waits until everything is registered."""
         deadline = time.monotonic() + seconds
-        while not bool(self.registered.all()) and time.monotonic() < deadline:
+        while not bool(self.registered[: self._ahead].all()) and time.monotonic() < deadline:
             time.sleep(0.01)
-        return bool(self.registered.all())
+        return bool(self.registered[: self._ahead].all())
 
     def close(self) -> None:
         """Ends the mapping. The caller has made sure that no copy is under way."""
@@ -117,7 +119,7 @@ class PoolMap:
         assert registrar is not None
         try:
             registrar.enter_thread()
-            for extent in range(self.registered.size):
+            for extent in range(self._ahead):
                 if self._closed or not self._register(registrar, extent):
                     break
             while (extent_or_none := self._next_wanted()) is not None:

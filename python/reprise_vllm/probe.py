@@ -23,7 +23,8 @@ from reprise_vllm.move_torch import TorchMover
 from reprise_vllm.plan import LoadJob, SaveJob
 
 if TYPE_CHECKING:
-    from reprise_vllm.copy_cuda import CudaHandle, Lane, Mover
+    from reprise_vllm.copy_cuda import Mover
+    from reprise_vllm.lane import CudaHandle, Lane
     from reprise_vllm.layout import Layout
 
 log = logging.getLogger("vllm.reprise")

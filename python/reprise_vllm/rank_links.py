@@ -114,7 +114,8 @@ class RankLinks:
     def pool(self) -> PoolRef | None:
         if not self._up:
             return None
-        return PoolRef(self.epoch, self.links[0].pool_path, self.links[0].pool_bytes)
+        first = self.links[0]
+        return PoolRef(self.epoch, first.pool_path, first.pool_bytes, first.pool_capacity_bytes)
 
     @property
     def leases_until(self) -> float:

@@ -23,6 +23,7 @@ from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
 from reprise_vllm.plan import JobId, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.saves import Saves
 from reprise_vllm.tracked_request import EngineRequest, Root, TrackedRequest
 
@@ -35,6 +36,7 @@ class SchedulerSide:
         options: Options,
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
+        prefetcher: Callable[[], Prefetcher | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
@@ -43,12 +45,14 @@ class SchedulerSide:
         self._half_done: dict[JobId, tuple[int, bool]] = {}
         numbers = count(1)
         parts = (links, geometry, options, counters, lambda: next(numbers), clock)
-        self._loads = Loads(*parts)
+        self._loads = Loads(*parts, prefetcher)
         self._saves = Saves(*parts)
         self._requests: dict[str, TrackedRequest] = {}
         #: Requests whose prompt is not computed yet, by id.
         self._prefilling: dict[str, TrackedRequest] = {}
         self._fence = False
+        #: The plan that is being made.
+        self._unsent: StepPlan | None = None
 
     @property
     def open_jobs(self) -> int:
@@ -88,23 +92,27 @@ class SchedulerSide:
     def plan_step(self, output: Any) -> StepPlan:
         """`output`: vLLM's SchedulerOutput of the step."""
         self._links.poll()
-        plan = StepPlan(pool=self._links.pool)
+        plan = self._unsent = StepPlan(pool=self._links.pool)
         self.preempted(getattr(output, "preempted_req_ids", None) or ())
         self._loads.plan(plan)
         self._saves.plan(plan)
         plan.fence_saves, self._fence = self._fence, False
         if self._prefilling:
             self._follow_prefills(output)
+        self._unsent = None
         return plan
 
     def plan_after_fault(self) -> StepPlan:
-        """What the workers are told when `plan_step` has failed: every request that waits for us goes on without us."""
-        return StepPlan(
-            pool=self._links.pool,
-            finish_loads=self._loads.give_up_all(),
-            finish_saves=self._saves.give_up_all(),
-            fence_saves=True,
-        )
+        """What the workers are told when `plan_step` has failed: every request that waits for us goes on without us.
+
+        Loads that vLLM counts on in this step are done all the same.
+        """
+        plan, self._unsent = self._unsent or StepPlan(pool=self._links.pool), None
+        plan.loads += self._loads.take_jobs()
+        plan.finish_loads.update(self._loads.give_up_all())
+        plan.finish_saves.update(self._saves.give_up_all())
+        plan.fence_saves = True
+        return plan
 
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reprise_vllm.plan import JobId
+from reprise_vllm.plan import JobId, LoadJob
 
 if TYPE_CHECKING:
     from reprise_vllm.rank_links import RankedLoad, RankedReserve
@@ -52,7 +52,12 @@ class Claim:
     #: The tokens `begin` to `end` of the text are promised.
     begin: int
     end: int
-    between_steps: bool
+    #: What a step will do for it, without its blocks; None: it is loaded between steps.
+    job: LoadJob | None
+
+    @property
+    def between_steps(self) -> bool:
+        return self.job is None
 
 
 @dataclass(slots=True)

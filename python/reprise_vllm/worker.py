@@ -4,6 +4,8 @@
     begin_step(plan)       maps a new pool · starts loads, then saves         before it; after it without in-step loads
     end_step()             notices ends · ids whose loads or saves are over   after it
     take_…                 what the step has to tell: invalid blocks, the report
+    wait_for_layer(name)   before each layer of a forward pass whose loads arrive layer by layer
+    prefetch(job)          a load that a plan will hold soon; forget(job) that it will not
 
 Only `register` raises. What goes wrong later becomes a failed job, a counter and at most one line of log: a failed load
 means blocks that must be computed, a failed save a chunk that is not stored.
@@ -12,6 +14,7 @@ means blocks that must be computed, a failed save a chunk that is not stored.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -41,6 +44,8 @@ class Running:
     job: TransferJob
     handle: Handle
     pool: PoolMap
+    #: The forward pass may have read its blocks before they were there; they have been reported.
+    read_early: bool = False
 
 
 @dataclass(slots=True)
@@ -57,14 +62,22 @@ class WorkerSide:
     """Called from the engine's thread only. `now` is the clock of the jobs' `valid_until`."""
 
     def __init__(
-        self, rank: int, world_size: int, staging_bytes: int, *, now: Callable[[], float] = time.monotonic
+        self,
+        rank: int,
+        world_size: int,
+        staging_bytes: int,
+        *,
+        by_layers: bool = False,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`by_layers`: the engine calls `wait_for_layer` before each layer of a forward pass, whenever asked to."""
         self.rank = rank
         self.world_size = world_size
         #: Jobs and bytes by what became of them, and failures by reason.
         self.counters: Counter[str] = Counter()
         self.layout: Layout | None = None
         self._staging_bytes = staging_bytes
+        self._by_layers = by_layers
         self._now = now
         self._copier: Copier | None = None
         self._registrar: Registrar | None = None
@@ -73,6 +86,13 @@ class WorkerSide:
         #: Pools of former epochs with copies under way.
         self._retired: list[PoolMap] = []
         self._running: dict[JobId, Running] = {}
+        #: Loads of this step that are waited for layer by layer.
+        self._layered: list[Running] = []
+        #: What was prefetched and not taken up, and all prefetches that may still read a pool.
+        self._prefetched: JobId | None = None
+        self._reading: list[tuple[Handle, PoolMap]] = []
+        #: The engine's thread, once it has begun a step.
+        self._thread: int | None = None
         self._arriving: dict[str, Arriving] = {}
         self._leaving: dict[str, set[JobId]] = {}
         self._invalid: set[int] = set()
@@ -83,6 +103,16 @@ class WorkerSide:
     def facts(self) -> Mapping[str, float | str]:
         """What the copier measured and chose at start."""
         return self._copier.facts if self._copier is not None else {}
+
+    @property
+    def largest_payload_bytes(self) -> int:
+        """What the copier can move as one payload."""
+        return self._copier.largest_payload_bytes if self._copier is not None else 0
+
+    @property
+    def waits_by_layer(self) -> bool:
+        """Whether this step needs `wait_for_layer`."""
+        return bool(self._layered)
 
     def register(self, kv_caches: Mapping[str, torch.Tensor], num_blocks: int, block_tokens: int) -> Layout:
         """Reads the layout and opens a copier; until then, and when this fails, all jobs are refused.
@@ -96,8 +126,42 @@ class WorkerSide:
             raise LayoutError(
                 f"copies to and from the KV cache on {layout.device} cannot be prepared: {error}"
             ) from error
+        self._copier.by_layers = self._by_layers
         self.layout = layout
         return layout
+
+    def prefetch(self, job: LoadJob) -> None:
+        """Starts the first copies of a load that a plan will hold soon, if that can be done now. Its `block_ids` are
+        not known yet. Does nothing in other threads than the engine's.
+        """
+        copier, pool = self._copier, self._pool
+        if copier is None or pool is None or threading.get_ident() != self._thread or self._refusal(job) is not None:
+            return
+        try:
+            handle = copier.prefetch(job, self.rank, pool)
+        except Exception as error:
+            self._once("prefetch", "a load could not be begun early: %r", error)
+            return
+        if handle is not None:
+            self._prefetched = job.job_id
+            self._reading.append((handle, pool))
+            self.counters["prefetches"] += 1
+
+    def forget(self, job_id: JobId) -> None:
+        """No plan will hold this load."""
+        if self._prefetched == job_id and self._copier is not None:
+            self._prefetched = None
+            self._copier.forget_prefetched()
+            self.counters["prefetches_forgotten"] += 1
+
+    def wait_for_layer(self, layer: str) -> None:
+        """Whatever the engine enqueues from here on may read this layer of the blocks that this step loads."""
+        for running in self._layered:
+            try:
+                if running.handle.layers is not None:
+                    running.handle.layers.wait(layer)
+            except Exception as error:  # `end_step` finds that this layer was left out
+                self._once("layer", "waiting for a layer failed: %r", error)
 
     def before_forward(self, plan: StepPlan) -> None:
         """The plan's fence."""
@@ -109,6 +173,7 @@ class WorkerSide:
             self._once("fence", "waiting for saves failed: %r", error)
 
     def begin_step(self, plan: StepPlan) -> None:
+        self._thread = threading.get_ident()
         if plan.pool is not None:
             self._map(plan.pool)
         self.before_forward(plan)  # again, for a caller that knows begin_step only; it costs nothing
@@ -127,6 +192,9 @@ class WorkerSide:
 
     def end_step(self) -> tuple[set[str] | None, set[str] | None]:
         """(requests whose saves are over, requests whose loads are over), each named once."""
+        for running in self._layered:
+            self._check_layers(running)
+        self._layered.clear()
         for running in list(self._running.values()):
             self._notice_end(running)
         self._close_retired()
@@ -162,11 +230,15 @@ class WorkerSide:
                 self._once("close", "closing failed: %r", error)
         self._copier, self._pool, self._retired = None, None, []
         self._running.clear()
+        self._layered.clear()
+        self._reading.clear()
 
     def _map(self, pool: PoolRef) -> None:
         if self._copier is None or (self._pool is not None and self._pool.epoch == pool.epoch):
             return
         if self._pool is not None:
+            if self._prefetched is not None:
+                self.forget(self._prefetched)
             self._retired.append(self._pool)
             self._pool = None
             self._remap_at = 0.0
@@ -200,10 +272,33 @@ class WorkerSide:
                 reason = "copy_error"
                 self._once(reason, "a copy could not be started: %r", error)
             else:
-                self._running[job.job_id] = Running(job, handle, pool)
+                running = Running(job, handle, pool)
+                self._running[job.job_id] = running
+                if handle.layers is not None:
+                    self._layered.append(running)
+                if is_load:
+                    self._prefetched = None  # a load takes up what was prefetched, or overwrites it
                 self.counters["loads_started" if is_load else "saves_started"] += 1
                 return
+        self.forget(job.job_id)
         self._end(job, reason or "no_pool")
+
+    def _check_layers(self, running: Running) -> None:
+        """A load that a layer has not waited for may have been read too early: its blocks are computed."""
+        try:
+            if running.handle.layers is None or running.handle.layers.finish():
+                return
+        except Exception as error:
+            self._once("layer", "waiting for a layer failed: %r", error)
+        running.read_early = True
+        self._invalid.update(running.job.block_ids.tolist())
+        if self._copier is not None:
+            self._copier.by_layers = False
+        self._once(
+            "read_early",
+            "the engine did not wait for every layer of a load: its blocks are computed, and from now on whole loads "
+            "are waited for",
+        )
 
     def _refusal(self, job: TransferJob) -> str | None:
         if self._copier is None:
@@ -223,8 +318,10 @@ class WorkerSide:
         try:
             if not handle.done:
                 return
-            if running.pool is not self._pool:
-                reason: str | None = "epoch_ended"
+            if running.read_early:
+                reason: str | None = "read_early"
+            elif running.pool is not self._pool:
+                reason = "epoch_ended"
             else:
                 # A late save may have written into a slot that is another's by now; the cache must not trust it either.
                 reason = "expired" if handle.ended_at > job.valid_until else None
@@ -250,15 +347,18 @@ class WorkerSide:
             return
         blocks = set(job.block_ids.tolist()) if failure is not None else set()
         if job.in_step:
-            self._invalid |= blocks
+            if failure != "read_early":
+                self._invalid |= blocks
             return
         arriving = self._arriving.setdefault(job.request_id, Arriving())
         arriving.jobs.discard(job.job_id)
         arriving.bad_blocks |= blocks
 
     def _close_retired(self) -> None:
+        self._reading = [(handle, pool) for handle, pool in self._reading if not _is_over(handle)]
         for pool in list(self._retired):
-            if any(running.pool is pool for running in self._running.values()):
+            read = [*(running.pool for running in self._running.values()), *(pool for _, pool in self._reading)]
+            if any(one is pool for one in read):
                 continue
             self._retired.remove(pool)
             try:
@@ -271,6 +371,13 @@ class WorkerSide:
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning(message, *args)
+
+
+def _is_over(handle: Handle) -> bool:
+    try:
+        return handle.done
+    except Exception:  # its load says so too
+        return True
 
 
 def _open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:

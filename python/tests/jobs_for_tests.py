@@ -19,7 +19,7 @@ def make_pool(folder: Path, size: int, epoch: int = 1) -> PoolRef:
     path.write_bytes(b"")
     with path.open("r+b") as file:
         file.truncate(size)
-    return PoolRef(epoch=epoch, path=str(path), bytes=size)
+    return PoolRef(epoch=epoch, path=str(path), bytes=size, capacity_bytes=size)
 
 
 def make_job(

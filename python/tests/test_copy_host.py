@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +86,13 @@ def staged(
     to_engine: bool,
     place_chunks: int,
     mover: Mover | None = None,
+    spans: list[tuple[int, int]] | None = None,
 ) -> int:
     """The GPU copier's path, on the host: cut, link copies and a mover, piece after piece."""
     place = layout.payload_bytes(4) * place_chunks
     memory = torch.empty(2 * place + 16, dtype=torch.uint8)
     memory = memory[-memory.data_ptr() % 16 :][: 2 * place]
-    cut = cut_job(job, 0, layout, Ring(memory.data_ptr(), 2, place, turn=1))
+    cut = cut_job(job, 0, layout, Ring(memory.data_ptr(), 2, place, turn=1), spans)
     mover = mover or TorchMover(layout)
     rows = torch.from_numpy(cut.table)
     for number, piece in enumerate(cut.pieces):
@@ -130,7 +132,9 @@ def test_pieces_through_staging_move_the_same_bytes_as_the_host_copier(
         assert np.array_equal(pool.view, twin)
 
         load = jobs.random_job(LoadJob, layout, rng, slot, SLOTS)
-        staged(layout, load, pool.view, to_engine=True, place_chunks=place_chunks)
+        borders = sorted({0, *rng.integers(0, layout.runs.size, 2).tolist(), int(layout.runs.size)})
+        spans = list(itertools.pairwise(borders))
+        staged(layout, load, pool.view, to_engine=True, place_chunks=place_chunks, spans=spans)
         once = {key: tensor.clone() for key, tensor in caches.items()}
         layouts.fill(caches, seed)
         copier.load(load, 0, pool)

@@ -8,6 +8,7 @@ import torch
 
 import layouts
 from layouts import ALL, BLOCK_TOKENS
+from reprise_vllm.layers import group_layers
 from reprise_vllm.layout import LayoutError, read_layout
 
 BLOCKS = 23
@@ -112,3 +113,32 @@ def test_the_alignment_divides_all_runs() -> None:
     assert read_layout(layouts.mla_odd(BLOCKS), BLOCKS, 16).alignment == 16
     odd = {"a": torch.zeros(BLOCKS, 16, 37, dtype=torch.uint8)[:, :, :36]}
     assert read_layout(odd, BLOCKS, 16).alignment in (1, 2, 4)
+
+
+def grouped(layers: int, blocks: int, layer_bytes: int) -> list[tuple[int, int]] | None:
+    caches = {f"l{i}": torch.zeros(40, 16, layer_bytes // 16, dtype=torch.uint8) for i in range(layers)}
+    layout = read_layout(caches, 40, 16)
+    groups = group_layers(layout, blocks)
+    if groups is None:
+        return None
+    assert [groups.of_layer[f"l{i}"] for i in range(layers)] == [
+        next(g for g, (begin, end) in enumerate(groups.spans) if begin <= i < end) for i in range(layers)
+    ]
+    assert [begin for begin, _ in groups.spans] == [0, *(end for _, end in groups.spans[:-1])]
+    assert groups.spans[-1][1] == layers
+    return list(groups.spans)
+
+
+def test_layers_are_grouped_with_copies_that_are_not_small() -> None:
+    mib = 1 << 20
+    assert grouped(32, 32, mib // 64) == [(0, 8), (8, 20), (20, 28), (28, 32)]  # chunks of 16 MiB
+    assert grouped(32, 8, mib // 64) == [(0, 8), (8, 20), (20, 32)]
+    assert grouped(32, 1, mib // 64) is None
+    assert grouped(1, 32, mib // 16) is None
+    assert grouped(2, 32, mib // 16) == [(0, 1), (1, 2)]
+
+
+def test_a_layer_that_uses_anothers_kv_has_its_segments() -> None:
+    own = torch.zeros(8, 16, 4)
+    layout = read_layout({"a": own, "b": torch.zeros(8, 16, 4), "c": own}, 8, 16)
+    assert layout.layers == {"a": (0, 1), "b": (1, 2), "c": (0, 1)}

@@ -74,7 +74,14 @@ def link_to(peer: Peer, **options: Any) -> CacheLink:
 
 def welcome(link: CacheLink, hello: dict[str, Any], **change: Any) -> dict[str, Any]:
     fields = {"type": "welcome", "id": hello["id"], "version": PROTOCOL_VERSION, "features": []}
-    return {**fields, "spaceId": link.space_id, "poolPath": "/dev/null", "poolBytes": 65536, **change}
+    return {
+        **fields,
+        "spaceId": link.space_id,
+        "poolPath": "/dev/null",
+        "poolBytes": 65536,
+        "poolCapacityBytes": 65536,
+        **change,
+    }
 
 
 def greeted(peer: Peer, **options: Any) -> CacheLink:

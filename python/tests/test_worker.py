@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from reprise_vllm.copier import EXTENT_BYTES, PoolView
 from reprise_vllm.layout import LayoutError
 from reprise_vllm.plan import LoadJob, PoolRef, SaveJob, StepPlan
 from reprise_vllm.pool_map import PoolMap
+from reprise_vllm.same_process import introduce, worker_of
 from reprise_vllm.worker import WorkerSide
 
 BLOCKS = 29
@@ -35,19 +36,30 @@ class Clock:
 class Slow:
     """Stands before a copier: its copies end when the test says so."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: object) -> None:
+        self.inner, self.fences = inner, 0
         self.facts: dict[str, float | str] = {}
         self.handles: list[Slow.Handle] = []
-        self.fences = 0
+        self.by_layers, self.largest_payload_bytes = False, EXTENT_BYTES
+        self.prefetched: list[Slow.Handle] = []
+        self.next_layers: Waits | None = None
+        self.forgotten = 0
+
+    def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> Slow.Handle:
+        self.prefetched.append(Slow.Handle())
+        return self.prefetched[-1]
+
+    def forget_prefetched(self) -> None:
+        self.forgotten += 1
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> Slow.Handle:
-        self.inner.load(job, rank, pool)
+        self.inner.load(job, rank, pool)  # type: ignore[attr-defined]
         self.handles.append(Slow.Handle())
+        self.handles[-1].layers, self.next_layers = self.next_layers, None
         return self.handles[-1]
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> Slow.Handle:
-        self.inner.save(job, rank, pool)
+        self.inner.save(job, rank, pool)  # type: ignore[attr-defined]
         self.handles.append(Slow.Handle())
         return self.handles[-1]
 
@@ -60,6 +72,7 @@ class Slow:
     class Handle:  # noqa: D106
         ended_at = 0.0
         error: Exception | None = None
+        layers: Waits | None = None
 
         @property
         def done(self) -> bool:
@@ -78,7 +91,7 @@ class Rig:
 
     def slow(self) -> Slow:
         slow = Slow(self.worker._copier)
-        self.worker._copier = slow
+        self.worker._copier = slow  # type: ignore[assignment]
         return slow
 
     def step(self, **plan: object) -> tuple[set[str] | None, set[str] | None, set[int]]:
@@ -154,7 +167,7 @@ def test_without_a_pool_loads_are_invalid_in_the_same_step(rig: Rig) -> None:
 
 
 def test_a_pool_that_is_gone_is_a_miss_and_found_again_later(rig: Rig) -> None:
-    gone = PoolRef(epoch=7, path=str(rig.folder / "gone"), bytes=SLOT)
+    gone = PoolRef(epoch=7, path=str(rig.folder / "gone"), bytes=SLOT, capacity_bytes=SLOT)
     assert rig.step(pool=gone, loads=[load([1], epoch=7)]) == (None, None, {1})
     assert rig.worker.counters["map_failed"] == 1
     short = replace(rig.pool, epoch=8, bytes=rig.pool.bytes * 2)
@@ -250,6 +263,95 @@ def test_a_save_that_ends_late_is_not_committed(rig: Rig) -> None:
     slow.handles[0].ended_at = 111.0
     assert rig.step() == (None, None, set())
     assert rig.ended() == ({1: 1}, {1})
+
+
+def test_a_prefetch_waits_for_the_first_step_and_the_right_pool_and_thread(rig: Rig) -> None:
+    slow = rig.slow()
+    rig.worker.prefetch(load([1]))
+    rig.mapped()
+    rig.worker.prefetch(load([1], epoch=2))
+    rig.worker.prefetch(load([1], valid_until=99.0))
+    thread = threading.Thread(target=lambda: rig.worker.prefetch(load([1])))
+    thread.start()
+    thread.join()
+    assert slow.prefetched == []
+    rig.worker.prefetch(load([1], job_id=4))
+    assert len(slow.prefetched) == 1
+    rig.worker.forget(5)
+    assert slow.forgotten == 0
+    rig.worker.forget(4)
+    assert slow.forgotten == 1
+
+
+def test_a_pool_stays_mapped_until_what_was_prefetched_from_it_has_come(rig: Rig) -> None:
+    slow = rig.mapped().slow()
+    rig.worker.prefetch(load([1], job_id=4))
+    old = rig.worker._pool
+    assert old is not None
+    rig.step(pool=jobs.make_pool(rig.folder, SLOT * 4, epoch=2))
+    assert slow.forgotten == 1, "a load of the former epoch will not come"
+    rig.step()
+    assert old.view.size > 0
+    slow.prefetched[0].ended_at = 101.0
+    rig.step()
+    assert old.view.size == 0
+
+
+def test_a_refused_load_forgets_what_was_prefetched_for_it(rig: Rig) -> None:
+    slow = rig.mapped().slow()
+    rig.worker.prefetch(load([1], job_id=4, valid_until=110.0))
+    rig.clock.time = 111.0
+    assert rig.step(loads=[load([1], job_id=4, valid_until=110.0)]) == (None, None, {1})
+    assert slow.forgotten == 1
+
+
+class Waits:
+    """The layers of a load, without a device."""
+
+    def __init__(self, layers: set[str]) -> None:
+        self.left = set(layers)
+        self.error: Exception | None = None
+
+    def wait(self, layer: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.left.discard(layer)
+
+    def finish(self) -> bool:
+        return not self.left
+
+
+@pytest.mark.parametrize("fault", [None, "left out", "error"])
+def test_a_layer_that_was_not_waited_for_costs_the_load_and_ends_the_method(rig: Rig, fault: str | None) -> None:
+    slow = rig.mapped().slow()
+    slow.by_layers = True
+    waits = Waits({"a", "b"})
+    slow.next_layers = waits
+    assert not rig.worker.waits_by_layer
+    rig.worker.begin_step(StepPlan(loads=[load([1, 2])]))
+    assert rig.worker.waits_by_layer
+    rig.worker.wait_for_layer("a")
+    if fault == "error":
+        waits.error = RuntimeError("the device is gone")
+    if fault != "left out":
+        rig.worker.wait_for_layer("b")
+    rig.worker.end_step()
+    assert not rig.worker.waits_by_layer
+    assert rig.worker.take_invalid_blocks() == ({1, 2} if fault else set())
+    assert slow.by_layers is (fault is None)
+    slow.handles[0].ended_at = 101.0
+    assert rig.step() == (None, None, set()), "its blocks are told once"
+    assert rig.ended() == ({1: 1}, {1} if fault else set())
+
+
+def test_the_two_sides_of_an_engine_meet_while_the_worker_lives(rig: Rig) -> None:
+    assert worker_of("an engine") is None
+    introduce("an engine", rig.worker)
+    assert worker_of("an engine") is rig.worker
+    assert worker_of("another") is None
+    rig.worker.close()
+    rig.worker.prefetch(load([1]))
+    rig.worker.forget(1)
 
 
 def test_the_fence_comes_before_the_forward_pass(rig: Rig) -> None:

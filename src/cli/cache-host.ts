@@ -144,6 +144,13 @@ export class CacheHost implements AsyncDisposable {
           `${formatBytes(extentBytes)} to ${formatBytes(maximumBytes)}`,
         { field: "memory" },
       );
+    if (capacityBytes < now && this.#server.hasPinnedPool)
+      throw new RepriseError(
+        "BAD_REQUEST",
+        "memory: an engine that has registered the pool with its GPU is connected, so that its pages cannot be given back: " +
+          "end it first, or restart the cache with another --memory",
+        { field: "memory" },
+      );
     if (capacityBytes > now) mustFit(capacityBytes, poolPlace(this.#config, this.#directory), allocatedBytes);
     const done = await within(this.cache.resize(capacityBytes), resizeMs);
     return { state: done === "late" ? "shrinking" : "done", memory: this.#pool.stats() };

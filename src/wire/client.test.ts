@@ -32,6 +32,7 @@ function welcome(message: Message): object {
     spaceId: spaceId(options.space),
     poolPath: "/nowhere",
     poolBytes: 2 ** 20,
+    poolCapacityBytes: 2 ** 20,
   };
 }
 

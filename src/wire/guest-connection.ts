@@ -8,6 +8,7 @@ import {
   maxPendingRequests,
   maxPendingTokens,
   parseRequest,
+  pinnedPool,
   protocolVersion,
   tierNumbers,
   type Answer,
@@ -40,6 +41,7 @@ export class GuestConnection {
   #greeted = false;
   #session: CacheSession | undefined;
   #saidBye = false;
+  #hasPinnedPool = false;
   #grace: NodeJS.Timeout | undefined;
   #reason: Error | undefined;
   #over = false;
@@ -54,6 +56,11 @@ export class GuestConnection {
       () => this.#channel.destroy(new RepriseError("PROTOCOL", "a peer connected and did not say hello")),
       options.helloMs,
     );
+  }
+
+  /** The guest's device may read and write the pool's pages as they are now. */
+  get hasPinnedPool(): boolean {
+    return this.#hasPinnedPool;
   }
 
   /** Disconnects the guest and ends its session without grace: the cache itself is going. */
@@ -125,6 +132,8 @@ export class GuestConnection {
         `protocol version ${hello.version} was asked for; this cache speaks ${protocolVersion}`,
       );
     if (!this.#options.mayEnter(hello.token)) return new RepriseError("PROTOCOL", "the token is not this cache's");
+    if (hello.features.includes(pinnedPool) && this.#options.cache.stats().memory.leavingBytes > 0)
+      return new RepriseError("QUEUE_FULL", "the memory pool is being shrunk: connect when it has been");
     try {
       const { space, rank, slotBytes } = hello;
       if (space !== undefined) this.#session = this.#options.cache.openSession({ space, rank, slotBytes });
@@ -132,6 +141,7 @@ export class GuestConnection {
       if (error instanceof RepriseError) return error;
       throw error;
     }
+    this.#hasPinnedPool = hello.features.includes(pinnedPool);
     clearTimeout(this.#helloTimer);
     this.#greeted = true;
     this.#channel.greeted();
@@ -139,10 +149,11 @@ export class GuestConnection {
       type: "welcome",
       id: hello.id,
       version: protocolVersion,
-      features: [],
+      features: hello.features.filter((name) => name === pinnedPool),
       spaceId: this.#session?.spaceId ?? "",
       poolPath: this.#session?.pool.path ?? "",
       poolBytes: this.#session?.pool.bytes ?? 0,
+      poolCapacityBytes: this.#session === undefined ? 0 : this.#options.cache.stats().memory.capacityBytes,
     });
     return undefined;
   }

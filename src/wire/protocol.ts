@@ -38,6 +38,11 @@ export const maxPendingTokens = 2 ** 24;
 export const maxRequestTokens = 2 ** 21;
 /** How a chunk's tuple names the tier it was found in. Numbers are never given to another tier. */
 export const tierNumbers: Readonly<Record<TierName, number>> = { resident: 0, memory: 1, disk: 2 };
+/**
+ * Feature: this guest registers the pool's memory with a device. Pages that go back to the system under such a guest would
+ * still be what its device reads and writes, so the pool does not shrink while one is connected.
+ */
+export const pinnedPool = "pinned-pool";
 /** Leases in one message. */
 const maxListed = 65_536;
 const maxDeadlineMs = 3_600_000;
@@ -46,7 +51,7 @@ export interface Hello {
   readonly type: "hello";
   readonly id: number;
   readonly version: number;
-  /** Names of optional abilities; what both sides name is in force. None are defined yet. */
+  /** Names of optional abilities; what both sides name is in force. See {@link pinnedPool}. */
   readonly features: readonly string[];
   /** undefined (nil on the wire): no session is wanted. */
   readonly space: SpaceDescription | undefined;
@@ -93,7 +98,10 @@ export type Answer =
       readonly features: readonly string[];
       readonly spaceId: string;
       readonly poolPath: string;
+      /** Length of the pool's file, which is sparse. */
       readonly poolBytes: number;
+      /** How much of it may be in use at a time, from its beginning on unless it was resized. */
+      readonly poolCapacityBytes: number;
     }
   | {
       readonly type: "found";
@@ -217,6 +225,7 @@ function answerOf(fields: Fields): Answer {
         spaceId: fields.text("spaceId", 64),
         poolPath: fields.text("poolPath", 4096),
         poolBytes: fields.integer("poolBytes"),
+        poolCapacityBytes: fields.integer("poolCapacityBytes"),
       };
     case "found":
       return {

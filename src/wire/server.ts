@@ -75,6 +75,11 @@ export class WireServer implements AsyncDisposable {
     return this.#connections.size;
   }
 
+  /** Some guest has registered the pool with a device: its pages must stay. */
+  get hasPinnedPool(): boolean {
+    return [...this.#connections].some((connection) => connection.hasPinnedPool);
+  }
+
   /** Resolves when no guest has been connected for so long, counted from now at the earliest. Never once `signal` fires. */
   unusedFor(milliseconds: number, signal: AbortSignal): Promise<"unused"> {
     return new Promise((resolve) => {

@@ -81,6 +81,21 @@ class SlowWorker:
         self.invalid: set[int] = set()
         self.report = WorkerReport()
         self.step = 0
+        #: Pool bytes as they were when a load was prefetched, by job: what the load then uses.
+        self.prefetched: dict[int, list[bytes]] = {}
+        self.prefetches_used = self.prefetches_forgotten = 0
+
+    def prefetch(self, job: LoadJob) -> None:
+        if self._pool is not None and job.epoch == self._epoch:
+            size = self.geometry.block_bytes
+            self.prefetched[job.job_id] = [
+                bytes(self._pool[int(offset) : int(offset) + int(count) * size])
+                for offset, count in zip(job.slot_offsets[0], job.chunk_blocks, strict=True)
+            ]
+
+    def forget(self, job_id: int) -> None:
+        if self.prefetched.pop(job_id, None) is not None:
+            self.prefetches_forgotten += 1
 
     def begin_step(self, plan: StepPlan) -> None:
         self.step += 1
@@ -132,22 +147,29 @@ class SlowWorker:
 
     def _end(self, job: TransferJob) -> None:
         self.report.done[job.job_id] = 1
+        assert not (isinstance(job, LoadJob) and job.in_step and len(set(job.block_ids.tolist())) != job.block_ids.size)
         if job.epoch != self._epoch or self.rng.random() < self.fails:
             self.report.failed.add(job.job_id)
             if isinstance(job, LoadJob):
                 self.invalid.update(job.block_ids.tolist())
+                self.forget(job.job_id)
             return
         assert self._pool is not None
+        early = self.prefetched.pop(job.job_id, None)
+        self.prefetches_used += early is not None
         at = 0
         size = self.geometry.block_bytes
         columns = zip(job.slot_offsets[0], job.chunk_blocks, job.skip_blocks, job.take_blocks, strict=True)
-        for offset, count, skip, take in columns:
+        for chunk, (offset, count, skip, take) in enumerate(columns):
             assert 0 < take <= count - skip
             for k in range(int(take)):
                 block = int(job.block_ids[at])
                 begin = int(offset) + (int(skip) + k) * size
                 if isinstance(job, LoadJob):
-                    self.memory[block] = np.frombuffer(self._pool[begin : begin + size], np.uint8)
+                    payload = self._pool[begin : begin + size]
+                    if early is not None:
+                        payload = early[chunk][begin - int(offset) :][:size]
+                    self.memory[block] = np.frombuffer(payload, np.uint8)
                 else:
                     self._pool[begin : begin + size] = self.memory[block].tobytes()
                 at += 1

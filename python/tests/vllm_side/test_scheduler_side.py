@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +15,11 @@ from reprise import CacheLink
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
+from reprise_vllm.plan import LoadJob, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.scheduler_side import SchedulerSide
+from reprise_vllm.tracked_request import Root
 from vllm_side.simulated_engine import Request, SimulatedEngine
 
 GEOMETRY = Geometry(block_tokens=4, chunk_tokens=16, block_bytes=4096, ranks=1, hash_tokens=4)
@@ -32,7 +36,12 @@ def guest(
     assert links.connect(5), link.last_error
     counters = Counters()
     options = Options(**{"lookup_deadline_ms": 500, "min_disk_tokens": 8, **change})  # type: ignore[arg-type]
-    return SchedulerSide(links, geometry, options, counters), links, counters
+    side = SchedulerSide(links, geometry, options, counters, prefetcher=lambda: prefetchers.get(id(counters)))
+    return side, links, counters
+
+
+#: Who prefetches for which side, by its counters: the engines are made after the sides.
+prefetchers: dict[int, Prefetcher] = {}
 
 
 @pytest.fixture
@@ -103,13 +112,16 @@ def check_nothing_is_left(engine: SimulatedEngine, side: SchedulerSide, links: R
 @pytest.mark.parametrize("reports_late", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_work_never_uses_a_wrong_block(cache: CacheProcess, seed: int, reports_late: bool) -> None:
-    side, links, _ = guest(cache)
+    side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=seed)
     engine.worker.fails = 0.05
     engine.reports_late = reports_late
+    prefetchers[id(counters)] = engine.worker
     for _ in work(engine, seed):
         pass
     assert engine.preemptions > 10
+    assert engine.worker.prefetches_used > 10
+    assert engine.worker.prefetched == {}, "what was prefetched is used or forgotten"
     assert engine.loaded_tokens > 1000
     check_nothing_is_left(engine, side, links, 180)
 
@@ -130,6 +142,7 @@ def test_a_cache_that_dies_and_comes_back_costs_hits_and_nothing_else(folder: Pa
     cache = CacheProcess(folder)
     side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=5)
+    prefetchers[id(counters)] = engine.worker
     before = 0
     for step in work(engine, 5):
         if step == 300:
@@ -139,6 +152,90 @@ def test_a_cache_that_dies_and_comes_back_costs_hits_and_nothing_else(folder: Pa
             cache = CacheProcess(folder)
             assert links.connect(5)
     assert before > 0 and engine.loaded_tokens > before
+    assert engine.worker.prefetched == {}
     assert counters["misses_link_down"] > 0
     check_nothing_is_left(engine, side, links, 180)
     cache.stop()
+
+
+class Recorder:
+    """A prefetcher that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.begun: list[LoadJob] = []
+        self.forgotten: list[int] = []
+
+    def prefetch(self, job: LoadJob) -> None:
+        self.begun.append(job)
+
+    def forget(self, job_id: int) -> None:
+        self.forgotten.append(job_id)
+
+
+def test_a_claim_is_prefetched_once_and_forgotten_when_it_is_not_taken_up(
+    cache: CacheProcess, engine: SimulatedEngine
+) -> None:
+    engine.add(Request("first", prompt(1, 203)))
+    engine.run()
+    side, links, counters = guest(cache)
+    recorder = prefetchers[id(counters)] = Recorder()
+    root = Root("", "")
+
+    def match(name: str, computed: int = 0) -> Request:
+        request = Request(name, prompt(1, 203))
+        assert side.match(request, computed, root=root, may_read=True, may_save=True) == (200 - computed, False)
+        return request
+
+    aborted = match("aborted")
+    match("aborted")
+    (job,) = recorder.begun
+    assert job.in_step and job.take_blocks.sum() == job.block_ids.size == 50
+    side.finished(aborted, [])
+    assert recorder.forgotten == [job.job_id]
+
+    match("moved on")
+    match("moved on", 32)
+    assert [job.job_id for job in recorder.begun[1:2]] == recorder.forgotten[1:]
+    assert recorder.begun[2].take_blocks.sum() == 42
+
+    match("not scheduled with it")
+    side.allocated("not scheduled with it", lambda: [], 0)
+    assert recorder.forgotten[2:] == [recorder.begun[3].job_id]
+
+    match("taken up")
+    side.allocated("taken up", lambda: list(range(100, 151)), 200)
+    nothing = SimpleNamespace(
+        scheduled_new_reqs=[], scheduled_cached_reqs=SimpleNamespace(req_ids=[]), num_scheduled_tokens={}
+    )
+    (planned,) = side.plan_step(nothing).loads
+    assert planned.job_id == recorder.begun[4].job_id
+    assert planned.block_ids.tolist() == list(range(100, 150))
+    assert len(recorder.forgotten) == 3
+    side.reported(WorkerReport(done={planned.job_id: 1}))
+    assert side.open_jobs == 0
+    links.close()
+
+
+def test_a_fault_in_planning_never_uses_a_wrong_block(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, links, _ = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=7)
+    rng = random.Random(7)
+    plan_saves, plan_step = side._saves.plan, side.plan_step
+
+    def unreliable(plan: StepPlan) -> None:
+        if rng.random() < 0.1:
+            raise RuntimeError("a fault")
+        plan_saves(plan)
+
+    def guarded(output: object) -> StepPlan:
+        try:
+            return plan_step(output)
+        except RuntimeError:
+            return side.plan_after_fault()
+
+    monkeypatch.setattr(side._saves, "plan", unreliable)
+    monkeypatch.setattr(side, "plan_step", guarded)
+    for _ in work(engine, 7):
+        pass
+    assert engine.loaded_tokens > 500
+    check_nothing_is_left(engine, side, links, 180)

@@ -1,0 +1,158 @@
+"""A direction of the CUDA copier: its two streams, its ring of staging places, and the thread that dates the ends."""
+
+# torch.cuda has no annotations in some releases.
+# mypy: disable-error-code="no-untyped-call, no-any-return"
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from reprise_vllm.copier import EXTENT_BYTES
+from reprise_vllm.pieces import CutJob, Int64s, Ring
+
+if TYPE_CHECKING:
+    from reprise_vllm.copier import PoolView
+    from reprise_vllm.layers import LayerWaits
+    from reprise_vllm.plan import JobId
+
+#: The kernel needs a tenth of the time of the link for a place, so two are enough to keep the link busy. Loads have
+#: more: four of 64 MiB hold what the link brings in the 5 ms between a request's claim and the step that loads it. A
+#: smaller first piece would start the kernels earlier and gain nothing: the link is what takes long.
+LOAD_PLACES, SAVE_PLACES = 4, 2
+#: Larger places would not make copies faster, and no payload needs more.
+MAX_PLACE_BYTES = EXTENT_BYTES
+MIN_PLACE_BYTES = 1024 * 1024
+PAGE_BYTES = 4096
+
+
+class CudaHandle:
+    """Ends with an event. A thread waits for it, so that the end is dated even when the engine takes no step."""
+
+    def __init__(self, event: torch.cuda.Event, layers: LayerWaits | None = None) -> None:
+        self.event = event
+        self.layers = layers
+        self.ended_at = 0.0
+        self.error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        if self.error is not None:
+            raise self.error
+        if self.ended_at == 0.0 and self.event.query():
+            self.ended_at = time.monotonic()
+        return self.ended_at != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched:
+    """The first copies of a load's list, enqueued on the link stream. `turn`: the ring's before the first of them."""
+
+    job_id: JobId
+    pool: PoolView
+    turn: int
+    pieces: int
+    pool_offsets: Int64s
+    staging: Int64s
+    sizes: Int64s
+
+    def begins(self, cut: CutJob) -> bool:
+        """Whether a job's copies begin with exactly these."""
+        count = self.sizes.size
+        if len(cut.pieces) < self.pieces or cut.pieces[self.pieces - 1].copies[1] != count:
+            return False
+        return all(
+            np.array_equal(mine, theirs[:count])
+            for mine, theirs in (
+                (self.pool_offsets, cut.pool_offsets),
+                (self.staging, cut.staging),
+                (self.sizes, cut.sizes),
+            )
+        )
+
+
+class Lane:
+    """One direction: its streams, its staging ring, and the thread that dates the ends of its jobs."""
+
+    def __init__(self, device: torch.device, count: int, place_bytes: int, name: str) -> None:
+        self.link = torch.cuda.Stream(device)
+        self.kernel = torch.cuda.Stream(device)
+        self.memory = torch.empty(count * place_bytes, dtype=torch.uint8, device=device)
+        self.places = [self.memory[i * place_bytes : (i + 1) * place_bytes] for i in range(count)]
+        self.linked = [torch.cuda.Event() for _ in range(count)]
+        self.moved = [torch.cuda.Event() for _ in range(count)]
+        self.turn = 0
+        #: The last job or prefetch: when it has ended, the lane is idle.
+        self.last: CudaHandle | None = None
+        self.prefetched: Prefetched | None = None
+        self.method = "staged"
+        self._device = device
+        self._ends: queue.SimpleQueue[CudaHandle | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._date_ends, name=f"reprise-{name}", daemon=True)
+        self._thread.start()
+
+    def ring(self, turn: int | None = None) -> Ring:
+        count = len(self.places)
+        return Ring(self.memory.data_ptr(), count, self.memory.numel() // count, self.turn if turn is None else turn)
+
+    def end_on(self, stream: torch.cuda.Stream, layers: LayerWaits | None = None) -> CudaHandle:
+        """Whatever was enqueued on the stream so far, as a handle."""
+        event = torch.cuda.Event(blocking=True)
+        event.record(stream)
+        self.last = CudaHandle(event, layers)
+        self._ends.put(self.last)
+        return self.last
+
+    def close(self) -> None:
+        self.link.synchronize()
+        self.kernel.synchronize()
+        self._ends.put(None)
+        self._thread.join()
+
+    def _date_ends(self) -> None:
+        torch.cuda.set_device(self._device)
+        while (handle := self._ends.get()) is not None:
+            try:
+                handle.event.synchronize()
+            except RuntimeError as error:
+                handle.error = error
+            else:
+                handle.ended_at = handle.ended_at or time.monotonic()
+
+
+def open_lanes(device: torch.device, staging_bytes: int) -> tuple[Lane, Lane]:
+    """Both directions, with smaller places where the device is full."""
+    places = LOAD_PLACES + SAVE_PLACES
+    place_bytes = min(MAX_PLACE_BYTES, staging_bytes // places // PAGE_BYTES * PAGE_BYTES)
+    while place_bytes >= MIN_PLACE_BYTES:
+        loads: Lane | None = None
+        try:
+            loads = Lane(device, LOAD_PLACES, place_bytes, "loads")
+            return loads, Lane(device, SAVE_PLACES, place_bytes, "saves")
+        except torch.cuda.OutOfMemoryError:
+            if loads is not None:
+                loads.close()
+        place_bytes = place_bytes // 2 // PAGE_BYTES * PAGE_BYTES
+    raise RuntimeError(
+        f"{device} has no room for {places * MIN_PLACE_BYTES >> 20} MiB of staging, or fewer were allowed: "
+        "lower --gpu-memory-utilization, or raise the connector's `staging`"
+    )
+
+
+@contextlib.contextmanager
+def whole_or_drained(lane: Lane) -> Iterator[None]:
+    """A job that could be enqueued in part only has failed: none of its copies may be under way when that is said."""
+    try:
+        yield
+    except Exception:
+        lane.link.synchronize()
+        lane.kernel.synchronize()
+        raise

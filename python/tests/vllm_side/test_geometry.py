@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reprise_vllm.identity import NotSupported, WorkerLayout, geometry_of
+from reprise_vllm.jobs import Geometry
+
+MIB = 1 << 20
+
+
+def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0) -> Geometry:
+    config: Any = SimpleNamespace(parallel_config=SimpleNamespace(), cache_config=SimpleNamespace())
+    spec = SimpleNamespace(block_size=16, dtype="torch.bfloat16")
+    kv_cache: Any = SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)])
+    return geometry_of(config, kv_cache, [WorkerLayout(block_bytes, "s", place_bytes)], chunk_tokens)
+
+
+def test_chunks_are_of_about_16_mib_and_must_fit_a_staging_place() -> None:
+    assert geometry(2 * MIB, 64 * MIB).chunk_tokens == 128
+    assert geometry(2 * MIB, 16 * MIB).chunk_tokens == 128
+    with pytest.raises(NotSupported, match=r"16777216 bytes.*places of 8388608: raise `staging`"):
+        geometry(2 * MIB, 8 * MIB)
+    assert geometry(2 * MIB, 8 * MIB, chunk_tokens=64).chunk_tokens == 64
