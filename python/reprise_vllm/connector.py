@@ -113,6 +113,11 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if self._guest is not None:
             self._guest.arrange([cast(RepriseHandshake, metadata[rank]).layout for rank in sorted(metadata)])
 
+    @guarded(lambda self: None)
+    def on_new_request(self, request: Any) -> None:
+        if self._guest is not None:
+            self._guest.arrived(request)
+
     @guarded(lambda self: (0, False))
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
         return (0, False) if self._guest is None else self._guest.match(request, num_computed_tokens)

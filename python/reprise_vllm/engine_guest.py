@@ -60,23 +60,31 @@ class EngineGuest:
         if thread.is_alive():
             log.info("Reprise reads the weights once to know them; until then nothing is reused")
 
+    def arrived(self, request: Any) -> None:
+        side, how = self.side, self._admit(request)
+        if side is not None and how is not None:
+            root, may_read, may_save = how
+            side.arrived(request, root=root, may_read=may_read, may_save=may_save)
+
     def match(self, request: Any, computed: int) -> tuple[int, bool]:
         side = self.side
         if side is None:
             return 0, False
-        wishes = (request.kv_transfer_params or {}).get("reprise", {})
-        adapter = self._adapters.identity(request.lora_request)
-        if adapter is None or request.mm_features or request.prompt_embeds is not None or request.pooling_params:
+        how = self._admit(request)
+        if how is None:
             self.counters.add("requests_skipped")
             return 0, False
+        root, may_read, may_save = how
+        return side.match(request, computed, root=root, may_read=may_read, may_save=may_save)
+
+    def _admit(self, request: Any) -> tuple[Root, bool, bool] | None:
+        """Whose text a request has, and whether it may read and save. None: it goes without the cache."""
+        adapter = self._adapters.identity(request.lora_request)
+        if adapter is None or request.mm_features or request.prompt_embeds is not None or request.pooling_params:
+            return None
+        wishes = (request.kv_transfer_params or {}).get("reprise", {})
         may_read = wishes.get("read", True) is not False and not request.skip_reading_prefix_cache
-        return side.match(
-            request,
-            computed,
-            root=Root(request.cache_salt or "", adapter),
-            may_read=may_read,
-            may_save=wishes.get("save", True) is not False,
-        )
+        return Root(request.cache_salt or "", adapter), may_read, wishes.get("save", True) is not False
 
     def close(self) -> None:
         self._closed = True

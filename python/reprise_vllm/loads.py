@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from reprise.pending import PendingLookup
 from reprise.protocol import LoadedChunk
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry, chunks_before, load_job, usable_end
@@ -27,6 +28,8 @@ from reprise_vllm.tracked_request import Claim, SlowLoad, TrackedRequest
 #: After so many loads in a row that the workers could not do, none is tried for a while.
 _failures_tolerated = 4
 _pause_seconds = 10.0
+#: For how long an answer that came early is believed.
+_early_seconds = 5.0
 
 
 class Loads:
@@ -65,15 +68,28 @@ class Loads:
         if claim is not None and claim.begin == computed and claim.load.epoch == self._links.epoch and self._links.up:
             return claim.end - computed, claim.between_steps  # it could not be scheduled last time
         self.drop_claim(tracked)
+        early, tracked.early = tracked.early, None
         if limit <= computed or tracked.gave_up or not tracked.may_read or self._clock() < self._paused_until:
             return 0, False
         if not self._links.up:
             self._counters.add("misses_link_down")
             return 0, False
+        if early is not None and self._is_miss(early, computed):
+            self._counters.add("misses_known_early")
+            return 0, False
         tracked.claim = self._claim(tracked, computed, limit)
         if tracked.claim is None:
             return 0, False
         return tracked.claim.end - computed, tracked.claim.between_steps
+
+    def arrived(self, tracked: TrackedRequest) -> None:
+        """The request waits for its turn: meanwhile the cache may say how much of it is stored."""
+        limit = self._geometry.whole_blocks(tracked.request.num_tokens - 1)
+        if tracked.may_read and limit > 0 and self._links.up:
+            root = tracked.root
+            tracked.early = self._links.lookup(
+                tracked.tokens(limit), root.salt, root.adapter, deadline_ms=int(_early_seconds * 1000)
+            )
 
     def allocated(self, tracked: TrackedRequest, blocks: Sequence[int], external_tokens: int) -> None:
         """VLLM has given the claimed tokens their blocks. `blocks`: those of the whole request."""
@@ -192,6 +208,12 @@ class Loads:
         if prefetcher is not None:
             prefetcher.prefetch(job)
         return Claim(load, used, computed, end, job)
+
+    def _is_miss(self, early: PendingLookup, computed: int) -> bool:
+        """Whether an early answer is there, is fresh, and says that there is nothing to load."""
+        fresh = self._clock() - early.sent_at < _early_seconds
+        nothing = self._geometry.whole_blocks(early.hit_tokens) <= computed
+        return early.done and not early.failed and fresh and nothing
 
     def _common_end(self, chunks: list[list[LoadedChunk]], begin: int, limit: int) -> int:
         return min(usable_end(self._geometry, ours, begin, limit) for ours in chunks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reprise.link import GRACE_SECONDS, CacheLink
-from reprise.pending import PendingLoad, PendingReserve
+from reprise.pending import PendingLoad, PendingLookup, PendingReserve
 from reprise.protocol import LoadedChunk, ReservedChunk
 from reprise.tokens import TokenBuffer
 from reprise_vllm.plan import PoolRef
@@ -147,6 +147,10 @@ class RankLinks:
                 return None
             parts.append(part)
         return RankedLoad(self, parts)
+
+    def lookup(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> PendingLookup | None:
+        """How much is stored; a chunk counts when all ranks have it, so one of them is asked. None: refused."""
+        return self.links[0].lookup(tokens, salt, adapter, deadline_ms)
 
     def reserve(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> RankedReserve | None:
         """None: refused; nothing is saved."""

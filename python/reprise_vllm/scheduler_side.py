@@ -1,6 +1,7 @@
 """The scheduler side: vLLM's scheduler hooks, turned into plans for the workers.
 
     vLLM asks                  here                                     the cache is asked
+    on_new_request        ──►  arrived    the engine is busy: ask now ──►  lookup
     get_num_new_matched…  ──►  match      how much can be loaded   ──►  load (leases the chunks)
     update_state_after…   ──►  allocated  where it goes
     build_connector_meta  ──►  plan_step  what the workers do now  ──►  reserve (which chunks it wants)
@@ -69,12 +70,16 @@ class SchedulerSide:
         """How many tokens after the first `computed` can be loaded, and whether that takes longer than a step."""
         tracked = self._requests.get(request.request_id)
         if tracked is None:
-            tracked = TrackedRequest(request, root, may_read, may_save and self._options.save != "none")
-            self._requests[request.request_id] = tracked
+            tracked = self._track(request, root, may_read=may_read, may_save=may_save)
         elif tracked.blocks:
             self.preempted([request.request_id])
         self._prefilling[request.request_id] = tracked
         return self._loads.match(tracked, computed)
+
+    def arrived(self, request: EngineRequest, *, root: Root, may_read: bool, may_save: bool) -> None:
+        """A request has come. An engine that has others to serve asks early, and does not wait for the answer later."""
+        if self._requests and request.request_id not in self._requests:
+            self._loads.arrived(self._track(request, root, may_read=may_read, may_save=may_save))
 
     def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
         """VLLM has given a request blocks; `external_tokens` of them are to be loaded."""
@@ -142,6 +147,11 @@ class SchedulerSide:
 
     def close(self) -> None:
         self._links.close()
+
+    def _track(self, request: EngineRequest, root: Root, *, may_read: bool, may_save: bool) -> TrackedRequest:
+        tracked = TrackedRequest(request, root, may_read, may_save and self._options.save != "none")
+        self._requests[request.request_id] = tracked
+        return tracked
 
     def _follow_prefills(self, output: Any) -> None:
         scheduled = output.num_scheduled_tokens

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from reprise_vllm.plan import JobId, LoadJob
 
 if TYPE_CHECKING:
+    from reprise.pending import PendingLookup
     from reprise_vllm.rank_links import RankedLoad, RankedReserve
 
 
@@ -90,6 +91,8 @@ class TrackedRequest:
     root: Root
     may_read: bool
     may_save: bool
+    #: A question of how much is stored, sent when the request arrived at an engine that was busy.
+    early: PendingLookup | None = None
     claim: Claim | None = None
     slow_load: SlowLoad | None = None
     #: A load failed: what is left is computed.

@@ -198,6 +198,7 @@ class SimulatedEngine:
 
     def add(self, request: Request) -> None:
         self.requests[request.request_id] = request
+        self.side.arrived(request, root=Root(request.salt, ""), may_read=True, may_save=True)
 
     def run(self, steps: int = 2000) -> None:
         """Until nothing is left to do."""

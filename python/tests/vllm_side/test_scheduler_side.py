@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -239,3 +240,16 @@ def test_a_fault_in_planning_never_uses_a_wrong_block(cache: CacheProcess, monke
         pass
     assert engine.loaded_tokens > 500
     check_nothing_is_left(engine, side, links, 180)
+
+
+def test_a_busy_engine_asks_early_and_does_not_wait_for_a_miss(cache: CacheProcess) -> None:
+    side, links, counters = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    engine.step_tokens = 32
+    for i in range(6):
+        engine.add(Request(f"r{i}", prompt(i, 100)))
+    time.sleep(0.1)  # as long as a real engine's step
+    engine.run()
+    assert counters["misses_known_early"] >= 4
+    assert counters["lookups"] <= 2
+    check_nothing_is_left(engine, side, links, 256)
