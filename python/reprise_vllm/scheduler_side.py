@@ -78,8 +78,11 @@ class SchedulerSide:
 
     def arrived(self, request: EngineRequest, *, root: Root, may_read: bool, may_save: bool) -> None:
         """A request has come. An engine that has others to serve asks early, and does not wait for the answer later."""
-        if self._requests and request.request_id not in self._requests:
-            self._loads.arrived(self._track(request, root, may_read=may_read, may_save=may_save))
+        if request.request_id in self._requests:
+            return
+        tracked = self._track(request, root, may_read=may_read, may_save=may_save)
+        if len(self._requests) > 1:
+            self._loads.arrived(tracked)
 
     def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
         """VLLM has given a request blocks; `external_tokens` of them are to be loaded."""
