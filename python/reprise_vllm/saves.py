@@ -22,6 +22,8 @@ from reprise_vllm.tracked_request import Saving, TrackedRequest
 
 #: A long prompt is saved in pieces of so many tokens while the rest of it is computed.
 _piece_tokens = 8192
+#: A prompt shorter than this is saved with its answer: half the questions and copies, where requests are many and short.
+_early_tokens = 2048
 _reserve_deadline_ms = 1000
 
 
@@ -71,6 +73,8 @@ class Saves:
         prompt_tokens = tracked.request.num_prompt_tokens
         if tokens < prompt_tokens and tokens - tracked.asked_to_save < _piece_tokens:
             return
+        if prompt_tokens < _early_tokens and self._options.save == "all":
+            return  # saved once, with its answer
         self._ask(tracked, self._geometry.whole_chunks(min(tokens, prompt_tokens)))
 
     def finished(self, tracked: TrackedRequest, blocks: Sequence[int], tokens: int) -> bool:
