@@ -80,12 +80,16 @@ export async function openCache(options: OpenCacheOptions): Promise<LibraryCache
     throw new RepriseError("BAD_REQUEST", "bytesPerToken must be a whole number of bytes, 1 or more", {
       field: "bytesPerToken",
     });
-  const tier = directory === undefined ? undefined : await DiskTier.open({ directory, capacityBytes: diskBytes, log });
+  const tier =
+    directory === undefined
+      ? undefined
+      : await DiskTier.open({ drives: [{ directory, capacityBytes: diskBytes }], log });
   let cache: Cache | undefined;
   try {
     const pool = MemoryPool.open({ id: `library-${spaceId(space).slice(0, 8)}`, capacityBytes: memoryBytes });
     cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log });
     const session = cache.openSession({ space, rank: 0, slotBytes: bytesPerToken * space.chunkTokens });
+    await cache.recovered(1000);
     return new LibraryCache(cache, session, pool);
   } catch (error) {
     // The cache owns the tier from the moment it is open.

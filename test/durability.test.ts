@@ -20,7 +20,7 @@ beforeAll(() => {
 const writer = (directory: string, capacityBytes: number, first: number) => `
   import { DiskTier } from ${JSON.stringify(`${build}/tiers/disk/disk-tier.js`)};
   import { chunkKey } from ${JSON.stringify(`${build}/cache/chunk.js`)};
-  const tier = await DiskTier.open({ directory: ${JSON.stringify(directory)}, capacityBytes: ${capacityBytes} });
+  const tier = await DiskTier.open({ drives: [{ directory: ${JSON.stringify(directory)}, capacityBytes: ${capacityBytes} }] });
   for await (const _ of tier.recover({ isWanted: () => false, onEvicted() {}, onMoved() {} }));
   const root = "00".repeat(32);
   async function write(i) {
@@ -51,11 +51,11 @@ test("killed at any moment, the disk tier has every acknowledged record, and non
     }
     expect(seen).toBeGreaterThanOrEqual(target);
 
-    await using tier = await DiskTier.open({ directory: folder.path, capacityBytes });
+    await using tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes }] });
     const found = new Set<number>();
     for (const record of await recoverAll(tier)) {
       const into = Buffer.alloc(record.payloadBytes[0]!);
-      expect(await tier.read(record.id, [into], noSignal)).toBe("read");
+      expect(await tier.read(record.id, record.key, [into], noSignal)).toBe("read");
       const i = record.tokens[0]!;
       expect(into.readUInt32LE()).toBe(i);
       expect(into.subarray(4).every((byte) => byte === (i & 255))).toBe(true);

@@ -83,16 +83,22 @@ export class Cache implements AsyncDisposable {
     });
   }
 
-  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
+  /**
+   * Opens a cache over what its tiers kept. That comes back in the background, and until it has it is a miss; a second is
+   * waited for it, which is enough for some million chunks.
+   */
   static async open(options: CacheOptions): Promise<Cache> {
     const cache = new Cache(options);
-    try {
-      for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
-      return cache;
-    } catch (error) {
-      await cache.close();
-      throw error;
-    }
+    cache.#spaces.recover(cache.#tiers, (tier, error) =>
+      cache.#log.warn(`${tier.name} tier: what it kept cannot be read: ${describe(error)}`),
+    );
+    await cache.recovered(1000);
+    return cache;
+  }
+
+  /** Resolves when what the tiers kept is known, and can be found in the spaces that are open, or `waitMs` are over. */
+  async recovered(waitMs: number): Promise<void> {
+    await within(this.#spaces.recovered(), waitMs);
   }
 
   /**
@@ -152,6 +158,7 @@ export class Cache implements AsyncDisposable {
     if (this.#closed) return;
     this.#closed = true;
     for (const session of this.#sessions) await session.close();
+    await this.#spaces.stop();
     if ((await within(this.#placement.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
     await this.#placement.close();

@@ -13,7 +13,10 @@ import type { Log } from "../log.ts";
 import type { Tier } from "../tier.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
+import type { SlotPool } from "./slot-pool.ts";
 import type { StoredChunk } from "./stored-chunk.ts";
+
+const pageBytes = 4096;
 
 export interface PlacementOptions {
   readonly store: ChunkStore;
@@ -130,7 +133,7 @@ export class Placement {
     for (const tier of this.#tiersWithout(chunk)) {
       if (this.#stop.signal.aborted) return;
       try {
-        const payloads = chunk.slots.map((slot, rank) => store.pool.view(slot!, chunk.bytes[rank]!)); // pinned in memory
+        const payloads = chunk.slots.map((slot, rank) => paddedView(store.pool, slot!, chunk.bytes[rank]!)); // pinned in memory
         const record = {
           space: chunk.index.space,
           root: chunk.index.key,
@@ -182,8 +185,8 @@ export class Placement {
       const id = chunk.records.get(tier);
       if (id === undefined) continue;
       try {
-        const into = chunk.slots.map((slot, rank) => store.pool.view(slot!, chunk.bytes[rank]!)); // given above, pinned
-        if ((await tier.read(id, into, this.#stop.signal)) === "read") return true;
+        const into = chunk.slots.map((slot, rank) => paddedView(store.pool, slot!, chunk.bytes[rank]!)); // given above, pinned
+        if ((await tier.read(id, chunk.key, into, this.#stop.signal)) === "read") return true;
         store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
@@ -208,4 +211,9 @@ export class Placement {
     timer.unref();
     this.#outages.set(tier, timer);
   }
+}
+
+/** A payload with what pads it to whole pages: slots are whole pages, so it is always there, and the tiers' to use. */
+function paddedView(pool: SlotPool, slot: number, bytes: number): Uint8Array {
+  return pool.view(slot, Math.ceil(bytes / pageBytes) * pageBytes);
 }

@@ -1,17 +1,15 @@
 /**
- * The index of all spaces: space → root → radix tree.
- *
- * Records that a tier brings back at start name their space only by its digest, so they wait here until a guest
- * describes that space; then they are put into its trees, parents first. A record whose key does not follow from its
- * tokens, or whose parent is nowhere, can never be found again and is dropped.
+ * The index of all spaces: space → root → radix tree. What tiers kept from before comes back while guests are served
+ * (returning-records.ts); until it has, it is a miss.
  */
-import type { RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
-import { chunkKey, rootKey, type ChunkKey, type Root, type RootKey } from "./chunk.ts";
+import type { Tier, TierOwner } from "../tier.ts";
+import { rootKey, type Root, type RootKey } from "./chunk.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
 import { RadixTree } from "./radix.ts";
+import { ReturningRecords } from "./returning-records.ts";
 import { spaceId, type SpaceDescription, type SpaceId } from "./space.ts";
-import type { ChunkNode, RootIndex } from "./stored-chunk.ts";
+import type { RootIndex } from "./stored-chunk.ts";
 
 export interface Space {
   readonly id: SpaceId;
@@ -19,26 +17,20 @@ export interface Space {
   readonly roots: Map<RootKey, RootIndex>;
 }
 
-interface ParkedRecord {
-  readonly tier: Tier;
-  id: RecordId;
-  readonly record: StoredRecord;
-}
-
 const minimumSweep = 1024;
 
 export class Spaces {
   readonly #store: ChunkStore;
-  readonly #counters: Counters;
+  readonly #returning: ReturningRecords;
   readonly #spaces = new Map<SpaceId, Space>();
-  readonly #parked = new Map<SpaceId, Set<ParkedRecord>>();
   /** Roots of a space at which the empty ones among them are swept out. */
   #sweepAt = minimumSweep;
-  readonly #parkedByRecord = new Map<Tier, Map<RecordId, ParkedRecord>>();
+  #recovery: Promise<void> = Promise.resolve();
+  #stopped = false;
 
   constructor(options: { store: ChunkStore; counters: Counters }) {
     this.#store = options.store;
-    this.#counters = options.counters;
+    this.#returning = new ReturningRecords({ ...options, makeRoot: (space, key) => this.makeRoot(space, key) });
   }
 
   /** The space, with what the tiers know of it. */
@@ -49,7 +41,7 @@ export class Spaces {
       space = { id, description, roots: new Map() };
       this.#spaces.set(id, space);
     }
-    this.#unpark(space);
+    this.#returning.open(space);
     return space;
   }
 
@@ -72,17 +64,22 @@ export class Spaces {
     return index;
   }
 
-  /** Takes over what `tier` kept, and answers its questions from then on. */
-  async recover(tier: Tier): Promise<void> {
-    const parked = new Map<RecordId, ParkedRecord>();
-    this.#parkedByRecord.set(tier, parked);
-    for await (const record of tier.recover(this.#ownerOf(tier))) {
-      const entry = { tier, id: record.id, record };
-      parked.set(record.id, entry);
-      let ofSpace = this.#parked.get(record.space);
-      if (ofSpace === undefined) this.#parked.set(record.space, (ofSpace = new Set()));
-      ofSpace.add(entry);
-    }
+  /** Takes over what the tiers kept, in the background, and answers their questions from then on. */
+  recover(tiers: readonly Tier[], onFailure: (tier: Tier, error: unknown) => void): void {
+    const work = tiers.map((tier) => this.#recover(tier).catch((error: unknown) => onFailure(tier, error)));
+    this.#recovery = Promise.all(work).then(() => this.#returning.end());
+  }
+
+  /** Resolves when what the tiers kept is known, and that of open spaces can be found. */
+  recovered(): Promise<void> {
+    return this.#returning.settled();
+  }
+
+  /** Ends the recovery where it is. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#returning.stop();
+    await this.#recovery;
   }
 
   *indexes(): Iterable<RootIndex> {
@@ -107,18 +104,11 @@ export class Spaces {
       },
       onEvicted: (ids) => {
         for (const id of ids) {
-          this.#forgetParked(tier, id);
           const chunk = this.#store.forgetRecord(tier, id);
           if (chunk !== undefined) this.#store.removeIfEmpty(chunk);
         }
       },
       onMoved: (from, to) => {
-        const parked = this.#parkedByRecord.get(tier)?.get(from);
-        if (parked !== undefined) {
-          this.#parkedByRecord.get(tier)?.delete(from);
-          this.#parkedByRecord.get(tier)?.set(to, parked);
-          parked.id = to;
-        }
         const chunk = this.#store.recordOwner(tier, from);
         if (chunk === undefined) return;
         this.#store.moveRecord(chunk, tier, to);
@@ -131,55 +121,10 @@ export class Spaces {
     for (const [key, index] of space.roots) if (index.tree.size === 0) space.roots.delete(key);
   }
 
-  #forgetParked(tier: Tier, id: RecordId): void {
-    const parked = this.#parkedByRecord.get(tier)?.get(id);
-    if (parked === undefined) return;
-    this.#parkedByRecord.get(tier)?.delete(id);
-    this.#parked.get(parked.record.space)?.delete(parked);
-  }
-
-  /** Puts the records that waited for this space into its trees. */
-  #unpark(space: Space): void {
-    const waiting = this.#parked.get(space.id);
-    if (waiting === undefined) return;
-    this.#parked.delete(space.id);
-    const nodes = new Map<ChunkKey | RootKey, ChunkNode>();
-    // By position, so that a parent comes before its children whatever order the tier had them in.
-    const ordered = [...waiting].sort((a, b) => a.record.firstToken - b.record.firstToken);
-    for (const parked of ordered) {
-      this.#parkedByRecord.get(parked.tier)?.delete(parked.id);
-      if (!this.#place(space, parked, nodes)) parked.tier.drop(parked.id);
+  async #recover(tier: Tier): Promise<void> {
+    for await (const batch of tier.recover(this.#ownerOf(tier))) {
+      if (this.#stopped) return;
+      this.#returning.add(tier, batch);
     }
-    this.#sweep(space);
-  }
-
-  #place(space: Space, { tier, id, record }: ParkedRecord, nodes: Map<ChunkKey | RootKey, ChunkNode>): boolean {
-    const { tensorParallel, chunkTokens } = space.description;
-    const { tokens, payloadBytes } = record;
-    const fits = tokens.length > 0 && tokens.length <= chunkTokens && payloadBytes.length === tensorParallel;
-    if (!fits || chunkKey(record.parent, tokens) !== record.key) {
-      this.#counters.corruptRecords += 1;
-      return false;
-    }
-    const index = this.makeRoot(space, record.root);
-    const parent = record.firstToken === 0 ? index.tree.top : nodes.get(record.parent);
-    const follows =
-      parent === index.tree.top
-        ? record.parent === record.root
-        : parent?.payload?.index === index &&
-          parent.tokens.length === chunkTokens &&
-          parent.firstToken + chunkTokens === record.firstToken;
-    if (parent === undefined || !follows) return false;
-    const chunk = this.#store.chunkAt(index, index.tree.insert(parent, tokens));
-    if (chunk.records.has(tier)) return false; // the same chunk twice: a rewrite that a crash cut short
-    for (const [rank, bytes] of payloadBytes.entries()) {
-      chunk.bytes[rank] = bytes;
-      chunk.written[rank] = true;
-    }
-    chunk.visible = true;
-    this.#store.addRecord(chunk, tier, id);
-    this.#store.supersede(chunk);
-    nodes.set(record.key, chunk.node);
-    return true;
   }
 }

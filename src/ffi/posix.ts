@@ -44,6 +44,11 @@ export function memoryAt(pointer: Pointer, bytes: number): ArrayBuffer {
   return koffi.view(pointer, bytes);
 }
 
+/** Where a view's bytes lie. It holds as long as the view is referenced. */
+export function addressOf(bytes: Uint8Array): Pointer {
+  return koffi.address(bytes);
+}
+
 /**
  * Takes the lock of an open file without waiting. The lock falls when the file is closed or its owner dies, in
  * whatever way.

@@ -50,7 +50,7 @@ export class RecordingOwner implements TierOwner {
 
 export async function recoverAll(tier: Tier, owner: TierOwner = new RecordingOwner()): Promise<StoredRecord[]> {
   const records: StoredRecord[] = [];
-  for await (const record of tier.recover(owner)) records.push(record);
+  for await (const batch of tier.recover(owner)) for await (const record of batch.records()) records.push(record);
   return records;
 }
 
@@ -70,10 +70,11 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     await using tier = await fixture.open();
     await recoverAll(tier);
     const payloads = [randomBytes(5000), randomBytes(1), randomBytes(4096)];
-    const id = await tier.write(recordOf(tokens, payloads), payloads, noSignal);
+    const record = recordOf(tokens, payloads);
+    const id = await tier.write(record, payloads, noSignal);
     if (id === "rejected") throw new Error("there is room");
     const into = payloads.map((payload) => new Uint8Array(payload.length));
-    expect(await tier.read(id, into, noSignal)).toBe("read");
+    expect(await tier.read(id, record.key, into, noSignal)).toBe("read");
     expect(into.map((bytes) => Buffer.from(bytes))).toEqual(payloads);
     expect(tier.stats()).toMatchObject({ records: 1, corruptRecords: 0 });
   });
@@ -92,7 +93,7 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     const records = await recoverAll(tier);
     expect(records).toMatchObject([first, second]);
     const into = new Uint8Array(3000);
-    expect(await tier.read(records[1]!.id, [into], noSignal)).toBe("read");
+    expect(await tier.read(records[1]!.id, second.key, [into], noSignal)).toBe("read");
     expect(Buffer.from(into)).toEqual(payload);
   });
 
@@ -100,13 +101,44 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     await using tier = await fixture.open();
     await recoverAll(tier);
     const payload = randomBytes(10);
-    const id = await tier.write(recordOf(tokens, [payload]), [payload], noSignal);
+    const record = recordOf(tokens, [payload]);
+    const id = await tier.write(record, [payload], noSignal);
     if (id === "rejected") throw new Error("there is room");
     tier.drop(id);
     tier.drop(id);
-    expect(await tier.read(id, [new Uint8Array(10)], noSignal)).toBe("gone");
+    expect(await tier.read(id, record.key, [new Uint8Array(10)], noSignal)).toBe("gone");
     expect(tier.stats().records).toBe(0);
   });
+
+  withTier("a record is not given for another key, and is dropped", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payload = randomBytes(10);
+    const id = await tier.write(recordOf(tokens, [payload]), [payload], noSignal);
+    if (id === "rejected") throw new Error("there is room");
+    const other = recordOf(Uint32Array.from([5]), [payload]);
+    await expect(tier.read(id, other.key, [new Uint8Array(10)], noSignal)).rejects.toMatchObject({
+      code: "RECORD_CORRUPT",
+    });
+    expect(tier.stats()).toMatchObject({ records: 0, corruptRecords: 1 });
+  });
+
+  withTier(
+    "a payload in memory padded to whole pages is written and read in place, its padding as zeros",
+    async (fixture) => {
+      await using tier = await fixture.open();
+      await recoverAll(tier);
+      const padded = randomBytes(8192);
+      const payload = Buffer.from(padded.subarray(0, 5000));
+      const record = recordOf(tokens, [payload]);
+      const id = await tier.write(record, [padded], noSignal);
+      if (id === "rejected") throw new Error("there is room");
+      const into = Buffer.alloc(8192, 1);
+      expect(await tier.read(id, record.key, [into], noSignal)).toBe("read");
+      expect(into.subarray(0, 5000)).toEqual(payload);
+      expect(into.subarray(5000).every((byte) => byte === 0)).toBe(true);
+    },
+  );
 
   withTier("a record larger than it may be is rejected", async (fixture) => {
     await using tier = await fixture.open();
@@ -120,21 +152,21 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     const owner = new RecordingOwner();
     await recoverAll(tier, owner);
     const size = Math.floor(fixture.capacityBytes / 40);
-    const written: RecordId[] = [];
+    const written: { id: RecordId; record: ChunkRecord }[] = [];
     let previous: ChunkRecord | undefined;
     for (let i = 0; i < 120; i += 1) {
       const payload = randomBytes(size);
       const record = recordOf(Uint32Array.from([i]), [payload], previous);
       const id = await tier.write(record, [payload], noSignal);
       if (id === "rejected") throw new Error("old records make room");
-      written.push(id);
+      written.push({ id, record });
       previous = record;
       expect(tier.stats().usedBytes).toBeLessThanOrEqual(fixture.capacityBytes);
     }
     expect(owner.evicted.size + tier.stats().records).toBe(written.length);
     expect(tier.stats().records).toBeGreaterThan(15);
-    for (const id of written) {
-      const answer = await tier.read(id, [new Uint8Array(size)], noSignal);
+    for (const { id, record } of written) {
+      const answer = await tier.read(id, record.key, [new Uint8Array(size)], noSignal);
       expect(answer).toBe(owner.evicted.has(id) ? "gone" : "read");
     }
   });
@@ -145,7 +177,8 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     await recoverAll(tier, owner);
     const size = Math.floor(fixture.capacityBytes / 80);
     const precious = randomBytes(size);
-    const first = await tier.write(recordOf(tokens, [precious]), [precious], noSignal);
+    const record = recordOf(tokens, [precious]);
+    const first = await tier.write(record, [precious], noSignal);
     if (first === "rejected") throw new Error("there is room");
     owner.wanted.add(first);
     for (let i = 0; i < 240; i += 1) {
@@ -155,7 +188,7 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     expect(owner.moved.size).toBeGreaterThan(0);
     const [now] = owner.wanted;
     const into = new Uint8Array(size);
-    expect(await tier.read(now!, [into], noSignal)).toBe("read");
+    expect(await tier.read(now!, record.key, [into], noSignal)).toBe("read");
     expect(Buffer.from(into)).toEqual(precious);
   });
 
@@ -163,14 +196,13 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     await using tier = await fixture.open();
     await recoverAll(tier);
     const payloads = Array.from({ length: 50 }, () => randomBytes(2000));
-    const ids = await Promise.all(
-      payloads.map((payload, i) => tier.write(recordOf(Uint32Array.from([i]), [payload]), [payload], noSignal)),
-    );
+    const records = payloads.map((payload, i) => recordOf(Uint32Array.from([i]), [payload]));
+    const ids = await Promise.all(payloads.map((payload, i) => tier.write(records[i]!, [payload], noSignal)));
     await tier.flush();
     for (const [i, id] of ids.entries()) {
       if (id === "rejected") throw new Error("there is room");
       const into = new Uint8Array(2000);
-      expect(await tier.read(id, [into], noSignal)).toBe("read");
+      expect(await tier.read(id, records[i]!.key, [into], noSignal)).toBe("read");
       expect(Buffer.from(into)).toEqual(payloads[i]);
     }
   });

@@ -1,0 +1,290 @@
+/**
+ * Write-behind of one drive: takes what is queued in groups, hashes them, and appends them to the open region.
+ *
+ *     queue ──► group (2 MiB or one record) ──► place in the region ──► digest ──► one write ──► its records are readable
+ *                 at most 4 groups under way, and 1 after its turn while reads are (reads-first.ts)
+ *
+ * Room is made before a region is begun: the oldest regions go, and what the owner still wants of them (at most half a
+ * region) is copied into the new one first. A group that fails leaves a hole that nobody refers to.
+ */
+import { codeOf, describe, RepriseError } from "../../errors.ts";
+import type { Log } from "../../log.ts";
+import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
+import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { rootOf } from "./checksum.ts";
+import { leastContentsBytes } from "./contents.ts";
+import type { Drive } from "./drive.ts";
+import { callBytes, readWholeRecord } from "./reader.ts";
+import { encodeHeader, headerLength, recordBytes, type RecordHistory } from "./record.ts";
+import type { RecordTable } from "./record-table.ts";
+import type { Region } from "./region.ts";
+
+export interface WriterOptions {
+  readonly drive: Drive;
+  readonly table: RecordTable;
+  readonly owner: () => TierOwner | undefined;
+  /** Resolves when every region that was there at start has been read: before that none of them is evicted. */
+  readonly recovered: Promise<void>;
+  readonly log: Log;
+  /** Something was written that a flush would make safe. */
+  readonly onWritten: () => void;
+}
+
+/** A chunk to append. */
+interface Append {
+  readonly record: ChunkRecord;
+  /** By rank, aligned or not, padded with zeros to whole pages. */
+  readonly payloads: readonly Uint8Array[];
+  /** Known for what is rewritten. */
+  readonly checksums: readonly bigint[] | undefined;
+  readonly history: RecordHistory;
+  readonly totalBytes: number;
+}
+
+interface QueuedWrite extends Append {
+  readonly resolve: (id: RecordId | "rejected") => void;
+  readonly reject: (error: Error) => void;
+}
+
+const groupsUnderWay = 4;
+const groupBytes = 2 * 1024 * 1024;
+const groupRecords = 128;
+
+export class Writer {
+  readonly #options: WriterOptions;
+  readonly #queue: QueuedWrite[] = [];
+  readonly #groups = new Set<Promise<void>>();
+  #pump: Promise<void> | undefined;
+  #queuedBytes = 0;
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+  }
+
+  /** Bytes queued or under way. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  write(record: ChunkRecord, payloads: readonly Uint8Array[]): Promise<RecordId | "rejected"> {
+    const totalBytes = recordBytes(record);
+    const history = { writtenAt: Date.now(), reads: 0 };
+    this.#queuedBytes += totalBytes;
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ record, payloads, checksums: undefined, history, totalBytes, resolve, reject });
+      this.#pump ??= this.#writeQueued().finally(() => (this.#pump = undefined));
+    });
+  }
+
+  /** Resolves when nothing is queued or under way. */
+  async idle(): Promise<void> {
+    while (this.#pump !== undefined || this.#groups.size > 0) await Promise.allSettled([this.#pump, ...this.#groups]);
+  }
+
+  /** Never throws: each write learns its own fate. */
+  async #writeQueued(): Promise<void> {
+    const { drive } = this.#options;
+    while (this.#queue.length > 0) {
+      await drive.traffic.turn();
+      while (this.#groups.size >= (drive.traffic.isBusy ? 1 : groupsUnderWay)) await Promise.race(this.#groups);
+      const first = this.#queue[0]!; // this loop alone takes from it
+      try {
+        const region = await this.#roomFor(first);
+        if (region === "full") this.#settle(this.#queue.splice(0, 1), "rejected");
+        else this.#start(region, this.#takeGroup(region));
+      } catch (error) {
+        this.#settle(this.#queue.splice(0, 1), failureOf(drive, error));
+      }
+    }
+  }
+
+  #takeGroup(region: Region): QueuedWrite[] {
+    const group: QueuedWrite[] = [];
+    let bytes = 0;
+    for (const write of this.#queue) {
+      const isEnough = group.length === groupRecords || bytes + write.totalBytes > groupBytes;
+      if (group.length > 0 && (isEnough || !hasRoom(region, write))) break;
+      reserve(region, write);
+      group.push(write);
+      bytes += write.totalBytes;
+    }
+    this.#queue.splice(0, group.length);
+    return group;
+  }
+
+  #start(region: Region, group: readonly QueuedWrite[]): void {
+    const { drive } = this.#options;
+    const offset = region.end - group.reduce((sum, { totalBytes }) => sum + totalBytes, 0);
+    const work = this.#append(region, group, offset).then(
+      (ids) => {
+        for (const [i, write] of group.entries()) this.#settle([write], ids[i]!); // one for each
+        this.#options.onWritten();
+      },
+      (error: unknown) => {
+        drive.abandon(region);
+        this.#settle(group, failureOf(drive, error));
+      },
+    );
+    this.#groups.add(work);
+    region.writes.add(work); // it is sealed and removed after what has its place in it
+    void work.finally(() => {
+      this.#groups.delete(work);
+      region.writes.delete(work);
+    });
+  }
+
+  #settle(writes: readonly QueuedWrite[], outcome: RecordId | "rejected" | Error): void {
+    for (const { totalBytes, resolve, reject } of writes) {
+      this.#queuedBytes -= totalBytes;
+      if (outcome instanceof Error) reject(outcome);
+      else resolve(outcome);
+    }
+  }
+
+  /** Writes records that have their place, from `offset` on. */
+  async #append(region: Region, group: readonly Append[], offset: number): Promise<RecordId[]> {
+    const { drive, table } = this.#options;
+    const headers = await this.#headersOf(region, group, offset);
+    const pieces = group.flatMap(({ payloads }, i) => [headers[i]!.page, ...payloads]); // one for each
+    let at = offset;
+    const calls = callsOf(pieces).map((call) => {
+      const work = drive.write(region, call, at);
+      at += call.reduce((sum, { length }) => sum + length, 0);
+      return work;
+    });
+    await Promise.all(calls);
+    at = offset;
+    return group.map(({ record, totalBytes, history }, i) => {
+      const { header, page } = headers[i]!; // one for each
+      const { space, firstToken } = record;
+      region.contents?.add({ offset: at, totalBytes, firstToken, space, header });
+      const place = { regionSlot: region.slot, offset: at, totalBytes, headerBytes: page.length, firstToken };
+      at += totalBytes;
+      return table.add(place, history.reads);
+    });
+  }
+
+  async #headersOf(
+    region: Region,
+    group: readonly Append[],
+    offset: number,
+  ): Promise<{ header: Buffer; page: Buffer }[]> {
+    const unhashed = group.flatMap(({ payloads, checksums }) => (checksums === undefined ? payloads : []));
+    const leaves = unhashed.length === 0 ? [] : await this.#options.drive.files.digest(unhashed);
+    const staging = alignedBuffer(group.reduce((sum, { record }) => sum + padded(headerLength(record)), 0));
+    let at = offset;
+    let stagedAt = 0;
+    let hashed = 0;
+    return group.map(({ record, payloads, checksums, history, totalBytes }) => {
+      const roots = checksums ?? payloads.map(() => rootOf(leaves[hashed++]!)); // asked for above
+      const page = staging.subarray(stagedAt, stagedAt + padded(headerLength(record)));
+      const header = encodeHeader(page, record, roots, { nonce: region.nonce, offset: at }, history);
+      at += totalBytes;
+      stagedAt += page.length;
+      return { header, page };
+    });
+  }
+
+  /** The active region with room for a record; a new one is begun, and old ones go, when it has none. */
+  async #roomFor(write: Append): Promise<Region | "full"> {
+    const { drive } = this.#options;
+    const least = 2 * pageBytes + write.totalBytes + leastContentsBytes(headerLength(write.record));
+    for (let rewrite = true; ; rewrite = false) {
+      const { active } = drive;
+      if (active !== undefined && hasRoom(active, write)) return active;
+      const wanted = Math.max(drive.regionBytes, least);
+      if (wanted > drive.capacityBytes) return "full";
+      try {
+        await drive.seal();
+      } catch (error) {
+        this.#options.log.warn(`${drive.directory}: cannot write the contents of a region: ${describe(error)}`);
+      }
+      // What was rewritten last time must not fill the new region again: the second time nothing is.
+      await this.#shrinkTo(drive.capacityBytes - wanted, { rewrite: false });
+      const region = await drive.begin(wanted, least);
+      if (region === "full") return "full";
+      // One region's room stays free, so that next time what is wanted can be copied before it goes.
+      await this.#shrinkTo(drive.capacityBytes - drive.regionBytes - region.fileBytes, { rewrite });
+    }
+  }
+
+  /** Evicts the oldest regions until all but the active one together have at most `bytes`. */
+  async #shrinkTo(bytes: number, { rewrite }: { rewrite: boolean }): Promise<void> {
+    const { drive, table } = this.#options;
+    if (drive.sealedBytes <= bytes) return;
+    if (drive.inEvictionOrder().some(({ state }) => state === "unread")) await this.#options.recovered;
+    for (const region of drive.inEvictionOrder()) {
+      if (drive.sealedBytes <= bytes) return;
+      if (region === drive.active) continue;
+      if (rewrite) await this.#rewriteWanted(region);
+      const ids = [...table.of(region.slot)];
+      for (const id of ids) table.drop(id);
+      this.#options.owner()?.onEvicted(ids);
+      await drive.remove(region);
+    }
+  }
+
+  /** Copies what the owner wants of a region to the active one: parents first, half a region at most. */
+  async #rewriteWanted(region: Region): Promise<void> {
+    const { drive, table } = this.#options;
+    const { active } = drive;
+    const owner = this.#options.owner();
+    if (active === undefined || owner === undefined) return;
+    const room = Math.min(drive.regionBytes, active.fileBytes) / 2;
+    const wanted = [...table.of(region.slot)]
+      .filter((id) => owner.isWanted(id))
+      .map((id) => ({ id, position: table.find(id)! })) // a region's records are in the table
+      .sort((a, b) => a.position.firstToken - b.position.firstToken);
+    for (const { id, position } of wanted) {
+      if (active.end + position.totalBytes > room || !table.has(id)) continue;
+      await drive.traffic.turn();
+      const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // read at start
+      if (whole === "damaged") continue; // goes with its region
+      const { record, checksums, writtenAt } = whole.decoded;
+      const history = { writtenAt, reads: table.reads(id) };
+      const append = { record, payloads: whole.payloads, checksums, history, totalBytes: position.totalBytes };
+      if (!hasRoom(active, append)) return;
+      reserve(active, append);
+      const [moved] = await this.#append(active, [append], active.end - append.totalBytes);
+      if (table.drop(id) === undefined) table.drop(moved!); // dropped meanwhile: its copy is garbage
+      else owner.onMoved(id, moved!); // one for one
+    }
+    await drive.sync();
+  }
+}
+
+function hasRoom(region: Region, { record, totalBytes }: Append): boolean {
+  const { contents, end, fileBytes } = region;
+  return contents !== undefined && end + totalBytes + contents.bytesWith(headerLength(record)) <= fileBytes;
+}
+
+/** Takes a record's place at the region's end. */
+function reserve(region: Region, { record, totalBytes }: Append): void {
+  region.contents?.reserve(record.space, headerLength(record));
+  region.end += totalBytes;
+}
+
+/** Pieces by write call: what is larger than a call is cut at whole pages. */
+function callsOf(pieces: readonly Uint8Array[]): Uint8Array[][] {
+  const calls: Uint8Array[][] = [[]];
+  let room = 2 * callBytes;
+  for (const piece of pieces) {
+    for (let at = 0; at < piece.length;) {
+      if (room === 0) {
+        calls.push([]);
+        room = 2 * callBytes;
+      }
+      const part = piece.subarray(at, at + room);
+      calls.at(-1)!.push(part); // there is one
+      room -= part.length;
+      at += part.length;
+    }
+  }
+  return calls;
+}
+
+/** A full disk is a refusal, all else a failure. */
+function failureOf(drive: Drive, cause: unknown): "rejected" | RepriseError {
+  if (codeOf(cause) === "ENOSPC" || codeOf(cause) === "EDQUOT") return "rejected";
+  return new RepriseError("TIER_UNAVAILABLE", `cannot write to the disk tier in ${drive.directory}`, { cause });
+}
