@@ -130,13 +130,15 @@ export function settingEntries(): [SettingName, Setting<unknown>][] {
 
 function parseGiven(kind: Kind<unknown>, given: string | readonly string[], from: string, faults: string[]): unknown {
   const texts = typeof given === "string" ? [given] : given;
-  try {
-    if (kind.list) return texts.flatMap((item) => kind.parse(item) as unknown[]);
-    return kind.parse(texts.at(-1) ?? "");
-  } catch (error) {
-    faults.push(`${from}: ${describe(error)}`);
-    return undefined;
-  }
+  const values = (kind.list ? texts : [texts.at(-1) ?? ""]).map((item) => {
+    try {
+      return kind.parse(item);
+    } catch (error) {
+      faults.push(`${from}: ${describe(error)}`);
+      return undefined;
+    }
+  });
+  return kind.list ? values.flat() : values[0];
 }
 
 function readFile(path: string, faults: string[]): Given {

@@ -44,8 +44,8 @@ export function memoryAt(pointer: Pointer, bytes: number): ArrayBuffer {
   return koffi.view(pointer, bytes);
 }
 
-/** Where a view's bytes lie. It holds as long as the view is referenced. */
-export function addressOf(bytes: Uint8Array): Pointer {
+/** Where bytes lie. It holds as long as they are referenced. */
+export function addressOf(bytes: Uint8Array | ArrayBufferLike): Pointer {
   return koffi.address(bytes);
 }
 

@@ -28,6 +28,8 @@ export class FaultyDisk {
   calls = 0;
   dieAt = Number.POSITIVE_INFINITY;
   isDead = false;
+  /** Bytes read so far. */
+  readBytes = 0;
 
   /** @param random from 0 to 1 */
   constructor(random: () => number) {
@@ -48,10 +50,13 @@ export class FaultyDisk {
       this.#files.delete(path);
     },
     list: async (directory) =>
-      [...this.#files.keys()].filter((path) => path.startsWith(`${directory}/`)).map((path) => path.slice(directory.length + 1)),
+      [...this.#files.keys()]
+        .filter((path) => path.startsWith(`${directory}/`))
+        .map((path) => path.slice(directory.length + 1)),
     size: async (path) => this.#file(path).now.length,
     syncDirectory: async () => {
       this.#call();
+      if (this.isDead) throw powerOut();
       this.#safeNames = new Map(this.#files);
     },
     digest: async (pieces) => pieces.map(leavesOf),
@@ -67,7 +72,9 @@ export class FaultyDisk {
 
   /** Puts a file there, as somebody with a copy of an older one would. */
   put(path: string, bytes: Buffer): void {
-    this.#files.set(path, { now: Buffer.from(bytes), safe: Buffer.from(bytes), unsynced: new Set() });
+    const file = { now: Buffer.from(bytes), safe: Buffer.from(bytes), unsynced: new Set<number>() };
+    this.#files.set(path, file);
+    this.#safeNames.set(path, file);
   }
 
   /** What is left after the power was cut: another disk, that works. */
@@ -93,7 +100,8 @@ export class FaultyDisk {
     safe.copy(bytes);
     const arrives = this.#random(); // from nearly nothing to nearly everything
     for (const sector of unsynced)
-      if (this.#random() < arrives) now.copy(bytes, sector * sectorBytes, sector * sectorBytes, (sector + 1) * sectorBytes);
+      if (this.#random() < arrives)
+        now.copy(bytes, sector * sectorBytes, sector * sectorBytes, (sector + 1) * sectorBytes);
     return bytes;
   }
 
@@ -104,7 +112,7 @@ export class FaultyDisk {
   }
 
   #call(): void {
-    if (this.isDead) throw Object.assign(new Error("the power is out"), { code: "EIO" });
+    if (this.isDead) throw powerOut();
     this.calls += 1;
     if (this.calls >= this.dieAt) this.isDead = true;
   }
@@ -125,12 +133,11 @@ export class FaultyDisk {
           piece.set(bytes);
           at += bytes.length;
         }
+        this.readBytes += at - position;
         return { bytes: at - position, leaves: pieces.map(leavesOf) };
       },
       write: async (pieces, position) => {
-        const diedBefore = this.isDead;
         this.#call();
-        if (diedBefore) return;
         const total = pieces.reduce((sum, piece) => sum + piece.length, 0);
         // A call during which the power goes arrives in part.
         const arrived = this.isDead ? Math.floor(this.#random() * total) : total;
@@ -140,8 +147,9 @@ export class FaultyDisk {
           file.now.set(piece.subarray(0, Math.max(0, position + arrived - at)), at);
           at += piece.length;
         }
-        for (let sector = position / sectorBytes; sector * sectorBytes < position + arrived; sector += 1) file.unsynced.add(sector);
-        if (this.isDead) throw Object.assign(new Error("the power is out"), { code: "EIO" });
+        for (let sector = position / sectorBytes; sector * sectorBytes < position + arrived; sector += 1)
+          file.unsynced.add(sector);
+        if (this.isDead) throw powerOut();
       },
       allocate: async (bytes) => {
         this.#call();
@@ -154,11 +162,15 @@ export class FaultyDisk {
       },
       datasync: async () => {
         this.#call();
-        if (this.isDead) throw Object.assign(new Error("the power is out"), { code: "EIO" });
+        if (this.isDead) throw powerOut();
         file.safe = Buffer.from(file.now);
         file.unsynced.clear();
       },
       close: async () => {},
     };
   }
+}
+
+function powerOut(): Error {
+  return Object.assign(new Error("the power is out"), { code: "EIO" });
 }

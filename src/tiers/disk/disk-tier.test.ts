@@ -307,3 +307,105 @@ test("a data directory that cannot be made is an error of the world", async () =
     code: "BAD_CONFIG",
   });
 });
+
+test("several drives share the records; one that goes costs only its own", async () => {
+  using folder = temporaryFolder();
+  const drives = ["a", "b"].map((name) => ({ directory: join(folder.path, name), capacityBytes }));
+  const state: { fault: string | undefined } = { fault: undefined };
+  const failingOn = (directory: string): DiskFiles => {
+    const broken = failing(state);
+    const pick = (path: string) => (path.startsWith(directory) ? broken : nodeFiles);
+    return { ...nodeFiles, create: (path) => pick(path).create(path), open: (path) => pick(path).open(path) };
+  };
+  const owner = new RecordingOwner();
+  {
+    await using tier = await DiskTier.open({
+      drives,
+      files: failingOn(join(folder.path, "b")),
+      scrubBytesPerSecond: 0,
+    });
+    await recoverAll(tier, owner);
+    await fill(tier, 20);
+    const [a, b] = tier.stats().drives;
+    expect(a!.usedBytes).toBeGreaterThan(4096 * 10);
+    expect(b!.usedBytes).toBeGreaterThan(4096 * 10);
+  }
+  await using tier = await DiskTier.open({ drives, files: failingOn(join(folder.path, "b")), scrubBytesPerSecond: 0 });
+  const records = await recoverAll(tier, owner);
+  expect(records).toHaveLength(20);
+  state.fault = "EIO";
+  const answers = [];
+  for (const { id, key } of records)
+    answers.push(await tier.read(id, key, [new Uint8Array(9000)], noSignal).catch(() => "failed"));
+  const lost = answers.filter((answer) => answer === "failed").length;
+  expect(lost).toBe(3);
+  expect(answers.filter((answer) => answer === "read").length).toBe(20 - owner.evicted.size);
+  expect(owner.evicted.size).toBeGreaterThan(5);
+  expect(tier.stats()).toMatchObject({ records: 20 - owner.evicted.size, drives: [{ gone: false }, { gone: true }] });
+  await fill(tier, 5);
+});
+
+test("of several drives one that cannot be opened is left out", async () => {
+  using folder = temporaryFolder();
+  writeFileSync(join(folder.path, "file"), "");
+  const directories = [join(folder.path, "file", "x"), join(folder.path, "good")];
+  const drives = directories.map((directory) => ({ directory, capacityBytes }));
+  await using tier = await DiskTier.open({ drives });
+  await recoverAll(tier);
+  await fill(tier, 3);
+  expect(tier.stats()).toMatchObject({ records: 3, drives: [{ directory: directories[1] }] });
+});
+
+test("rot is found by the scrubber before anybody reads it", async () => {
+  using folder = temporaryFolder();
+  {
+    await using tier = await open(folder.path);
+    await recoverAll(tier);
+    await fill(tier, 6);
+  }
+  const [path] = regionFiles(folder.path);
+  const bytes = readFileSync(path!);
+  bytes[4096 + 4096 + 100]! ^= 1;
+  writeFileSync(path!, bytes);
+  const owner = new RecordingOwner();
+  await using tier = await open(folder.path, { scrubBytesPerSecond: 2 ** 30 });
+  const records = await recoverAll(tier, owner);
+  await expect.poll(() => tier.stats().corruptRecords, { timeout: 10_000 }).toBe(1);
+  expect([...owner.evicted]).toEqual([records.find(({ tokens }) => tokens[0] === 0)!.id]);
+  expect(tier.stats()).toMatchObject({ records: 5 });
+  expect(tier.stats().scrubbedBytes).toBeGreaterThan(0);
+});
+
+test("room is reserved when a region is begun", async () => {
+  using folder = temporaryFolder();
+  await using tier = await open(folder.path);
+  await recoverAll(tier);
+  await fill(tier, 1);
+  const [path] = regionFiles(folder.path);
+  expect(statSync(path!).blocks * 512).toBeGreaterThanOrEqual(capacityBytes / 8);
+  expect(tier.stats().drives).toMatchObject([{ direct: true }]);
+});
+
+test("a write waits while reads are under way, and goes on all the same", async () => {
+  using folder = temporaryFolder();
+  let letGo = () => {};
+  const gate = new Promise<void>((resolve) => (letGo = resolve));
+  const files: DiskFiles = {
+    ...nodeFiles,
+    create: async (path) => {
+      const file = await nodeFiles.create(path);
+      return { ...file, read: (into, position) => gate.then(() => file.read(into, position)) };
+    },
+  };
+  await using tier = await open(folder.path, { files });
+  await recoverAll(tier);
+  const payload = payloadFor(0);
+  const record = recordOf(Uint32Array.from([0, 7]), [payload]);
+  const id = await tier.write(record, [payload], noSignal);
+  const read = tier.read(id as never, record.key, [new Uint8Array(9000)], noSignal);
+  const startedAt = performance.now();
+  await fill(tier, 1);
+  expect(performance.now() - startedAt).toBeGreaterThan(15);
+  letGo();
+  expect(await read).toBe("read");
+});

@@ -140,12 +140,13 @@ export class DiskTier implements Tier {
     this.#owner = owner;
     try {
       const pending: Promise<RecordBatch[]>[] = [];
-      for (const [region, lane] of await this.#regionsToRecover()) {
+      for (const [region, lane] of this.#regionsToRecover()) {
         const work = this.#recoverRegion(region, lane);
         pending.push(work);
         if (pending.length >= regionsAtOnce) yield* await pending.shift()!; // not empty
       }
       for (const work of pending) yield* await work;
+      for (const { drive } of this.#lanes) await this.#trim(drive);
     } finally {
       this.#recovering = false;
       this.#recovered();
@@ -275,8 +276,8 @@ export class DiskTier implements Tier {
   async #openDrive({ directory, capacityBytes }: DriveSetting, options: DiskTierOptions): Promise<void> {
     const wanted =
       options.regionBytes ?? Math.max(Math.min(usualRegion, capacityBytes / 8), capacityBytes / mostRegions);
-    const located: Region[] = [];
-    let lane: Lane | undefined;
+    const found: Region[] = [];
+    let onRegion = (region: Region): void => void found.push(region);
     let drive: Drive;
     try {
       drive = await Drive.open({
@@ -286,10 +287,7 @@ export class DiskTier implements Tier {
         files: options.files ?? nodeFiles,
         table: this.#table,
         log: this.#log,
-        onRegion: (region) => {
-          if (lane === undefined) located.push(region);
-          else this.#located.set(region.slot, { region, lane });
-        },
+        onRegion: (region) => onRegion(region),
       });
     } catch (error) {
       if (error instanceof RepriseError) throw error;
@@ -308,23 +306,37 @@ export class DiskTier implements Tier {
       log: this.#log,
       onWritten: () => this.#flushLater(),
     });
-    lane = { drive, writer, failures: 0, gone: false };
-    for (const region of located) this.#located.set(region.slot, { region, lane });
+    const lane: Lane = { drive, writer, failures: 0, gone: false };
+    onRegion = (region) => void this.#located.set(region.slot, { region, lane });
+    for (const region of found) onRegion(region);
     this.#lanes.push(lane);
   }
 
-  /** What there is, the oldest first over all drives. What a smaller capacity than last time has no room for goes. */
-  async #regionsToRecover(): Promise<[Region, Lane][]> {
+  /** What there is, the oldest first over all drives. */
+  #regionsToRecover(): [Region, Lane][] {
     const regions: [Region, Lane][] = [];
-    for (const lane of this.#lanes) {
-      const { drive } = lane;
-      for (const oldest of drive.inEvictionOrder()) {
-        if (drive.bytes + drive.regionBytes <= drive.capacityBytes) break;
-        await drive.remove(oldest);
-      }
-      for (const region of drive.regions()) if (region.state === "unread") regions.push([region, lane]);
-    }
+    for (const lane of this.#lanes)
+      for (const region of lane.drive.regions()) if (region.state === "unread") regions.push([region, lane]);
     return regions.sort(([a], [b]) => a.number - b.number);
+  }
+
+  /**
+   * Drops what the capacity has no room for: it may be less than last time, and a power cut may bring back removed files.
+   * Only now, when it is known which regions hold nothing.
+   */
+  async #trim(drive: Drive): Promise<void> {
+    for (const region of drive.inEvictionOrder()) {
+      if (drive.bytes <= drive.capacityBytes) return;
+      if (region === drive.active) continue;
+      this.#evict(region);
+      await drive.remove(region);
+    }
+  }
+
+  #evict(region: Region): void {
+    const ids = [...this.#table.of(region.slot)];
+    for (const id of ids) this.#table.drop(id);
+    this.#owner?.onEvicted(ids);
   }
 
   /** Never throws: one bad file costs its records, not the tier. */
@@ -376,11 +388,7 @@ export class DiskTier implements Tier {
     if (lane.gone || lane.failures < failuresToGiveUp || !others) return;
     lane.gone = true;
     this.#log.warn(`${lane.drive.directory} failed ${lane.failures} times in a row: ${describe(error)}; its records are lost until it works at a start`); // prettier-ignore
-    for (const region of lane.drive.regions()) {
-      const ids = [...this.#table.of(region.slot)];
-      for (const id of ids) this.#table.drop(id);
-      this.#owner?.onEvicted(ids);
-    }
+    for (const region of lane.drive.regions()) this.#evict(region);
   }
 
   #flushLater(): void {
@@ -390,9 +398,9 @@ export class DiskTier implements Tier {
   }
 }
 
-/** What a drive has to do, in parts of its capacity when it has nothing to do. */
+/** What a drive has to do; how full it is, below 1, when it has nothing to do. */
 function load({ drive, writer }: Lane): number {
-  return writer.queuedBytes > 0 ? 1 + writer.queuedBytes : drive.sealedBytes / drive.capacityBytes;
+  return writer.queuedBytes > 0 ? 1 + writer.queuedBytes : drive.writtenBytes / drive.capacityBytes;
 }
 
 /** The payload padded to whole pages: in place where there is room behind it. */

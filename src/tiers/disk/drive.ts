@@ -91,6 +91,11 @@ export class Drive {
     return this.bytes - (this.#active?.fileBytes ?? 0);
   }
 
+  /** Bytes of all files without what is only reserved. */
+  get writtenBytes(): number {
+    return this.sealedBytes + (this.#active?.end ?? 0);
+  }
+
   get foreignBytes(): number {
     let sum = 0;
     for (const region of this.#regions) if (region.state === "foreign") sum += region.fileBytes;
@@ -152,13 +157,11 @@ export class Drive {
 
   /** Starts a write into a region; sealing and removing it wait for it. */
   write(region: Region, pieces: readonly Uint8Array[], position: number): Promise<void> {
-    const work = region.file!.write(pieces, position); // open
-    region.writes.add(work);
-    const done = () => {
+    const work: Promise<void> = region.file!.write(pieces, position).finally(() => {
       region.writes.delete(work);
       this.#dirty.add(region);
-    };
-    work.then(done, done);
+    }); // open
+    region.writes.add(work);
     return work;
   }
 
@@ -223,7 +226,7 @@ export class Drive {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled(this.regions().map(({ removal, file }) => removal ?? file?.close()));
+    await Promise.allSettled(this.regions().map(async ({ removal, file }) => removal ?? file?.close()));
     this.#regions.clear();
     this.#active = undefined;
     this.#lock?.[Symbol.dispose]();

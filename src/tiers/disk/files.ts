@@ -52,7 +52,7 @@ const truncateFile = promisify(ftruncate);
 
 /** Shared by all tiers of the process, as libuv's threads are; they start with the first call. */
 const reads = new IoThreads({ most: 8 });
-const writes = new IoThreads({ most: 4 });
+const writes = new IoThreads({ most: 6 });
 
 export const nodeFiles: DiskFiles = {
   create: (path) => openSystemFile(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL),
@@ -90,10 +90,9 @@ async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
 function systemFile(file: number, direct: boolean): DiskFile {
   const underWay = new Set<Promise<unknown>>();
   const during = <T>(work: Promise<T>): Promise<T> => {
-    underWay.add(work);
-    const done = () => void underWay.delete(work);
-    work.then(done, done);
-    return work;
+    const noted: Promise<T> = work.finally(() => underWay.delete(noted));
+    underWay.add(noted);
+    return noted;
   };
   return {
     direct,

@@ -11,9 +11,12 @@ import { allocate, memoryAt, type Pointer } from "../../ffi/posix.ts";
 import { alignedBuffer, isAligned } from "./aligned.ts";
 import { leavesOf } from "./checksum.ts";
 
-/** A stretch of memory that stays where it is until the answer comes. */
+/** A stretch of memory that stays where it is until the answer comes: a part of a buffer. */
 export interface Place {
+  /** Where the buffer begins, and its length. */
   readonly address: Pointer;
+  readonly bufferBytes: number;
+  readonly offset: number;
   readonly bytes: number;
 }
 
@@ -51,26 +54,41 @@ function serve(request: IoRequest): IoAnswer {
       return nothing;
     case "digest":
       return { ...nothing, leaves: request.places.map((place) => leavesOf(viewOf(place))) };
-    case "write": {
-      const views = request.places.map(viewOf);
-      return { ...nothing, bytes: writeAll(request.file, request.direct ? aligned(views) : views, request.position) };
-    }
-    case "read": {
-      const views = request.places.map(viewOf);
-      const targets = request.direct ? aligned(views, { copy: false }) : views;
-      const bytes = readAll(request.file, targets, request.position);
-      if (targets !== views) scatter(targets[0]!, views); // aligned() made one of all
-      return { ...nothing, bytes, leaves: views.map(leavesOf) };
-    }
+    default:
+      return move(request);
   }
 }
 
-function viewOf({ address, bytes }: Place): Uint8Array {
-  return new Uint8Array(memoryAt(address, bytes));
+function move({ kind, file, position, places, direct }: Extract<IoRequest, { kind: "read" | "write" }>): IoAnswer {
+  const views = places.map(viewOf);
+  const targets = direct ? aligned(views, { copy: kind === "write" }) : views;
+  if (kind === "write") return { ...nothing, bytes: writeAll(file, targets, position) };
+  const bytes = readAll(file, targets, position);
+  if (targets !== views) scatter(targets[0]!, views); // aligned() made one of all
+  return { ...nothing, bytes, leaves: views.map(leavesOf) };
+}
+
+/**
+ * Views of large buffers (the pool's extents), made once: V8 counts each anew as memory that the thread holds, and collecting
+ * them took half of the processor time. One whose buffer is gone is never looked at, for nobody names it.
+ */
+const views = new Map<Pointer, Uint8Array>();
+const largeBytes = 1024 * 1024;
+const mostViews = 4096;
+
+function viewOf({ address, bufferBytes, offset, bytes }: Place): Uint8Array {
+  if (bufferBytes < largeBytes) return new Uint8Array(memoryAt(address, bufferBytes), offset, bytes);
+  let view = views.get(address);
+  if (view?.length !== bufferBytes) {
+    if (views.size >= mostViews) views.clear();
+    view = new Uint8Array(memoryAt(address, bufferBytes));
+    views.set(address, view);
+  }
+  return view.subarray(offset, offset + bytes);
 }
 
 /** The views themselves where O_DIRECT takes them, else one buffer in their place. */
-function aligned(views: readonly Uint8Array[], { copy } = { copy: true }): readonly Uint8Array[] {
+function aligned(views: readonly Uint8Array[], { copy }: { readonly copy: boolean }): readonly Uint8Array[] {
   if (views.every(isAligned)) return views;
   const buffer = alignedBuffer(views.reduce((sum, view) => sum + view.length, 0));
   let at = 0;

@@ -2,7 +2,7 @@
  * Threads that do the disk's I/O, in two lanes, so that a read never waits behind a write or a flush.
  *
  *     reads  ──► queue ──► up to 8 threads       a thread does one call at a time: the depth the drive sees
- *     writes ──► queue ──► up to 4 threads       also digests of what is to be written, flushes, reservations
+ *     writes ──► queue ──► up to 6 threads       also digests of what is to be written, flushes, reservations
  *
  * libuv's own pool would do the same with four threads that everything in the process shares (a flush of some hundred
  * milliseconds would hold up name lookups), and whose number must be set before the process starts. Reads at depth 8 with
@@ -78,7 +78,12 @@ export class IoThreads {
 
 /** Names memory for a thread. */
 export function placesOf(memory: readonly Uint8Array[]): Place[] {
-  return memory.map((bytes) => ({ address: addressOf(bytes), bytes: bytes.length }));
+  return memory.map(({ buffer, byteOffset, length }) => ({
+    address: addressOf(buffer),
+    bufferBytes: buffer.byteLength,
+    offset: byteOffset,
+    bytes: length,
+  }));
 }
 
 /** The thread's program: beside this file, or from sources the build of it, since Node 20 runs no TypeScript. */

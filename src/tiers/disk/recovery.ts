@@ -123,7 +123,10 @@ async function* streamHeaders(stream: HeaderStream, space: number): AsyncGenerat
     headerAt += headerBytes;
     const id = ids[i]! as RecordId; // given by the table
     if (columns[columnCount * i + 4] !== space || !table.has(id)) continue;
-    const decoded = decodeHeader(header, { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes });
+    const place = { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes };
+    let decoded = decodeHeader(header, place);
+    // Torn by a crash while the region was sealed, or rotten: the record has its header too.
+    if (decoded === "damaged") decoded = decodeHeader(await readPages(file, place.offset, padded(headerBytes)), place);
     if (decoded === "damaged") {
       table.drop(id);
       stream.onCorrupt();

@@ -2,7 +2,7 @@
  * Write-behind of one drive: takes what is queued in groups, hashes them, and appends them to the open region.
  *
  *     queue ──► group (2 MiB or one record) ──► place in the region ──► digest ──► one write ──► its records are readable
- *                 at most 4 groups under way, and 1 after its turn while reads are (reads-first.ts)
+ *                 at most 8 groups under way, and 1 after its turn while reads are (reads-first.ts)
  *
  * Room is made before a region is begun: the oldest regions go, and what the owner still wants of them (at most half a
  * region) is copied into the new one first. A group that fails leaves a hole that nobody refers to.
@@ -46,7 +46,7 @@ interface QueuedWrite extends Append {
   readonly reject: (error: Error) => void;
 }
 
-const groupsUnderWay = 4;
+const groupsUnderWay = 8;
 const groupBytes = 2 * 1024 * 1024;
 const groupRecords = 128;
 
@@ -243,7 +243,7 @@ export class Writer {
       const { record, checksums, writtenAt } = whole.decoded;
       const history = { writtenAt, reads: table.reads(id) };
       const append = { record, payloads: whole.payloads, checksums, history, totalBytes: position.totalBytes };
-      if (!hasRoom(active, append)) return;
+      if (!hasRoom(active, append)) break;
       reserve(active, append);
       const [moved] = await this.#append(active, [append], active.end - append.totalBytes);
       if (table.drop(id) === undefined) table.drop(moved!); // dropped meanwhile: its copy is garbage

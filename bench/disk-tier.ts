@@ -1,0 +1,179 @@
+/**
+ * The disk tier beside fio on the same directory: how much of what the drive can do arrives in pool slots, and what it costs.
+ *
+ *     npm run bench -- disk-tier [--directory DIR] [--bytes 2GiB] [--chunk 2MiB] [--depth 8] [--rounds 3] [--json FILE]
+ *
+ * Rounds alternate: fio writes, the tier writes behind (flush included, as fio's end_fsync), fio reads, the tier loads into
+ * slots of the pool with every checksum verified. Block size and depth are the chunk's and `--depth` for both. Without fio
+ * (`apt-get install fio`) its figures are null. Prints one JSON line; medians over the rounds, bytes per second.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { median } from "../src/bench/statistics.ts";
+import { parseBytes } from "../src/bytes.ts";
+import type { RecordId } from "../src/tier.ts";
+import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
+import { MemoryPool } from "../src/tiers/memory.ts";
+import { noSignal, recordOf, recoverAll } from "../src/tiers/tier-suite.ts";
+
+const { values } = parseArgs({
+  options: {
+    directory: { type: "string", default: tmpdir() },
+    bytes: { type: "string", default: "2GiB" },
+    chunk: { type: "string", default: "2MiB" },
+    depth: { type: "string", default: "8" },
+    rounds: { type: "string", default: "3" },
+    json: { type: "string" },
+  },
+});
+const chunkBytes = parseBytes(values.chunk);
+const depth = Number(values.depth);
+const count = Math.ceil(parseBytes(values.bytes) / chunkBytes);
+const totalBytes = count * chunkBytes;
+const directory = mkdtempSync(join(values.directory, "reprise-bench-disk-"));
+const pool = MemoryPool.open({ id: "bench-disk", capacityBytes: Math.max(64 * 2 ** 20, 8 * depth * chunkBytes) });
+const { bavail, bsize } = statfsSync(directory);
+if (bavail * bsize < 3 * totalBytes) throw new Error(`${directory} has not three times ${values.bytes} free`);
+
+const slots = Array.from({ length: 4 * depth }, () => {
+  const offset = pool.allocate(chunkBytes);
+  if (offset === "full") throw new Error("the pool holds four times the depth");
+  return pool.view(offset, chunkBytes);
+});
+for (const [i, slot] of slots.entries()) fillWith(slot, i);
+const records = Array.from({ length: count }, (_, i) =>
+  recordOf(
+    Uint32Array.from({ length: 64 }, (_, j) => i * 64 + j),
+    [slots[0]!],
+  ),
+);
+
+interface Run {
+  readonly bytesPerSecond: number;
+  readonly cpuSecondsPerGiB: number;
+}
+const runs = { load: [] as Run[], writeBehind: [] as Run[] };
+const fio = { read: [] as (number | null)[], write: [] as (number | null)[] };
+let direct = true;
+try {
+  for (let round = 0; round < Number(values.rounds); round += 1) {
+    fio.write.push(runFio("write"));
+    await using tier = await DiskTier.open({
+      drives: [{ directory: join(directory, "tier"), capacityBytes: 2 * totalBytes + 2 ** 30 }],
+      scrubBytesPerSecond: 0,
+    });
+    await recoverAll(tier);
+    const ids: RecordId[] = [];
+    runs.writeBehind.push(
+      await measured(async () => {
+        await inParallel(async (i, slot) => {
+          const id = await tier.write(records[i]!, [slot], noSignal);
+          if (id === "rejected") throw new Error("there is room");
+          ids[i] = id;
+        });
+        await tier.flush();
+      }),
+    );
+    fio.read.push(runFio("read"));
+    runs.load.push(
+      await measured(() =>
+        inParallel(async (i, slot) => {
+          if ((await tier.read(ids[i]!, records[i]!.key, [slot], noSignal)) !== "read") throw new Error("it is there");
+        }),
+      ),
+    );
+    direct &&= tier.stats().drives.every((drive) => drive.direct);
+    for (const id of ids) tier.drop(id);
+    rmSync(join(directory, "fio"), { force: true });
+  }
+} finally {
+  await pool[Symbol.asyncDispose]();
+  rmSync(directory, { recursive: true, force: true });
+}
+
+const result = {
+  bench: "disk-tier",
+  conditions: { chunkBytes, depth, totalBytes, rounds: Number(values.rounds), direct, node: process.version },
+  load: { ...summary(runs.load), fioBytesPerSecond: overRounds(fio.read), ofFio: share(runs.load, fio.read) },
+  writeBehind: {
+    ...summary(runs.writeBehind),
+    fioBytesPerSecond: overRounds(fio.write),
+    ofFio: share(runs.writeBehind, fio.write),
+  },
+};
+const line = JSON.stringify(result);
+process.stdout.write(`${line}\n`);
+if (values.json !== undefined) writeFileSync(values.json, `${line}\n`);
+
+/** Every record once, `depth` of them at a time, each with a slot of its own. */
+async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): Promise<void> {
+  let next = 0;
+  const lane = async (slot: Uint8Array) => {
+    for (let i = (next += 1) - 1; i < count; i = (next += 1) - 1) await one(i, slot);
+  };
+  await Promise.all(slots.slice(0, depth).map(lane));
+}
+
+async function measured(work: () => Promise<void>): Promise<Run> {
+  const startedAt = performance.now();
+  const cpu = process.cpuUsage();
+  await work();
+  const seconds = (performance.now() - startedAt) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  return {
+    bytesPerSecond: Math.round(totalBytes / seconds),
+    cpuSecondsPerGiB: Number(((user + system) / 1e6 / (totalBytes / 2 ** 30)).toFixed(3)),
+  };
+}
+
+/** Bytes per second of fio doing the same to a file of its own, or null without fio. */
+function runFio(mode: "read" | "write"): number | null {
+  const done = spawnSync(
+    "fio",
+    [
+      "--name=beside",
+      `--filename=${join(directory, "fio")}`,
+      `--size=${totalBytes}`,
+      `--rw=${mode}`,
+      `--bs=${chunkBytes}`,
+      `--iodepth=${depth}`,
+      "--ioengine=libaio",
+      "--direct=1",
+      "--end_fsync=1",
+      "--output-format=json",
+    ],
+    { encoding: "utf8" },
+  );
+  if (done.status !== 0) return null;
+  const { jobs } = JSON.parse(done.stdout) as { jobs: { read: { bw_bytes: number }; write: { bw_bytes: number } }[] };
+  return jobs[0]?.[mode].bw_bytes ?? null;
+}
+
+function summary(of: readonly Run[]): Run {
+  return {
+    bytesPerSecond: median(of.map(({ bytesPerSecond }) => bytesPerSecond)),
+    cpuSecondsPerGiB: median(of.map(({ cpuSecondsPerGiB }) => cpuSecondsPerGiB)),
+  };
+}
+
+function overRounds(of: readonly (number | null)[]): number | null {
+  const known = of.filter((each) => each !== null);
+  return known.length === 0 ? null : median(known);
+}
+
+/** The median of each round's share. */
+function share(of: readonly Run[], beside: readonly (number | null)[]): number | null {
+  const shares = of.flatMap(({ bytesPerSecond }, i) => {
+    const figure = beside[i] ?? null;
+    return figure === null ? [] : [bytesPerSecond / figure];
+  });
+  return shares.length === 0 ? null : Number(median(shares).toFixed(3));
+}
+
+function fillWith(slot: Uint8Array, seed: number): void {
+  const words = new Uint32Array(slot.buffer, slot.byteOffset, slot.length / 4);
+  for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(i + seed * 7919 + 1, 2654435761);
+}
