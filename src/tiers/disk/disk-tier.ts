@@ -263,11 +263,12 @@ export class DiskTier implements Tier {
     await this.#scrubber?.stop();
     for (const { drive, writer } of this.#lanes) {
       await writer.idle();
+      drive.seal();
+      await drive.sealed();
       try {
-        await drive.seal();
         await drive.sync();
       } catch (error) {
-        this.#log.warn(`${drive.directory}: cannot write the contents of a region: ${describe(error)}`);
+        this.#log.warn(`cannot flush ${drive.directory}: ${describe(error)}`);
       }
       await drive.close();
     }
@@ -303,7 +304,6 @@ export class DiskTier implements Tier {
       table: this.#table,
       owner: () => this.#owner,
       recovered: this.#whenRecovered,
-      log: this.#log,
       onWritten: () => this.#flushLater(),
     });
     const lane: Lane = { drive, writer, failures: 0, gone: false };

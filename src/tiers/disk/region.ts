@@ -49,6 +49,8 @@ export interface Region {
   contents: ContentsBuilder | undefined;
   /** Writes under way. */
   readonly writes: Set<Promise<void>>;
+  /** The writing of its contents, while that is under way. */
+  sealing: Promise<void> | undefined;
   /** Its removal, once that has begun. */
   removal: Promise<void> | undefined;
 }

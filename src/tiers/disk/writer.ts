@@ -7,8 +7,7 @@
  * Room is made before a region is begun: the oldest regions go, and what the owner still wants of them (at most half a
  * region) is copied into the new one first. A group that fails leaves a hole that nobody refers to.
  */
-import { codeOf, describe, RepriseError } from "../../errors.ts";
-import type { Log } from "../../log.ts";
+import { codeOf, RepriseError } from "../../errors.ts";
 import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { rootOf } from "./checksum.ts";
@@ -25,7 +24,6 @@ export interface WriterOptions {
   readonly owner: () => TierOwner | undefined;
   /** Resolves when every region that was there at start has been read: before that none of them is evicted. */
   readonly recovered: Promise<void>;
-  readonly log: Log;
   /** Something was written that a flush would make safe. */
   readonly onWritten: () => void;
 }
@@ -194,11 +192,7 @@ export class Writer {
       if (active !== undefined && hasRoom(active, write)) return active;
       const wanted = Math.max(drive.regionBytes, least);
       if (wanted > drive.capacityBytes) return "full";
-      try {
-        await drive.seal();
-      } catch (error) {
-        this.#options.log.warn(`${drive.directory}: cannot write the contents of a region: ${describe(error)}`);
-      }
+      drive.seal();
       // What was rewritten last time must not fill the new region again: the second time nothing is.
       await this.#shrinkTo(drive.capacityBytes - wanted, { rewrite: false });
       const region = await drive.begin(wanted, least);
