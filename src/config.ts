@@ -42,9 +42,20 @@ export const settings = {
   dataDir: setting(text("DIR"), join(homedir(), ".reprise"), "Where the disk tier, the secret and small files live.", {
     defaultText: "~/.reprise",
   }),
-  memory: setting(bytes({ least: 64 * 1024 ** 2 }), 2 * 1024 ** 3, "Size of the pool in /dev/shm: the memory tier.", {
-    defaultText: "2GiB",
-  }),
+  memory: setting(
+    bytes({ least: 64 * 1024 ** 2 }),
+    2 * 1024 ** 3,
+    "Size of the memory tier: the pool in /dev/shm (docs/memory.md).",
+    {
+      defaultText: "2GiB",
+    },
+  ),
+  poolDir: setting(
+    text("DIR"),
+    "",
+    "Where the pool's file lies: memory, such as another tmpfs, or a hugetlbfs mount for huge pages.",
+    { defaultText: "/dev/shm" },
+  ),
   disk: setting(
     drives({ least: 1024 ** 2 }),
     [{ directory: undefined, bytes: 20 * 1024 ** 3 }],
@@ -71,6 +82,18 @@ export const settings = {
   socket: setting(text("PATH"), "", "Unix socket where engines reach the cache.", {
     defaultText: "cache.sock in the data directory",
   }),
+  metricsPort: setting<number | undefined>(
+    integer("N", 0, 65_535),
+    undefined,
+    "Port where `reprise cache` gives its figures (/metrics, /health, /cache/stats); 0 takes a free one.",
+    { defaultText: "none" },
+  ),
+  stopWhenUnused: setting(
+    integer("SECONDS", 0, 10_000_000),
+    0,
+    "`reprise cache` ends by itself when no engine has been connected for this long; 0 is never.",
+    { defaultText: "never" },
+  ),
   apiKey: setting(list("KEY"), [], "A key that clients must send; may be given several times. Each key is a tenant."),
   corsOrigin: setting(list("ORIGIN"), [], "An origin whose pages may call the API; may be given several times."),
   logLevel: setting(oneOf<LogLevel>("debug", "info", "warn", "error"), "info", "What to print on stderr."),
@@ -122,6 +145,8 @@ export function resolveConfig(sources: {
   if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
   return Object.freeze(config) as Config;
 }
+
+export const settingNames = Object.keys(settings) as readonly SettingName[];
 
 /** The table's rows, with names typed. */
 export function settingEntries(): [SettingName, Setting<unknown>][] {

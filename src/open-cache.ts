@@ -12,7 +12,7 @@ import { bareRoot, type Root, type Tokens } from "./cache/chunk.ts";
 import { Cache } from "./cache/cache.ts";
 import type { CacheStats } from "./cache/counters.ts";
 import type { CacheSession, LoadedChunk, Lookup, ReservedChunk, WrittenChunk } from "./cache/session.ts";
-import { spaceId, type SpaceDescription } from "./cache/space.ts";
+import type { SpaceDescription } from "./cache/space.ts";
 import { RepriseError } from "./errors.ts";
 import { silentLog, type Log } from "./log.ts";
 import type { TierName } from "./tier.ts";
@@ -86,8 +86,13 @@ export async function openCache(options: OpenCacheOptions): Promise<LibraryCache
       : await DiskTier.open({ drives: [{ directory, capacityBytes: diskBytes }], log });
   let cache: Cache | undefined;
   try {
-    const pool = MemoryPool.open({ id: `library-${spaceId(space).slice(0, 8)}`, capacityBytes: memoryBytes });
-    cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log });
+    const pool = MemoryPool.open({
+      capacityBytes: memoryBytes,
+      log,
+      ...(directory === undefined ? {} : { dataDirectory: directory }),
+    });
+    // The engine was in the process that died: nobody is copying any more.
+    cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log, graceMs: 0 });
     const session = cache.openSession({ space, rank: 0, slotBytes: bytesPerToken * space.chunkTokens });
     await cache.recovered(1000);
     return new LibraryCache(cache, session, pool);
@@ -122,7 +127,7 @@ export class LibraryCache implements AsyncDisposable {
   /** Fetches what is known of a text, as far as it is there in time. Never throws for what is slow, corrupt or gone. */
   async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
     const loaded: LoadedChunk[] = [];
-    for await (const chunk of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(chunk);
+    for await (const batch of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(...batch);
     const last = loaded.at(-1);
     const release = () => this.#session.release(loaded.map(({ lease }) => lease));
     return {

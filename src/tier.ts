@@ -86,8 +86,18 @@ export interface Tier extends AsyncDisposable {
    */
   read(id: RecordId, key: ChunkKey, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone">;
 
+  /**
+   * The checksums of a record's payloads, by rank, for the pool to note ({@link ./cache/slot-pool.ts}; both compute
+   * ./tiers/payload-checksum.ts). Known right after the record was written or read; undefined when it is gone, and a tier
+   * need not remember those of all that it holds.
+   */
+  checksums(id: RecordId): readonly bigint[] | undefined;
+
   /** Forgets a record; its room comes back when its region does. */
   drop(id: RecordId): void;
+
+  /** Forgets every record and gives its room back, for good: none is there when the tier is opened again. Tells the owner. */
+  clear(): Promise<void>;
 
   /** Makes what was written survive a power cut. */
   flush(): Promise<void>;

@@ -15,9 +15,12 @@ interface Ended {
   readonly error: string;
 }
 
+/** Threads that spin would take the processor from one another. */
+const env = { ...process.env, REPRISE_THREADS: "1" };
+
 function reprise(...args: readonly string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [commandPath, ...args], { timeout: 120_000 }, (failure, out, error) => {
+    execFile(process.execPath, [commandPath, ...args], { timeout: 120_000, env }, (failure, out, error) => {
       resolve({ code: typeof failure?.code === "number" ? failure.code : failure === null ? 0 : -1, out, error });
     });
   });
@@ -144,6 +147,21 @@ test("bench: a name, then options; a table, and every sample in a file", async (
     error: expect.stringContaining("--port: no such option") as string,
   });
   expect((await reprise("bench", "smoke", "--help")).out).toContain("--stall-timeout SECONDS");
+}, 60_000);
+
+test("bench first-light: our own server, from nothing to a hit from disk after kill -9", async () => {
+  const json = join(temporaryDirectory(), "result.json");
+  const args = ["first-light", "--tokens", "400", "--other-tokens", "100", "--warm-up", "0", "--json", json];
+  expect(await reprise("bench", ...args)).toMatchObject({ code: 0, error: "" });
+  const { samples } = JSON.parse(readFileSync(json, "utf8")) as {
+    samples: { group: string; outcome: string; cachedTokens: number; reused: Record<string, number> }[];
+  };
+  const of = (group: string) => samples.find((sample) => sample.group === group);
+  expect(samples.every(({ outcome }) => outcome === "ok")).toBe(true);
+  expect([of("no cache")?.cachedTokens, of("cold")?.cachedTokens]).toEqual([0, 0]);
+  expect(of("warm")?.reused["resident"]).toBeGreaterThan(300);
+  expect(of("after others")?.reused["memory"]).toBeGreaterThan(300);
+  expect(of("restarted")?.reused["disk"]).toBeGreaterThan(300);
 }, 60_000);
 
 test("verify finds nothing to complain of in a sound cache", async () => {

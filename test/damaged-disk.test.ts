@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask, stats } from "./support/client.ts";
-import { filesBelow, temporaryDirectory } from "./support/data-directory.ts";
+import { filesBelow, forgetMemory, temporaryDirectory } from "./support/data-directory.ts";
 import { inParallel, questionPrompt, seededRandom, tokenize } from "./support/prompts.ts";
 import { launchServer, type RunningServer, startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
@@ -25,6 +25,7 @@ test("two hundred flipped bits on disk: no wrong answer, no crash, and a counter
     expect(await answers(server, prompts, {})).toEqual(expected);
     await settled(server.url);
     await server.killAll();
+    forgetMemory(dataDirectory);
     const regions = filesBelow(dataDirectory).filter((file) => statSync(file).size >= 4096);
     for (let flip = 0; flip < 10; flip += 1) flipBit(regions[Math.floor(random() * regions.length)] as string, random); // there is one
     server = await startServer({ dataDirectory, flags });
@@ -56,7 +57,7 @@ test.runIf(process.getuid?.() === 0)(
   60_000,
 );
 
-test("two servers on one data directory: the second says so, exits 1, harms nothing", async () => {
+test("two servers on one data directory: the second says so, exits 3, harms nothing", async () => {
   const dataDirectory = temporaryDirectory();
   const first = await startServer({ dataDirectory, flags });
   onTestFinished(() => first.killAll());
@@ -64,7 +65,7 @@ test("two servers on one data directory: the second says so, exits 1, harms noth
   const { text } = await ask(first.url, "/v1/completions", { prompt, temperature: 0, max_tokens: 4 });
 
   const second = launchServer({ dataDirectory, flags });
-  expect(await second.ended).toEqual({ code: 1, signal: null });
+  expect(await second.ended).toEqual({ code: 3, signal: null });
   expect(second.output()).toContain(dataDirectory);
   expect(second.output()).toContain(String(first.pid));
 

@@ -37,7 +37,7 @@ test(`after each of ${kills} kills under load every answer is right, nothing han
     const answer = await untilAnswered(() => complete(server, prompts[index] as number[], {})); // index < length
     expect(answer.text, `after kill ${kill} (${victim})`).toBe(expected.get(index));
     expect(bytesBelow(dataDirectory)).toBeLessThanOrEqual(diskBytes + 1024 ** 2);
-    expect(orphanedPools()).toEqual([]);
+    expect(orphanedPools(dataDirectory)).toEqual([]);
   }
 
   expect(load.wrong).toEqual([]);

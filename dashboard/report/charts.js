@@ -127,20 +127,26 @@ function cdf({ x, series, xLabel }) {
   };
 }
 
-/** Named dots. A place on x that two targets share stands twice. */
-function scatter({ series, xLabel, yLabel }) {
+/** Named dots, joined in their order where they are steps of a sweep. A place on x that two targets share stands twice. */
+function scatter({ series, xLabel, yLabel, joined }) {
   const points = series
     .flatMap(({ label, points }) => points.map((point) => ({ ...point, label })))
     .toSorted((a, b) => a.x - b.x);
   const most = points.at(-1).x;
   const drawPoints = (chart, index) => {
     const { ctx } = chart;
+    const { label, points: own } = series[index - 1];
+    const places = own.map(({ x, y }) => [chart.valToPos(x, "x", true), chart.valToPos(y, "y", true)]);
     ctx.save();
-    for (const { label, x, y } of points) {
-      if (label !== series[index - 1].label) continue;
-      ctx.fillStyle = colourOf(label);
-      dot(ctx, chart.valToPos(x, "x", true), chart.valToPos(y, "y", true));
+    ctx.strokeStyle = colourOf(label);
+    ctx.fillStyle = colourOf(label);
+    if (joined) {
+      ctx.lineWidth = 1.5 * devicePixelRatio;
+      ctx.beginPath();
+      for (const place of places) ctx.lineTo(...place);
+      ctx.stroke();
     }
+    for (const place of places) dot(ctx, ...place);
     ctx.restore();
     return false;
   };

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { sampleResult } from "../../test/support/bench-result.ts";
-import { compare, exceeding, parseMaxRatios } from "./compare.ts";
+import { breaches, compare, parseLimits } from "./compare.ts";
 import { metricNames } from "./metrics.ts";
 import type { BenchResult } from "./result.ts";
 
@@ -39,32 +39,35 @@ test("runs with nothing in common are refused", () => {
 });
 
 test("limits are parsed together, and every fault is named", () => {
-  expect(parseMaxRatios(["ttft=1.1", "tokens/s=2"])).toEqual(
-    new Map([
-      ["ttft", 1.1],
-      ["tokens/s", 2],
+  expect(parseLimits({ max: ["ttft=1.1"], min: ["tokens/s=0.9", "ttft=0.5"] })).toEqual({
+    max: new Map([["ttft", 1.1]]),
+    min: new Map([
+      ["tokens/s", 0.9],
+      ["ttft", 0.5],
     ]),
-  );
-  const faulty = () => parseMaxRatios(["ttft", "speed=1", "itl=x", "e2e=1", "e2e=2"]);
+  });
+  const faulty = () => parseLimits({ max: ["ttft", "speed=1", "e2e=1", "e2e=2"], min: ["itl=x"] });
   expect(faulty).toThrow('--max-ratio "ttft" is not METRIC=NUMBER');
   expect(faulty).toThrow('--max-ratio "speed" is no metric');
-  expect(faulty).toThrow('--max-ratio "itl=x" is not METRIC=NUMBER');
+  expect(faulty).toThrow('--min-ratio "itl=x" is not METRIC=NUMBER');
   expect(faulty).toThrow("--max-ratio e2e has two limits");
 });
 
-test("only ratios above their limit exceed it", () => {
+test("only ratios above their greatest or below their least are outside", () => {
   const comparison = compare(sampleResult(), sampleResult({ slowness: 1.5 }));
-  expect(exceeding(comparison, parseMaxRatios(["ttft=1.51", "reused=1"]))).toEqual([]);
-  const above = exceeding(comparison, parseMaxRatios(["ttft=1.49"]));
-  expect(new Set(above.map(({ metric }) => metric))).toEqual(new Set(["ttft"]));
+  expect(breaches(comparison, parseLimits({ max: ["ttft=1.51", "reused=1"], min: ["ttft=1.49"] }))).toEqual([]);
+  const above = breaches(comparison, parseLimits({ max: ["ttft=1.49"], min: [] }));
+  expect(new Set(above.map(({ metric, side }) => `${metric} ${side}`))).toEqual(new Set(["ttft above"]));
   expect(above).toHaveLength(10);
+  const below = breaches(comparison, parseLimits({ max: [], min: ["tokens/s=0.9"] }));
+  expect(new Set(below.map(({ metric, side }) => `${metric} ${side}`))).toEqual(new Set(["tokens/s below"]));
 });
 
 test("a limit on what nobody measured is refused, not passed", () => {
   const unchecked = sampleResult();
   const samples = unchecked.samples.map((sample) => ({ ...sample, checked: false }));
   const comparison = compare({ ...unchecked, samples }, { ...unchecked, samples });
-  expect(() => exceeding(comparison, parseMaxRatios(["right=1"]))).toThrow("no ratio of it in common");
+  expect(() => breaches(comparison, parseLimits({ max: [], min: ["right=1"] }))).toThrow("no ratio of it in common");
 });
 
 function only(result: BenchResult, label: string): BenchResult {

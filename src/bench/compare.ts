@@ -1,6 +1,6 @@
 /**
- * Two benchmark runs beside each other: per group and metric the ratio B/A, and how sure it is. A run that got slower
- * fails a build by `--max-ratio`.
+ * Two benchmark runs beside each other: per group and metric the ratio B/A, and how sure it is. A run that got worse fails
+ * a build: by `--max-ratio` where less is better, by `--min-ratio` where more is.
  */
 import { RepriseError } from "../errors.ts";
 import { groupsOf, type MetricName, metricNames, metrics, valuesOf } from "./metrics.ts";
@@ -65,39 +65,67 @@ export function compare(a: BenchResult, b: BenchResult): Comparison {
   return { rows, lost, notes };
 }
 
-/**
- * Parses `METRIC=LIMIT`, once per metric.
- *
- * @throws RepriseError BAD_REQUEST listing every fault.
- */
-export function parseMaxRatios(texts: readonly string[]): ReadonlyMap<MetricName, number> {
-  const limits = new Map<MetricName, number>();
-  const faults: string[] = [];
-  for (const text of texts) {
-    const [, name = "", limit = ""] = /^(.+)=(\d+(?:\.\d+)?)$/.exec(text) ?? [];
-    const metric = metricNames.find((known) => known === name);
-    if (name === "") faults.push(`"${text}" is not METRIC=NUMBER, such as ttft=1.1`);
-    else if (metric === undefined) faults.push(`"${name}" is no metric; there are ${metricNames.join(", ")}`);
-    else if (limits.has(metric)) faults.push(`${metric} has two limits`);
-    else limits.set(metric, Number(limit));
-  }
-  if (faults.length > 0)
-    throw new RepriseError("BAD_REQUEST", faults.map((fault) => `--max-ratio ${fault}`).join("\n"));
-  return limits;
+/** What each ratio may at most, or must at least, be. */
+export interface Limits {
+  readonly max: ReadonlyMap<MetricName, number>;
+  readonly min: ReadonlyMap<MetricName, number>;
 }
 
 /**
- * The rows whose ratio itself, not its interval, is above the limit of their metric.
+ * Parses the texts `METRIC=LIMIT` of `--max-ratio` and `--min-ratio`, each metric once per flag.
+ *
+ * @throws RepriseError BAD_REQUEST listing every fault.
+ */
+export function parseLimits(typed: { readonly max: readonly string[]; readonly min: readonly string[] }): Limits {
+  const faults: string[] = [];
+  const limits = {
+    max: parseRatios("--max-ratio", typed.max, faults),
+    min: parseRatios("--min-ratio", typed.min, faults),
+  };
+  if (faults.length > 0) throw new RepriseError("BAD_REQUEST", faults.join("\n"));
+  return limits;
+}
+
+function parseRatios(flag: string, texts: readonly string[], faults: string[]): ReadonlyMap<MetricName, number> {
+  const limits = new Map<MetricName, number>();
+  for (const text of texts) {
+    const [, name = "", limit = ""] = /^(.+)=(\d+(?:\.\d+)?)$/.exec(text) ?? [];
+    const metric = metricNames.find((known) => known === name);
+    if (name === "") faults.push(`${flag} "${text}" is not METRIC=NUMBER, such as ttft=1.1`);
+    else if (metric === undefined) faults.push(`${flag} "${name}" is no metric; there are ${metricNames.join(", ")}`);
+    else if (limits.has(metric)) faults.push(`${flag} ${metric} has two limits`);
+    else limits.set(metric, Number(limit));
+  }
+  return limits;
+}
+
+/** A ratio outside of its limits. */
+export interface Breach extends ComparedMetric {
+  readonly side: "above" | "below";
+  readonly limit: number;
+}
+
+/**
+ * The rows whose ratio itself, not its interval, is outside of the limits of their metric.
  *
  * @throws RepriseError BAD_REQUEST when a limit is on what no group measured: such a gate would always be open.
  */
-export function exceeding(comparison: Comparison, limits: ReadonlyMap<MetricName, number>): ComparedMetric[] {
-  for (const metric of limits.keys()) {
-    if (comparison.rows.every((row) => row.metric !== metric || Number.isNaN(row.ratio))) {
-      throw new RepriseError("BAD_REQUEST", `--max-ratio ${metric}: the runs have no ratio of it in common.`);
+export function breaches(comparison: Comparison, { max, min }: Limits): Breach[] {
+  for (const [flag, limits] of [
+    ["--max-ratio", max],
+    ["--min-ratio", min],
+  ] as const) {
+    for (const metric of limits.keys()) {
+      if (comparison.rows.every((row) => row.metric !== metric || Number.isNaN(row.ratio))) {
+        throw new RepriseError("BAD_REQUEST", `${flag} ${metric}: the runs have no ratio of it in common.`);
+      }
     }
   }
-  return comparison.rows.filter((row) => row.ratio > (limits.get(row.metric) ?? Infinity));
+  return comparison.rows.flatMap((row): Breach[] => {
+    const [most, least] = [max.get(row.metric) ?? Infinity, min.get(row.metric) ?? 0];
+    if (row.ratio > most) return [{ ...row, side: "above", limit: most }];
+    return row.ratio < least ? [{ ...row, side: "below", limit: least }] : [];
+  });
 }
 
 function compareValues(measured: Measured, a: readonly number[], b: readonly number[]): ComparedMetric {

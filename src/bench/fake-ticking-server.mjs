@@ -13,6 +13,7 @@ const server = createServer((request, response) => {
     looks += request.url === "/health" ? 1 : 0;
     if (request.url === "/health") response.writeHead(looks < 3 ? 503 : 200).end();
     else if (request.url === "/v1/models") response.end('{"data":[{"id":"ticks"}]}');
+    else if (request.url === "/metrics") response.end(`pid ${process.pid}\n`);
     else response.writeHead(404).end();
     return;
   }

@@ -12,10 +12,10 @@ export function describeMachine(): string {
 }
 
 /** The commit of a source checkout, with "+" where it has changes; "" where this is an installed package. */
-export function sourceCommit(): string {
+export function sourceCommit(root = fileURLToPath(new URL("../..", import.meta.url))): string {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
-      cwd: fileURLToPath(new URL("../..", import.meta.url)),
+      cwd: root,
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
     }).trim();

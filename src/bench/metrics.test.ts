@@ -37,14 +37,16 @@ test("what the server did not tell is not counted", () => {
   expect(valuesOf("reused", [silent])).toEqual([]);
   expect(valuesOf("tokens/s", [silent])).toEqual([]);
   expect(valuesOf("right", [{ ...silent, checked: false }])).toEqual([]);
-  expect(throughput([silent])).toBeUndefined();
+  expect(throughput([silent])).toBe(throughput([{ ...silent, completionTokens: silent.tokenMs.length }]));
+  expect(throughput([{ ...silent, outcome: "cut" }])).toBeUndefined();
   expect([promptTokens, completionTokens, cachedTokens]).toEqual([200, 3, 50]);
 });
 
-test("throughput counts time in flight once, and idle time not at all", () => {
-  const at = (sentMs: number, endMs: number): Sample => ({ ...answered, sentMs, endMs });
+test("throughput is over the whole of each round, idle time included, and not over the time between rounds", () => {
+  const at = (sentMs: number, endMs: number, round = 0): Sample => ({ ...answered, sentMs, endMs, round });
   expect(throughput([at(0, 1000), at(500, 1500), at(200, 300)])).toBe(6);
-  expect(throughput([at(0, 1000), at(9000, 9500)])).toBe(4);
+  expect(throughput([at(0, 1000), at(2000, 3000)])).toBe(2);
+  expect(throughput([at(0, 1000), at(90_000, 91_000, 1)])).toBe(3);
 });
 
 test("groups keep the order in which they appear", () => {

@@ -92,23 +92,26 @@ export function groupsOf(samples: readonly Sample[]): string[] {
 }
 
 /**
- * Output tokens per second of all requests together: their tokens over the time during which at least one of them was
- * in flight. Idle time between requests, and between rounds, does not count.
+ * Output tokens per second of all requests together. Where the server does not tell its usage, each piece counts as one
+ * token.
  */
 export function throughput(samples: readonly Sample[]): number | undefined {
-  const counted = samples.filter((sample) => isTimed(sample) && sample.completionTokens !== undefined);
-  const tokens = counted.reduce((sum, sample) => sum + (sample.completionTokens ?? 0), 0);
-  const busyMs = coveredMs(samples.map(({ sentMs, endMs }) => [sentMs, endMs]));
-  return counted.length === 0 || busyMs === 0 ? undefined : (tokens * 1000) / busyMs;
+  return tokensPerSecond(samples, ({ completionTokens, tokenMs }) => completionTokens ?? tokenMs.length);
 }
 
-/** Length of the union of intervals. */
-function coveredMs(intervals: readonly (readonly [number, number])[]): number {
-  let covered = 0;
-  let reached = -Infinity;
-  for (const [start, end] of intervals.toSorted(([a], [b]) => a - b)) {
-    covered += Math.max(0, end - Math.max(start, reached));
-    reached = Math.max(reached, end);
+/**
+ * Tokens of the complete answers over the time from the first request sent to the last one ended, round by round: the time
+ * between a target's rounds is nobody's, and what a round did not use of its time counts, as it does for users.
+ */
+export function tokensPerSecond(samples: readonly Sample[], tokensOf: (sample: Sample) => number): number | undefined {
+  const rounds = new Map<number, { from: number; to: number }>();
+  let tokens = 0;
+  for (const sample of samples) {
+    const { round, sentMs, endMs } = sample;
+    const { from, to } = rounds.get(round) ?? { from: sentMs, to: endMs };
+    rounds.set(round, { from: Math.min(from, sentMs), to: Math.max(to, endMs) });
+    if (isTimed(sample)) tokens += tokensOf(sample);
   }
-  return covered;
+  const totalMs = [...rounds.values()].reduce((sum, { from, to }) => sum + to - from, 0);
+  return tokens > 0 && totalMs > 0 ? (tokens * 1000) / totalMs : undefined;
 }

@@ -1,12 +1,15 @@
 /** The options of `reprise bench`: one table, and what was typed made into one checked value. */
 import { describe, RepriseError } from "../errors.ts";
+import { firstLightOptions, firstLightSummary, readFirstLight } from "./first-light.ts";
+import { type Load, parseLoads, sweepOptions, sweepSummary } from "./sweep.ts";
 import type { TargetOptions } from "./target.ts";
 import { splitWords } from "./words.ts";
+import type { WorkloadOptions } from "./workload-definition.ts";
 import { workloads } from "./workloads.ts";
 
 /** Options of every workload, by flag name. A workload's own stand beside them. */
 export const runOptions = {
-  url: { value: "URL", help: "A server to measure; may be given several times. Required.", repeated: true },
+  url: { value: "URL", help: "A server to measure; may be given several times.", repeated: true },
   label: { value: "NAME", help: "Names for the URLs, in their order. [host:port]", repeated: true },
   "api-key": { value: "KEY", help: "The servers' key: one for all, or one for each URL.", repeated: true },
   start: {
@@ -15,7 +18,7 @@ export const runOptions = {
     repeated: true,
   },
   rounds: { value: "N", help: "How often every server is measured, by turns, their order reversed each time. [1]" },
-  time: { value: "SECONDS", help: "No request begins later than this in a round of one server. [300]" },
+  time: { value: "SECONDS", help: "No request begins later than this in a round (or step) of one server. [300]" },
   seed: { value: "N", help: "Equal seeds make equal texts; round n has seed + n. [1]" },
   "warm-up": { value: "N", help: "Short requests to every server before the first round, not counted. [1]" },
   "stall-timeout": { value: "SECONDS", help: "Longest silence of a server before a request counts as stalled. [120]" },
@@ -24,8 +27,20 @@ export const runOptions = {
   report: { value: "FILE.html", help: "Write one page with facts, table and plots that opens offline." },
 } as const;
 
+/** Everything that can be asked for by name, and the options that only it has. */
+export const benches: Readonly<Record<string, { readonly summary: string; readonly options: WorkloadOptions }>> = {
+  ...workloads,
+  "first-light": { summary: firstLightSummary, options: firstLightOptions },
+  sweep: { summary: sweepSummary, options: sweepOptions },
+};
+
 export interface BenchOptions {
+  /** As it was asked for: a workload, or "first-light", or "sweep". */
+  readonly bench: string;
+  /** The workload that is run: of a sweep the one that it is of. */
   readonly workload: string;
+  /** The steps of a sweep, in their order; else empty. */
+  readonly loads: readonly Load[];
   /** The workload's own options, defaults filled in. */
   readonly workloadOptions: Readonly<Record<string, string>>;
   readonly targets: readonly TargetOptions[];
@@ -46,24 +61,23 @@ export interface TypedOptions {
 }
 
 /** @throws RepriseError BAD_CONFIG listing every fault. */
-export function parseBenchOptions(workload: string, { own, repeated }: TypedOptions): BenchOptions {
-  const definition = workloads[workload];
-  if (definition === undefined) {
-    throw new RepriseError(
-      "BAD_CONFIG",
-      `no workload is called "${workload}"; there are: ${Object.keys(workloads).join(", ")}`,
-    );
-  }
+export function parseBenchOptions(bench: string, { own, repeated }: TypedOptions): BenchOptions {
   const faults: string[] = [];
+  const workload = bench === "sweep" ? (own["of"] ?? sweepOptions["of"]?.default ?? "") : bench;
+  const known = bench === "first-light" ? firstLightOptions : workloads[workload]?.options;
+  if (known === undefined) {
+    const names = Object.keys(bench === "sweep" ? workloads : benches);
+    throw new RepriseError("BAD_CONFIG", `no workload is called "${workload}"; there are: ${names.join(", ")}`);
+  }
   const number = (name: keyof typeof runOptions, fallback: number, limits: NumberLimits) =>
     parseNumber(name, own[name], fallback, limits, faults);
   const stallSeconds = number("stall-timeout", 120, { least: 0.001, most: 86_400 });
   const options: BenchOptions = {
+    bench,
     workload,
-    workloadOptions: Object.fromEntries(
-      Object.entries(definition.options).map(([name, option]) => [name, own[name] ?? option.default]),
-    ),
-    targets: parseTargets(repeated, stallSeconds * 1000, faults),
+    loads: bench === "sweep" ? parseLoads(own, faults) : [],
+    workloadOptions: workloadOptions(bench, known, own, faults),
+    targets: parseTargets(repeated, { bench, stallMs: stallSeconds * 1000 }, faults),
     rounds: number("rounds", 1, { least: 1, most: 1000, whole: true }),
     timeSeconds: number("time", 300, { least: 0.001, most: 7 * 86_400 }),
     seed: number("seed", 1, { least: 0, most: 2 ** 31 - 1, whole: true }),
@@ -74,12 +88,39 @@ export function parseBenchOptions(workload: string, { own, repeated }: TypedOpti
     reportPath: own["report"],
   };
   if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
+  if (bench === "first-light") readFirstLight(options.workloadOptions);
   return options;
 }
 
-function parseTargets(repeated: TypedOptions["repeated"], stallMs: number, faults: string[]): TargetOptions[] {
+/** The workload's options with their defaults. A sweep's own have another meaning, and stand in the steps. */
+function workloadOptions(
+  bench: string,
+  known: WorkloadOptions,
+  own: TypedOptions["own"],
+  faults: string[],
+): Record<string, string> {
+  const taken = bench === "sweep" ? sweepOptions : {};
+  const general: object = runOptions;
+  for (const name of Object.keys(own)) {
+    if (name in known || name in taken || name in general) continue;
+    faults.push(`--${name} is no option of ${bench === "sweep" ? own["of"] : bench}`);
+  }
+  return Object.fromEntries(
+    Object.entries(known)
+      .filter(([name]) => !(name in taken))
+      .map(([name, option]) => [name, own[name] ?? option.default]),
+  );
+}
+
+/** None for first-light is its own server. */
+function parseTargets(
+  repeated: TypedOptions["repeated"],
+  { bench, stallMs }: { bench: string; stallMs: number },
+  faults: string[],
+): TargetOptions[] {
   const { url: urls = [], label: labels = [], "api-key": keys = [], start: commands = [] } = repeated;
-  if (urls.length === 0) faults.push("--url is required, such as --url http://127.0.0.1:8080");
+  const mustRestart = bench === "first-light";
+  if (urls.length === 0 && !mustRestart) faults.push("--url is required, such as --url http://127.0.0.1:8080");
   for (const [name, given] of Object.entries({ label: labels, "api-key": keys, start: commands })) {
     if (given.length > urls.length) faults.push(`--${name} is given ${given.length} times, --url ${urls.length} times`);
   }
@@ -89,6 +130,7 @@ function parseTargets(repeated: TypedOptions["repeated"], stallMs: number, fault
     const address = parseAddress(typed, faults);
     const start = commands[index] === "" ? undefined : commands[index];
     if (start !== undefined) checkWords(start, faults);
+    else if (mustRestart) faults.push(`first-light kills and restarts its servers: give --start for ${typed}`);
     return {
       label: labels[index] ?? address?.host ?? typed,
       url: address?.origin ?? typed,

@@ -6,18 +6,22 @@ import { RepriseError } from "../errors.ts";
 import { version } from "../version.ts";
 import { realClock } from "./clock.ts";
 import { describeMachine, sourceCommit } from "./machine.ts";
+import { runFirstLight } from "./first-light.ts";
 import type { BenchOptions } from "./options.ts";
+import { OwnServer } from "./own-server.ts";
 import type { BenchResult, Sample } from "./result.ts";
 import { runTargets } from "./run-targets.ts";
+import { loadName, underLoad } from "./sweep.ts";
 import { Target } from "./target.ts";
+import type { TextScale, Workload } from "./workload.ts";
 import { workloads } from "./workloads.ts";
 
 const warmUpTokens = 16;
 
 export interface RunEvents {
   /** What is being done, in words, and the share of the rounds that is behind; told anew with every answer. */
-  readonly onStep?: (step: string, share: number) => void;
-  readonly onSample?: (sample: Sample) => void;
+  readonly onStep?: ((step: string, share: number) => void) | undefined;
+  readonly onSample?: ((sample: Sample) => void) | undefined;
 }
 
 /**
@@ -29,48 +33,26 @@ export async function runBench(
   options: BenchOptions,
   { command, signal, onStep, onSample }: { command: string; signal: AbortSignal } & RunEvents,
 ): Promise<BenchResult> {
-  const definition = workloads[options.workload];
-  if (definition === undefined) throw new RepriseError("BAD_CONFIG", `no workload is called "${options.workload}"`);
-
+  const wanted = [...options.targets];
+  using ownServer = wanted.length > 0 ? undefined : await OwnServer.prepare({ stallMs: options.stallSeconds * 1000 });
+  if (ownServer !== undefined) wanted.push(ownServer.target);
   await using targets = new OpenTargets();
-  for (const target of options.targets) {
+  for (const target of wanted) {
     onStep?.(target.start === undefined ? `asking ${target.url}` : `starting ${target.start}`, 0);
     targets.add(await Target.open(target, signal));
   }
   onStep?.("warming up", 0);
   for (const target of targets.all) await warmUp(target, options.warmUp, signal);
+  if (signal.aborted) throw new RepriseError("CANCELLED", "ended before anything was measured");
   for (const target of targets.all) await target.beginMeasuring();
 
   // One scale for all: every server is asked the same texts, letter for letter.
   const scale = targets.all[0]?.scale ?? { charactersPerToken: 4, source: "no server" };
-  let turn = { label: "", round: 0, share: 0 };
-  let answers = 0;
-  const tellStep = () =>
-    onStep?.(`${turn.label}, round ${turn.round + 1} of ${options.rounds}, ${answers} answers`, turn.share);
   const startedAt = new Date().toISOString();
-  const samples = await runTargets({
-    targets: targets.all.map((target) => ({ label: target.label, prepare: (request) => target.prepare(request) })),
-    rounds: options.rounds,
-    seed: options.seed,
-    timeLimitMs: options.timeSeconds * 1000,
-    signal,
-    clock: realClock,
-    originMs: realClock.now(),
-    createWorkload: (seed) =>
-      definition.create(options.workloadOptions, { charactersPerToken: scale.charactersPerToken, seed }),
-    onRound: (next) => {
-      turn = next;
-      tellStep();
-    },
-    onSample: (sample) => {
-      answers += 1;
-      tellStep();
-      onSample?.(sample);
-    },
-  });
+  const samples = await measure(options, { targets: targets.all, scale, signal, onStep, onSample });
   return {
     format: 1,
-    bench: options.workload,
+    bench: options.bench,
     command,
     commit: sourceCommit(),
     version,
@@ -78,6 +60,7 @@ export async function runBench(
     startedAt,
     seed: options.seed,
     options: {
+      ...(options.bench === "sweep" ? { of: options.workload, loads: options.loads.map(loadName).join(", ") } : {}),
       ...options.workloadOptions,
       rounds: options.rounds,
       time: options.timeSeconds,
@@ -92,6 +75,57 @@ export async function runBench(
   };
 }
 
+/** Every sample, whatever kind of run it is. */
+async function measure(
+  options: BenchOptions,
+  run: { targets: readonly Target[]; scale: TextScale; signal: AbortSignal } & RunEvents,
+): Promise<Sample[]> {
+  const { targets, scale, signal, onStep, onSample } = run;
+  let turn: { label: string; round: number; step?: number; share: number } = { label: "", round: 0, share: 0 };
+  let answers = 0;
+  const tellStep = () => {
+    const load = options.loads[turn.step ?? 0];
+    const step = load === undefined ? "" : `, ${loadName(load)}`;
+    onStep?.(`${turn.label}, round ${turn.round + 1} of ${options.rounds}${step}, ${answers} answers`, turn.share);
+  };
+  const common = {
+    rounds: options.rounds,
+    seed: options.seed,
+    timeLimitMs: options.timeSeconds * 1000,
+    signal,
+    clock: realClock,
+    originMs: realClock.now(),
+    onTurn: (next: typeof turn) => {
+      turn = next;
+      tellStep();
+    },
+    onSample: (sample: Sample) => {
+      answers += 1;
+      tellStep();
+      onSample?.(sample);
+    },
+  };
+  if (options.bench === "first-light") {
+    const settings = { targets, scale, options: options.workloadOptions };
+    return runFirstLight({ ...common, ...settings, warmUp: (target) => warmUp(target, options.warmUp, signal) });
+  }
+  return runTargets({
+    ...common,
+    targets: targets.map((target) => ({ label: target.label, prepare: (request) => target.prepare(request) })),
+    steps: stepsOf(options, scale),
+  });
+}
+
+function stepsOf({ workload, workloadOptions, loads }: BenchOptions, scale: TextScale): ((seed: number) => Workload)[] {
+  const definition = workloads[workload];
+  if (definition === undefined) throw new RepriseError("BAD_CONFIG", `no workload is called "${workload}"`);
+  const withSeed = (seed: number) => ({ charactersPerToken: scale.charactersPerToken, seed });
+  if (loads.length === 0) return [(seed) => definition.create(workloadOptions, withSeed(seed))];
+  return loads.map(
+    (load) => (seed: number) => underLoad(load, { definition, options: workloadOptions }, withSeed(seed)),
+  );
+}
+
 /** Pages in weights and compiles what is compiled late. Its text begins as no workload's does, so that nothing is reused. */
 async function warmUp(target: Target, count: number, signal: AbortSignal): Promise<void> {
   for (let index = 0; index < count; index += 1) {
@@ -102,9 +136,8 @@ async function warmUp(target: Target, count: number, signal: AbortSignal): Promi
       path: "/v1/chat/completions",
       body: { messages: [{ role: "user", content }], max_tokens: warmUpTokens, temperature: 0 },
     })(signal);
-    if (signal.aborted) throw new RepriseError("CANCELLED", "ended before anything was measured");
     // A server that refuses will refuse in the samples too, where it is counted and told.
-    if (answer.outcome !== "ok") return;
+    if (answer.outcome !== "ok" || signal.aborted) return;
   }
 }
 

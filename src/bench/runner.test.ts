@@ -171,8 +171,8 @@ test("targets take turns, in reversed order every other round, each with a fresh
     signal: running,
     clock,
     originMs: 1000,
-    createWorkload: (seed) => workloadOf([actorOf(`seed ${seed}`, 1)]),
-    onRound: ({ label, round }) => turns.push(`${label}${round}`),
+    steps: [(seed) => workloadOf([actorOf(`seed ${seed}`, 1)])],
+    onTurn: ({ label, round }) => turns.push(`${label}${round}`),
   });
   expect(turns).toEqual(["a0", "b0", "b1", "a1", "a2", "b2"]);
   expect(samples.map(({ id }) => id)).toEqual(["seed 7 1", "seed 7 1", "seed 8 1", "seed 8 1", "seed 9 1", "seed 9 1"]);

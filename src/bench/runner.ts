@@ -49,14 +49,12 @@ export async function runRound(options: RoundOptions): Promise<Sample[]> {
   const thrown: unknown[] = [];
 
   for (const actor of workload.actors()) {
+    // Made while no place is free: the making of a long text is not to be the lag of a closed loop.
+    const first = actor.next(undefined);
+    if (first === undefined) continue;
+    const prepared = options.prepare(first);
     await places.take();
     const dueMs = Math.max(startMs + actor.startMs, places.freedMs ?? startMs);
-    const first = actor.next(undefined);
-    if (first === undefined) {
-      places.give(places.freedMs);
-      continue;
-    }
-    const prepared = options.prepare(first);
     if (dueMs < endMs) await clock.until(dueMs, signal);
     if (dueMs >= endMs || clock.now() >= endMs || signal.aborted) break;
     const work = runActor({ ...options, signal, actor, endMs, first, prepared, dueMs, samples })
@@ -148,7 +146,7 @@ class Places {
     this.#free -= 1;
   }
 
-  give(atMs: number | undefined): void {
+  give(atMs: number): void {
     this.#free += 1;
     if (this.#wake === undefined) return;
     this.freedMs = atMs;

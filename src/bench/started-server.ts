@@ -63,6 +63,13 @@ export class StartedServer implements AsyncDisposable {
     }
   }
 
+  /** Kills it and all that it started, without warning, and waits until it is gone. */
+  async kill(): Promise<void> {
+    this.#killGroup();
+    await this.#ended;
+    process.off("exit", this.#killGroup);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#child.kill("SIGTERM");
     await Promise.race([this.#ended, sleep(endMs, undefined, { ref: false })]);

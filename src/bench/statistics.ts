@@ -78,7 +78,8 @@ function centreOf(values: Float64Array, centre: Centre): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-function percentileOfSorted(sorted: Float64Array, share: number): number {
+/** The same of values in ascending order. */
+export function percentileOfSorted(sorted: Float64Array, share: number): number {
   assert(sorted.length > 0, "a percentile of nothing");
   assert(share >= 0 && share <= 1, "a percentile's share is between 0 and 1");
   const position = share * (sorted.length - 1);

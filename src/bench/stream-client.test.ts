@@ -132,6 +132,25 @@ test("an idle connection that the server closed is not a failure", async () => {
   agent.destroy();
 });
 
+test("nor are several of them", async () => {
+  const [used, waiting] = [new WeakSet<object>(), [] as (() => void)[]];
+  let requests = 0;
+  await using server = await startFakeServer((_, response, request) => {
+    requests += 1;
+    if (used.has(request.socket)) return void request.socket.resetAndDestroy();
+    used.add(request.socket);
+    // The first three are answered together, so that each has a connection of its own.
+    waiting.push(() => response.end(wholeAnswer(["Yes"])));
+    if (requests === 3 || requests > 6) for (const answer of waiting.splice(0)) answer();
+    return undefined;
+  });
+  const agent = streamAgent(new URL(server.url));
+  await Promise.all([1, 2, 3].map(() => askUrl(server.url, { agent })));
+  expect(await askUrl(server.url, { agent })).toMatchObject({ outcome: "ok" });
+  expect(requests).toBe(7);
+  agent.destroy();
+});
+
 test("a run that ends takes its requests with it", async () => {
   const stop = new AbortController();
   const answer = await askFake((_, response) => response.write(pieceFrame("Os"), () => stop.abort()), {

@@ -48,9 +48,12 @@ export function streamAgent(url: URL): HttpAgent {
 
 /** Asks, and listens to the end. Never throws: what goes wrong is the outcome. */
 export async function streamRequest(asked: StreamRequest): Promise<StreamedAnswer> {
-  const first = await attempt(asked);
-  // A server may close an idle connection while the request is on its way: that is nobody's failure, and asked again.
-  return first === "stale connection" ? ((await attempt(asked)) as StreamedAnswer) : first;
+  for (;;) {
+    const answer = await attempt(asked);
+    // A server may close an idle connection while the request is on its way: that is nobody's failure, and asked again. All
+    // that idle may be closed so; each attempt uses one up, and a new connection is never stale.
+    if (answer !== "stale connection") return answer;
+  }
 }
 
 /** How a connection came to its end. */

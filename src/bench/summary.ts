@@ -1,10 +1,11 @@
 /**
  * What the samples say, per target and group: counts, times, rates, reuse. Made from the result alone.
  *
- * Times are of complete answers ("ok" and "wrong"); every sample is counted. A percentile is the smallest measured value
- * that so many percent do not exceed (nearest rank): never a value that nobody saw.
+ * Times are of complete answers ("ok" and "wrong"); every sample is counted.
  */
+import { isTimed, throughput, tokensPerSecond } from "./metrics.ts";
 import type { BenchResult, Outcome, Sample } from "./result.ts";
+import { mean, percentileOfSorted } from "./statistics.ts";
 
 /** Milliseconds, or undefined where nothing was measured. */
 export interface Distribution {
@@ -21,13 +22,15 @@ export interface GroupSummary {
   readonly group: string;
   readonly count: number;
   readonly outcomes: Readonly<Partial<Record<Outcome, number>>>;
+  /** The first words of the server, or of its silence, for each way in which requests did not end well. */
+  readonly errors: Readonly<Partial<Record<Outcome, string>>>;
   /** From sending to the first token. */
   readonly firstToken: Distribution | undefined;
   /** Between two pieces of one answer. */
   readonly gap: Distribution | undefined;
   /** From sending to the end. */
   readonly endToEnd: Distribution | undefined;
-  /** While the group's requests were under way: from the first sent to the last ended, round by round. */
+  /** From the first request sent to the last ended, round by round. */
   readonly outputTokensPerSecond: number | undefined;
   readonly inputTokensPerSecond: number | undefined;
   readonly promptTokens: number;
@@ -44,8 +47,13 @@ export interface GroupSummary {
 /** The name of the line that sums up a target. */
 export const allGroups = "all";
 
+/** Whether a line over all groups says something: not where each group is another load, or another state of the cache. */
+export function hasTotal({ bench }: Pick<BenchResult, "bench">): boolean {
+  return bench !== "sweep" && bench !== "first-light";
+}
+
 /** A line for each target's groups in the order of their first samples, and one over all where there are several. */
-export function summarize(result: Pick<BenchResult, "targets" | "samples">): GroupSummary[] {
+export function summarize(result: Pick<BenchResult, "bench" | "targets" | "samples">): GroupSummary[] {
   return result.targets.flatMap(({ label }) => {
     const own = result.samples.filter(({ target }) => target === label).sort((a, b) => a.dueMs - b.dueMs);
     const groups = [...new Set(own.map(({ group }) => group))];
@@ -56,7 +64,7 @@ export function summarize(result: Pick<BenchResult, "targets" | "samples">): Gro
         own.filter((sample) => sample.group === group),
       ),
     );
-    return groups.length > 1 ? [...lines, summarizeGroup(label, allGroups, own)] : lines;
+    return groups.length > 1 && hasTotal(result) ? [...lines, summarizeGroup(label, allGroups, own)] : lines;
   });
 }
 
@@ -66,17 +74,16 @@ export function distributionOf(values: readonly number[]): Distribution | undefi
   const sorted = Float64Array.from(values).sort();
   return {
     count: sorted.length,
-    mean: sorted.reduce((sum, value) => sum + value, 0) / sorted.length,
-    p50: percentile(sorted, 50),
-    p90: percentile(sorted, 90),
-    p99: percentile(sorted, 99),
+    mean: mean(values),
+    p50: percentileOfSorted(sorted, 0.5),
+    p90: percentileOfSorted(sorted, 0.9),
+    p99: percentileOfSorted(sorted, 0.99),
   };
 }
 
 function summarizeGroup(target: string, group: string, samples: readonly Sample[]): GroupSummary {
-  const complete = samples.filter(({ outcome }) => outcome === "ok" || outcome === "wrong");
+  const complete = samples.filter(isTimed);
   const checked = complete.filter((sample) => sample.checked);
-  const seconds = busySeconds(complete);
   const promptTokens = sum(complete, (sample) => sample.promptTokens);
   const cachedTokens = sum(complete, (sample) => sample.cachedTokens);
   return {
@@ -84,17 +91,14 @@ function summarizeGroup(target: string, group: string, samples: readonly Sample[
     group,
     count: samples.length,
     outcomes: counted(samples.map(({ outcome }) => outcome)),
+    errors: firstErrors(samples),
     firstToken: distributionOf(
       complete.flatMap(({ firstTokenMs, sentMs }) => (firstTokenMs === undefined ? [] : [firstTokenMs - sentMs])),
     ),
     gap: distributionOf(complete.flatMap(({ tokenMs }) => tokenMs.slice(1).map((at, index) => at - tokenMs[index]!))), // index is one behind
     endToEnd: distributionOf(complete.map(({ sentMs, endMs }) => endMs - sentMs)),
-    // Where the server does not tell its usage, each piece counts as one token.
-    outputTokensPerSecond: rate(
-      sum(complete, (sample) => sample.completionTokens ?? sample.tokenMs.length),
-      seconds,
-    ),
-    inputTokensPerSecond: rate(promptTokens, seconds),
+    outputTokensPerSecond: throughput(samples),
+    inputTokensPerSecond: tokensPerSecond(samples, (sample) => sample.promptTokens ?? 0),
     promptTokens,
     cachedTokens,
     cachedShare: rate(cachedTokens, promptTokens),
@@ -105,20 +109,6 @@ function summarizeGroup(target: string, group: string, samples: readonly Sample[
     ),
     clientLagP99Ms: distributionOf(samples.map(({ dueMs, sentMs }) => sentMs - dueMs))?.p99 ?? 0,
   };
-}
-
-function percentile(sorted: Float64Array, percent: number): number {
-  return sorted[Math.max(0, Math.ceil((percent / 100) * sorted.length) - 1)]!; // not empty, and the rank is at most its length
-}
-
-/** Rounds alternate with those of other targets; the time between them is nobody's. */
-function busySeconds(samples: readonly Sample[]): number {
-  const spans = new Map<number, { from: number; to: number }>();
-  for (const { round, sentMs, endMs } of samples) {
-    const { from, to } = spans.get(round) ?? { from: sentMs, to: endMs };
-    spans.set(round, { from: Math.min(from, sentMs), to: Math.max(to, endMs) });
-  }
-  return sum([...spans.values()], ({ from, to }) => to - from) / 1000;
 }
 
 function reusedByTier(samples: readonly Sample[]): Record<string, number> {
@@ -133,6 +123,12 @@ function counted(outcomes: readonly Outcome[]): Partial<Record<Outcome, number>>
   const counts: Partial<Record<Outcome, number>> = {};
   for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1;
   return counts;
+}
+
+function firstErrors(samples: readonly Sample[]): Partial<Record<Outcome, string>> {
+  const errors: Partial<Record<Outcome, string>> = {};
+  for (const { outcome, error } of samples) if (error !== undefined) errors[outcome] ??= error;
+  return errors;
 }
 
 function sum<T>(items: readonly T[], value: (item: T) => number | undefined): number {

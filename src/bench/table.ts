@@ -1,5 +1,5 @@
 /** The summary as a table for a terminal: one line per target and group, figures aligned at the right. */
-import type { Distribution, GroupSummary } from "./summary.ts";
+import type { GroupSummary } from "./summary.ts";
 import { textTable } from "./text-table.ts";
 
 interface Column {
@@ -12,12 +12,17 @@ const columns: readonly Column[] = [
   { title: "target", left: true, text: ({ target }) => target },
   { title: "group", left: true, text: ({ group }) => group },
   { title: "ok", text: ({ outcomes, count }) => `${outcomes.ok ?? 0}/${count}` },
-  { title: "TTFT ms p50", text: ({ firstToken }) => figure(firstToken?.p50) },
+  { title: "TTFT ms mean", text: ({ firstToken }) => figure(firstToken?.mean) },
+  { title: "p50", text: ({ firstToken }) => figure(firstToken?.p50) },
   { title: "p90", text: ({ firstToken }) => figure(firstToken?.p90) },
   { title: "p99", text: ({ firstToken }) => figure(firstToken?.p99) },
-  { title: "gap ms p50", text: ({ gap }) => figure(gap?.p50) },
+  { title: "gap ms mean", text: ({ gap }) => figure(gap?.mean) },
+  { title: "p50", text: ({ gap }) => figure(gap?.p50) },
+  { title: "p90", text: ({ gap }) => figure(gap?.p90) },
   { title: "p99", text: ({ gap }) => figure(gap?.p99) },
-  { title: "end ms p50", text: ({ endToEnd }) => figure(endToEnd?.p50) },
+  { title: "end ms mean", text: ({ endToEnd }) => figure(endToEnd?.mean) },
+  { title: "p50", text: ({ endToEnd }) => figure(endToEnd?.p50) },
+  { title: "p90", text: ({ endToEnd }) => figure(endToEnd?.p90) },
   { title: "p99", text: ({ endToEnd }) => figure(endToEnd?.p99) },
   { title: "out tok/s", text: (line) => figure(line.outputTokensPerSecond) },
   { title: "in tok/s", text: (line) => figure(line.inputTokensPerSecond) },
@@ -40,23 +45,19 @@ export function renderTable(lines: readonly GroupSummary[]): string {
 
 function notes(line: GroupSummary): string[] {
   const failures = Object.entries(line.outcomes).filter(([outcome]) => outcome !== "ok");
-  const tiers = Object.entries(line.reused).filter(([, tokens]) => tokens > 0);
+  const errors = new Map(Object.entries(line.errors));
+  const failed = failures.map(([name, count]) => `${count} ${name}${errors.has(name) ? ` (${errors.get(name)})` : ""}`);
+  const reused = Object.entries(line.reused).flatMap(([tier, tokens]) =>
+    tokens > 0 ? [`${tokens} from ${tier}`] : [],
+  );
   return [
-    ...(failures.length === 0
-      ? []
-      : [`${line.target}, ${line.group}: ${listed(failures.map(([name, n]) => [n ?? 0, name]))}`]),
-    ...(tiers.length === 0
-      ? []
-      : [`${line.target}, ${line.group}: reused ${listed(tiers.map(([tier, n]) => [n, `from ${tier}`]))}`]),
+    ...(failed.length === 0 ? [] : [`${line.target}, ${line.group}: ${failed.join(", ")}`]),
+    ...(reused.length === 0 ? [] : [`${line.target}, ${line.group}: reused ${reused.join(", ")}`]),
   ];
 }
 
-function listed(items: readonly (readonly [number, string])[]): string {
-  return items.map(([count, what]) => `${count} ${what}`).join(", ");
-}
-
 /** Three digits that matter. */
-function figure(value: Distribution["p50"] | undefined): string {
+export function figure(value: number | undefined): string {
   if (value === undefined) return "-";
   return value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2);
 }

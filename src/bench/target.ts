@@ -1,6 +1,7 @@
 /** A server under measurement: found or started, asked what it is, and given back with its figures. */
 import type { Agent } from "node:http";
-import { RepriseError } from "../errors.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { assert, RepriseError } from "../errors.ts";
 import { parseMetrics } from "./metrics-text.ts";
 import { type TreeCost, TreeWatch } from "./process-tree.ts";
 import type { TargetFacts } from "./result.ts";
@@ -28,11 +29,13 @@ export class Target implements AsyncDisposable {
   readonly #options: TargetOptions;
   /** Asks on also when the run was ended early: what was measured until then has its figures. */
   readonly #calls: ServerCalls;
-  readonly #agent: Agent;
-  readonly #server: StartedServer | undefined;
-  readonly #watch: TreeWatch | undefined;
+  #agent: Agent;
+  #server: StartedServer | undefined;
+  #watch: TreeWatch | undefined;
   #metricsBefore: Readonly<Record<string, number>> = {};
   #costBefore: TreeCost | undefined;
+  /** Of the servers before a restart, since measuring began. */
+  #costOfEarlier: TreeCost = { cpuSeconds: 0, residentBytes: 0 };
 
   private constructor(parts: {
     options: TargetOptions;
@@ -102,20 +105,49 @@ export class Target implements AsyncDisposable {
     this.#costBefore = this.#watch?.cost();
   }
 
+  /**
+   * Waits until a server that tells so (Reprise does, at /cache/stats) has saved what it wants to keep, half a minute at
+   * most; with any other server not at all.
+   */
+  async saved(signal: AbortSignal): Promise<void> {
+    const end = performance.now() + 30_000;
+    while (!signal.aborted && performance.now() < end) {
+      const stats = await this.#calls.json("GET", "/cache/stats");
+      const left = typeof stats === "object" && stats !== null && "unsavedChunks" in stats ? stats.unsavedChunks : 0;
+      if (typeof left !== "number" || left === 0) return;
+      await sleep(20);
+    }
+  }
+
+  /**
+   * Kills the server that was started, without warning, and starts it again.
+   *
+   * @throws RepriseError TARGET_UNAVAILABLE when it does not come again; CANCELLED.
+   */
+  async restart(signal: AbortSignal): Promise<void> {
+    const { start, url } = this.#options;
+    assert(start !== undefined && this.#server !== undefined, `${url} was not started here, and cannot be restarted`);
+    this.#costOfEarlier = this.#costSinceBefore() ?? this.#costOfEarlier;
+    this.#costBefore = undefined;
+    this.#watch?.[Symbol.dispose]();
+    this.#watch = undefined;
+    this.#agent.destroy();
+    await this.#server.kill();
+    this.#agent = streamAgent(new URL(url));
+    this.#server = await StartedServer.start(start);
+    this.#watch = new TreeWatch(this.#server.pid);
+    await this.#server.ready(() => isReady(new ServerCalls({ ...this.#options, signal })), signal);
+  }
+
   /** All about this target, with what it used since beginMeasuring. */
   async facts(): Promise<TargetFacts> {
-    const cost = this.#watch?.cost();
+    const cost = this.#costSinceBefore();
     return {
       label: this.label,
       url: this.#options.url,
       model: this.model,
       charactersPerToken: this.scale.charactersPerToken,
-      ...(cost === undefined
-        ? {}
-        : {
-            cpuSeconds: cost.cpuSeconds - (this.#costBefore?.cpuSeconds ?? 0),
-            residentBytes: cost.residentBytes,
-          }),
+      ...cost,
       metricsBefore: this.#metricsBefore,
       metricsAfter: await this.#metrics(),
     };
@@ -125,6 +157,16 @@ export class Target implements AsyncDisposable {
     this.#watch?.[Symbol.dispose]();
     this.#agent.destroy();
     await this.#server?.[Symbol.asyncDispose]();
+  }
+
+  /** Undefined for a server that was not started here. */
+  #costSinceBefore(): TreeCost | undefined {
+    const cost = this.#watch?.cost();
+    if (cost === undefined) return undefined;
+    return {
+      cpuSeconds: this.#costOfEarlier.cpuSeconds + cost.cpuSeconds - (this.#costBefore?.cpuSeconds ?? 0),
+      residentBytes: Math.max(this.#costOfEarlier.residentBytes, cost.residentBytes),
+    };
   }
 
   async #metrics(): Promise<Record<string, number>> {

@@ -16,6 +16,7 @@ import type {
   CacheSession,
   LeaseId,
   LoadedChunk,
+  LoadOptions,
   Lookup,
   Reservation,
   ReservedChunk,
@@ -46,6 +47,8 @@ export interface SessionParts {
   readonly placement: Placement;
   readonly counters: Counters;
   readonly limits: SessionLimits;
+  /** Chunks that one rank gave up while others were still writing them: what those commit is given up too. */
+  readonly broken: WeakSet<StoredChunk>;
 }
 
 /** Chunks of a load that are read from below ahead of the one the guest waits for. */
@@ -80,42 +83,36 @@ export class LocalSession implements CacheSession {
   }
 
   lookup(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Lookup> {
-    const { counters } = this.#parts;
-    const tokensByTier: Partial<Record<TierName, number>> = {};
-    let hitTokens = 0;
-    for (const { node, matchedTokens } of this.#match(root, tokens)) {
-      const tier = tierOf(node.payload);
-      if (tier === undefined) break;
-      addTokens(tokensByTier, tier, matchedTokens);
-      addTokens(counters.hitTokens, tier, matchedTokens);
-      hitTokens += matchedTokens;
-    }
-    counters.lookups += 1;
-    counters.lookedUpTokens += tokens.length;
-    return Promise.resolve({ hitTokens, tokensByTier });
+    const found = foundIn(this.#match(root, tokens));
+    this.#countLookup(tokens, found);
+    return Promise.resolve(found);
   }
 
-  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    const { placement, counters } = this.#parts;
-    const deadline = performance.now() + wait.deadlineMs;
-    const matched = this.#match(root, tokens).slice(Math.floor(from / this.chunkTokens));
-    const held = this.#leaseAll(matched);
-    const ready: Promise<boolean>[] = [];
+  async *load(
+    root: Root,
+    tokens: Tokens,
+    from: number,
+    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+  ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    const deadline = performance.now() + deadlineMs;
+    const matched = this.#match(root, tokens);
+    const found = foundIn(matched);
+    if (onlyReady) this.#countLookup(tokens, found);
+    const held = this.#leaseAll(matched.slice(Math.floor(from / this.chunkTokens)), { onlyReady });
+    const reads: Promise<boolean>[] = [];
     let given = 0;
     try {
-      for (const [i, { lease, chunk, matchedTokens, tier }] of held.entries()) {
-        for (const ahead of held.slice(ready.length, i + 1 + readAhead))
-          ready.push(placement.promote(ahead.chunk, this.#options.slotBytes));
-        const answer = chunk.isInMemory || (await within(ready[i]!, deadline - performance.now())); // pushed above
-        if (answer === "late") counters.lateLoads += 1;
-        if (answer !== true || !this.holds(lease)) return;
-        given = i + 1;
-        addTokens(counters.loadedTokens, tier, matchedTokens);
-        const bytes = chunk.bytes[this.#options.rank]!; // one per rank
-        counters.loadedBytes += bytes;
-        const offset = chunk.slots[this.#options.rank]!; // in memory
-        const { firstToken, tokens } = chunk.node;
-        yield { lease, firstToken, tokenCount: tokens.length, matchedTokens, tier, slot: { offset, bytes } };
+      onFound?.(found);
+      for (;;) {
+        const batch = this.#readyFrom(held, given);
+        given += batch.length;
+        for (const { chunk } of held.slice(reads.length, given + 1 + readAhead)) reads.push(this.#promote(chunk));
+        if (batch.length > 0) yield batch;
+        const next = reads[given];
+        if (next === undefined) return;
+        const answer = await within(next, deadline - performance.now());
+        if (answer === "late") this.#parts.counters.lateLoads += 1;
+        if (answer !== true || !this.holds(held[given]!.lease)) return; // `next` stands for it
       }
     } finally {
       this.release(held.slice(given).map(({ lease }) => lease));
@@ -170,7 +167,7 @@ export class LocalSession implements CacheSession {
   }
 
   commit(chunks: readonly WrittenChunk[], _wait: WaitOptions): Promise<void> {
-    const { leases, store, placement, counters } = this.#parts;
+    const { leases, store, placement, counters, broken } = this.#parts;
     const slotBytes = this.#options.slotBytes;
     for (const { lease: id, bytes } of chunks) {
       const lease = leases.get(this.#holder, id);
@@ -180,6 +177,10 @@ export class LocalSession implements CacheSession {
         continue;
       }
       const { chunk, rank } = lease;
+      if (broken.has(chunk)) {
+        this.abandon([id]);
+        continue;
+      }
       leases.release(this.#holder, id);
       chunk.bytes[rank] = bytes;
       chunk.written[rank] = true;
@@ -187,6 +188,7 @@ export class LocalSession implements CacheSession {
       if (chunk.written.every(Boolean)) {
         chunk.visible = true;
         counters.savedChunks += 1;
+        store.keep(chunk);
         store.touch(chunk.node);
         store.supersede(chunk);
         placement.saved(chunk);
@@ -217,15 +219,44 @@ export class LocalSession implements CacheSession {
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? [];
   }
 
+  #countLookup(tokens: Tokens, { tokensByTier }: Lookup): void {
+    const { counters } = this.#parts;
+    counters.lookups += 1;
+    counters.lookedUpTokens += tokens.length;
+    for (const [tier, count] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, count); // as foundIn made it
+  }
+
+  #promote(chunk: StoredChunk): Promise<boolean> {
+    return this.#parts.placement.promote(chunk, this.#options.slotBytes);
+  }
+
+  /** The chunks of a load that are in memory now, from number `first` to the first that is not. */
+  #readyFrom(held: readonly LeasedMatch[], first: number): LoadedChunk[] {
+    const { counters } = this.#parts;
+    const { rank } = this.#options;
+    const ready: LoadedChunk[] = [];
+    for (let i = first; i < held.length; i += 1) {
+      const { lease, chunk, matchedTokens, tier } = held[i]!; // below its length
+      if (!chunk.isInMemory || !this.holds(lease)) break;
+      const bytes = chunk.bytes[rank]!; // one per rank
+      const offset = chunk.slots[rank]!; // in memory
+      addTokens(counters.loadedTokens, tier, matchedTokens);
+      counters.loadedBytes += bytes;
+      const { firstToken, tokens } = chunk.node;
+      ready.push({ lease, firstToken, tokenCount: tokens.length, matchedTokens, tier, slot: { offset, bytes } });
+    }
+    return ready;
+  }
+
   /** Leases the chunks of a match before the first await, so that none of them goes while others are read. */
-  #leaseAll(matched: readonly MatchedNode<StoredChunk>[]): LeasedMatch[] {
+  #leaseAll(matched: readonly MatchedNode<StoredChunk>[], { onlyReady }: { onlyReady: boolean }): LeasedMatch[] {
     const { leases, store, limits } = this.#parts;
     const held: LeasedMatch[] = [];
     const room = limits.openLeases - leases.heldBy(this.#holder);
     for (const { node, matchedTokens } of matched.slice(0, Math.max(0, room))) {
       const chunk = node.payload;
       const tier = tierOf(chunk);
-      if (chunk === undefined || tier === undefined) break;
+      if (chunk === undefined || tier === undefined || (onlyReady && !chunk.isInMemory)) break;
       held.push({ lease: leases.acquire(this.#holder, { kind: "reading", chunk }), chunk, matchedTokens, tier });
       store.settle(chunk);
     }
@@ -234,9 +265,10 @@ export class LocalSession implements CacheSession {
     return held;
   }
 
-  /** Stored, or this rank's slot is written or being written. */
+  /** Stored, or this rank's slot is written or being written, or others have yet to end what a rank gave up. */
   #isTaken(chunk: StoredChunk): boolean {
     const { rank } = this.#options;
+    if (this.#parts.broken.has(chunk)) return true;
     return chunk.visible || chunk.written[rank] === true || chunk.slots[rank] !== undefined;
   }
 
@@ -258,9 +290,23 @@ export class LocalSession implements CacheSession {
     if (lease.kind === "writing") {
       counters.abandonedChunks += 1;
       store.takeSlot(chunk, lease.rank);
+      this.#breakUp(chunk);
     }
     store.settle(chunk);
     store.removeIfEmpty(chunk);
+  }
+
+  /** A chunk is saved by all ranks or by none: where one gives up, the slots that the others have written go back too. */
+  #breakUp(chunk: StoredChunk): void {
+    const { store, broken } = this.#parts;
+    for (const [rank, written] of chunk.written.entries()) {
+      if (!written) continue;
+      chunk.written[rank] = false;
+      chunk.bytes[rank] = 0;
+      store.takeSlot(chunk, rank);
+    }
+    if (chunk.hasSlots) broken.add(chunk);
+    else broken.delete(chunk);
   }
 }
 
@@ -269,6 +315,19 @@ interface LeasedMatch {
   readonly chunk: StoredChunk;
   readonly matchedTokens: number;
   readonly tier: TierName;
+}
+
+/** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
+function foundIn(matched: readonly MatchedNode<StoredChunk>[]): Lookup {
+  const tokensByTier: Partial<Record<TierName, number>> = {};
+  let hitTokens = 0;
+  for (const { node, matchedTokens } of matched) {
+    const tier = tierOf(node.payload);
+    if (tier === undefined) break;
+    addTokens(tokensByTier, tier, matchedTokens);
+    hitTokens += matchedTokens;
+  }
+  return { hitTokens, tokensByTier };
 }
 
 /** The fastest place that has the chunk's bytes. */

@@ -15,7 +15,7 @@ import {
   wait,
 } from "../../test/support/cache.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { leavesOf } from "../tiers/disk/checksum.ts";
+import { leavesOf } from "../tiers/payload-checksum.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "../tiers/disk/files.ts";
 import { Cache } from "./cache.ts";
 import { bareRoot, tokenBytes, tokensFromBytes, type Tokens } from "./chunk.ts";
@@ -47,7 +47,7 @@ async function hits(session: CacheSession, tokens: Tokens): Promise<number> {
 
 async function loadAll(session: CacheSession, tokens: Tokens, from = 0): Promise<LoadedChunk[]> {
   const chunks: LoadedChunk[] = [];
-  for await (const chunk of session.load(bareRoot, tokens, from, wait)) chunks.push(chunk);
+  for await (const batch of session.load(bareRoot, tokens, from, wait)) chunks.push(...batch);
   return chunks;
 }
 
@@ -231,13 +231,13 @@ test("a tier that fails is a miss, is said once, and is used again later", async
   });
   const lines: string[] = [];
   const log = { debug() {}, info() {}, warn: (line: string) => void lines.push(line), error() {}, named: () => log };
-  const { cache, pool, session } = await setUp({ tiers: [tier], retryMs: 20, log });
+  const { cache, pool, session } = await setUp({ tiers: [tier], retryMs: 300, log });
   await save(session, pool, counting(12));
   await cache.flush();
   expect(await loadAndVerify(session, pool, counting(12))).toBe(12);
   expect(lines).toHaveLength(1);
   counts.failing = false;
-  await expect.poll(() => cache.stats().tiers.disk?.records).toBe(3);
+  await expect.poll(() => cache.stats().tiers.disk?.records, { timeout: 5000 }).toBe(3);
   cache.check();
 });
 
@@ -291,7 +291,7 @@ test("a load that is late ends without what is late; the read goes on for the ne
   await cache.flush();
   await save(session, pool, counting(32, 100));
   const late: LoadedChunk[] = [];
-  for await (const chunk of session.load(bareRoot, counting(4), 0, { deadlineMs: 5 })) late.push(chunk);
+  for await (const batch of session.load(bareRoot, counting(4), 0, { deadlineMs: 5 })) late.push(...batch);
   expect(late).toEqual([]);
   const closing = session.load(bareRoot, counting(4), 0, wait)[Symbol.asyncIterator]().next();
   const other = cache.openSession({ ...options, slotBytes: eighth });
@@ -385,7 +385,7 @@ async function runModel(
     if (kind === "draft") await session.reserve(bareRoot, wanted, wait);
     if (kind === "flush") await cache.flush().catch(() => {});
     if (kind === "load" || kind === "hold") {
-      for await (const chunk of session.load(bareRoot, wanted, 0, wait)) {
+      for (const chunk of await loadAll(session, wanted)) {
         const stored = contents(chunk);
         const end = chunk.firstToken + chunk.matchedTokens;
         expect(stored).toHaveLength(1 + chunk.firstToken + chunk.tokenCount);

@@ -8,14 +8,16 @@ import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
 import type { Tier, TierName, TierStats } from "../tier.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
+import { Adoption } from "./adoption.ts";
 import { ChunkStore } from "./chunk-store.ts";
 import { newCounters, type CacheStats, type Counters } from "./counters.ts";
 import { within } from "./deadline.ts";
 import { LeastRecentlyUsed, type EvictionPolicy } from "./eviction.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
 import { Placement } from "./placement.ts";
+import { Resizing } from "./resizing.ts";
 import type { CacheSession, SessionOptions } from "./session.ts";
-import type { SlotPool } from "./slot-pool.ts";
+import type { PoolStats, SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
 import type { StoredChunk } from "./stored-chunk.ts";
 
@@ -43,9 +45,20 @@ export interface CacheOptions {
   readonly writeBehindBytes?: number;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
+  /** How long guests of a process that died may go on copying out of and into the pool it left: 5 s unless given. */
+  readonly graceMs?: number;
   readonly log?: Log;
 }
 
+export interface Cleared {
+  /** Bytes that became free, by tier. */
+  readonly bytesByTier: Readonly<Record<string, number>>;
+  /** Chunks that somebody is reading or writing: they go when nobody does. */
+  readonly chunksInUse: number;
+}
+
+/** How long a cache that is cleared waits for what is being written below. */
+const clearMs = 10_000;
 /** How long a closing cache goes on writing what waits. */
 const closeMs = 30_000;
 
@@ -59,6 +72,9 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
+  readonly #broken = new WeakSet<StoredChunk>();
+  readonly #adoption: Adoption;
+  readonly #resizing: Resizing;
   readonly #sessions = new Set<CacheSession>();
   #lastHolder = 0;
   #closed = false;
@@ -78,9 +94,20 @@ export class Cache implements AsyncDisposable {
       tiers: this.#tiers,
       counters,
       log: this.#log,
-      queueBytes: options.writeBehindBytes ?? Math.min(options.pool.bytes / 4, 2 ** 30),
+      queueBytes: () => options.writeBehindBytes ?? Math.min(options.pool.stats().capacityBytes / 4, 2 ** 30),
       retryMs: options.retryMs ?? 5000,
     });
+    const { graceMs = 5000 } = options;
+    this.#adoption = new Adoption({
+      store,
+      spaces: this.#spaces,
+      placement: this.#placement,
+      counters,
+      log: this.#log,
+      graceMs,
+      recovered: () => this.#spaces.recovered(),
+    });
+    this.#resizing = new Resizing(store);
   }
 
   /**
@@ -92,6 +119,7 @@ export class Cache implements AsyncDisposable {
     cache.#spaces.recover(cache.#tiers, (tier, error) =>
       cache.#log.warn(`${tier.name} tier: what it kept cannot be read: ${describe(error)}`),
     );
+    cache.#adoption.start();
     await cache.recovered(1000);
     return cache;
   }
@@ -118,6 +146,7 @@ export class Cache implements AsyncDisposable {
       placement: this.#placement,
       counters: this.#counters,
       limits: this.#limits,
+      broken: this.#broken,
     };
     const holder = (this.#lastHolder += 1) as HolderId;
     const session = new LocalSession(parts, options, { holder, onClose: () => this.#sessions.delete(session) });
@@ -142,13 +171,59 @@ export class Cache implements AsyncDisposable {
     };
   }
 
+  /** Resolves when all that a killed process left in the pool has been looked at: some moments after the start. */
+  get adopted(): Promise<void> {
+    return this.#adoption.done;
+  }
+
+  /**
+   * Moves the pool's capacity, in whole extents. Memory that goes is evicted, least recently used first, and given back to
+   * the system; what is leased goes when its lease falls. A later call takes the place of an earlier one.
+   *
+   * @returns the pool's figures when all that is to go is gone.
+   */
+  async resize(capacityBytes: number): Promise<PoolStats> {
+    await this.#resizing.resize(capacityBytes);
+    return this.#pool.stats();
+  }
+
   /** Asserts that index, leases, pool and tiers tell the same story. */
   check(): void {
     this.#store.check(this.#spaces.indexes());
   }
 
+  /**
+   * Forgets all that is stored, in memory and in every tier below, such that none of it is found again, nor after a
+   * restart. What a session is using goes when it is done with it. What is saved meanwhile may be cleared as well.
+   *
+   * @throws RepriseError TIER_UNAVAILABLE when a tier below cannot be cleared.
+   */
+  async clear(): Promise<Cleared> {
+    // What is not in the index yet would be found again.
+    await Promise.all([this.#adoption.done, this.#spaces.recovered()]);
+    const before = this.#usedBytes();
+    for (const { tree } of this.#spaces.indexes())
+      for (const { payload: chunk } of Array.from(tree.nodes())) {
+        if (chunk === undefined) continue;
+        chunk.superseded = true; // goes now, or when nobody uses it any more
+        this.#store.settle(chunk);
+      }
+    // What is on its way down must not arrive after the tier was cleared.
+    await within(this.#placement.drained(), clearMs);
+    for (const tier of this.#tiers) await tier.clear();
+    let chunksInUse = 0;
+    for (const { tree } of this.#spaces.indexes())
+      for (const { payload } of tree.nodes()) if (payload?.superseded === true) chunksInUse += 1;
+    const after = this.#usedBytes();
+    const freed = Object.entries(before).map(
+      ([tier, bytes]) => [tier, Math.max(0, bytes - (after[tier] ?? 0))] as const,
+    );
+    return { bytesByTier: Object.fromEntries(freed), chunksInUse };
+  }
+
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
   async flush(): Promise<void> {
+    await this.#adoption.handedOver;
     await this.#placement.drained();
     for (const tier of this.#tiers) await tier.flush();
   }
@@ -157,6 +232,8 @@ export class Cache implements AsyncDisposable {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#resizing.close();
+    await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
     await this.#spaces.stop();
     if ((await within(this.#placement.drained(), closeMs)) === "late")
@@ -174,6 +251,11 @@ export class Cache implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #usedBytes(): Record<string, number> {
+    const below = this.#tiers.map((tier) => [tier.name, tier.stats().usedBytes]);
+    return { memory: this.#pool.stats().usedBytes, ...Object.fromEntries(below) };
   }
 
   #mustServe({ space, rank, slotBytes }: SessionOptions): void {

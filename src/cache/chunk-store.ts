@@ -13,7 +13,7 @@ import type { Tokens } from "./chunk.ts";
 import type { Counters } from "./counters.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import type { LeaseTable } from "./lease.ts";
-import type { SlotPool } from "./slot-pool.ts";
+import type { KeptSlot, SlotPool } from "./slot-pool.ts";
 import { StoredChunk, type ChunkNode, type RootIndex } from "./stored-chunk.ts";
 
 export interface ChunkStoreOptions {
@@ -57,22 +57,61 @@ export class ChunkStore {
     assert(chunk.slots[rank] === undefined, "a rank has one slot");
     chunk.pins += 1;
     this.settle(chunk);
-    const offset = this.#roomFor(slotBytes);
+    const offset = this.#roomFor(slotBytes, chunk.index.tree.chunkTokens);
     chunk.pins -= 1;
     if (offset === undefined) {
       this.settle(chunk);
       return "full";
     }
-    const parent = chunk.node.parent?.payload;
-    if (!chunk.hasSlots && parent !== undefined) {
-      parent.childrenInPool += 1;
-      this.settle(parent);
-    }
-    chunk.slots[rank] = offset;
-    chunk.slotBytes = slotBytes;
-    this.#bySlot.set(offset, chunk);
-    this.settle(chunk);
+    this.#putSlot(chunk, rank, offset, slotBytes);
     return "given";
+  }
+
+  /** Notes in the pool what the chunk's slots hold: a process that comes after a crash finds it there. */
+  keep(chunk: StoredChunk): void {
+    const { index, node, key, parentKey: parent, slotBytes } = chunk;
+    const { space, key: root, ranks } = index;
+    const { firstToken, tokens } = node;
+    for (const [rank, offset] of chunk.slots.entries()) {
+      if (offset === undefined) continue;
+      const payloadBytes = chunk.bytes[rank]!; // one per rank
+      const note = { space, root, key, parent, firstToken, tokens, rank, ranks, payloadBytes, slotBytes };
+      this.pool.keep(offset, note, index.description);
+    }
+  }
+
+  /** Notes the checksums of the payloads of a kept chunk, by rank. */
+  seal(chunk: StoredChunk, checksums: readonly bigint[]): void {
+    for (const [rank, offset] of chunk.slots.entries())
+      if (offset !== undefined) this.pool.seal(offset, checksums[rank]!); // one per rank
+  }
+
+  /** Gives a chunk without slots those that a dead process kept for it, one per rank. */
+  adopt(chunk: StoredChunk, slots: readonly KeptSlot[]): void {
+    assert(!chunk.hasSlots, "a chunk with slots was given more");
+    for (const { offset, note } of slots) {
+      this.pool.claim(offset);
+      chunk.bytes[note.rank] = note.payloadBytes;
+      chunk.written[note.rank] = true;
+      this.#putSlot(chunk, note.rank, offset, note.slotBytes);
+    }
+  }
+
+  /** Moves the pool's capacity; what shrinks goes where it was used longest ago. {@link clearLeaving} does the rest. */
+  resize(capacityBytes: number): void {
+    this.pool.resize(capacityBytes, (slots) => {
+      const chunks = slots.map((offset) => this.#bySlot.get(offset));
+      return Math.max(
+        ...chunks.map((chunk) => (chunk === undefined || this.#isInUse(chunk) ? Infinity : chunk.lastUsed)),
+      );
+    });
+  }
+
+  /** Evicts what lies where the capacity shrinks. @returns how many slots have to wait, since they are in use */
+  clearLeaving(): number {
+    const leaving = new Set(this.pool.leavingSlots().map((offset) => this.#bySlot.get(offset)));
+    for (const chunk of leaving) if (chunk !== undefined && !this.#isInUse(chunk)) this.#evict(chunk);
+    return this.pool.leavingSlots().length;
   }
 
   /** Takes the slot of one rank back. */
@@ -195,7 +234,8 @@ export class ChunkStore {
       }
     }
     assert(slots === this.#bySlot.size, "slots in the index and slots known differ");
-    assert(slots === this.pool.stats().usedSlots, "slots in the index and slots of the pool differ");
+    const { usedSlots, unclaimedSlots } = this.pool.stats();
+    assert(slots + unclaimedSlots === usedSlots, "slots in the index and slots of the pool differ");
     let known = 0;
     for (const byId of this.#byRecord.values()) known += byId.size;
     assert(records === known, "records in the index and records known differ");
@@ -222,9 +262,25 @@ export class ChunkStore {
     return slots;
   }
 
-  #roomFor(slotBytes: number): number | undefined {
+  #putSlot(chunk: StoredChunk, rank: number, offset: number, slotBytes: number): void {
+    const parent = chunk.node.parent?.payload;
+    if (!chunk.hasSlots && parent !== undefined) {
+      parent.childrenInPool += 1;
+      this.settle(parent);
+    }
+    chunk.slots[rank] = offset;
+    chunk.slotBytes = slotBytes;
+    this.#bySlot.set(offset, chunk);
+    this.settle(chunk);
+  }
+
+  #isInUse(chunk: StoredChunk): boolean {
+    return chunk.pins > 0 || this.#leases.leasesOf(chunk) > 0;
+  }
+
+  #roomFor(slotBytes: number, noteTokens: number): number | undefined {
     for (;;) {
-      const offset = this.pool.allocate(slotBytes);
+      const offset = this.pool.allocate(slotBytes, noteTokens);
       if (offset !== "full") return offset;
       const victim = this.#policy.next();
       if (victim === undefined) return undefined;
@@ -239,7 +295,7 @@ export class ChunkStore {
       return;
     }
     const others = new Set(this.pool.neighbours(offsets[0]!).map((offset) => this.#bySlot.get(offset)!)); // evictable: it has a slot
-    const inUse = [...others].some((chunk) => chunk.pins > 0 || this.#leases.leasesOf(chunk) > 0);
+    const inUse = [...others].some((chunk) => this.#isInUse(chunk));
     for (const chunk of inUse ? [victim] : others) this.#evict(chunk);
   }
 

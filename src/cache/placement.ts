@@ -10,7 +10,7 @@
  */
 import { codeOf, describe } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Tier } from "../tier.ts";
+import type { RecordId, Tier } from "../tier.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
 import type { SlotPool } from "./slot-pool.ts";
@@ -24,8 +24,8 @@ export interface PlacementOptions {
   readonly tiers: readonly Tier[];
   readonly counters: Counters;
   readonly log: Log;
-  /** Bytes of slots that may be pinned for writing at a time. */
-  readonly queueBytes: number;
+  /** Bytes of slots that may be pinned for writing at a time, now. */
+  readonly queueBytes: () => number;
   /** How long a tier that failed is left alone. */
   readonly retryMs: number;
 }
@@ -99,7 +99,7 @@ export class Placement {
         this.#waiting.delete(chunk);
         continue;
       }
-      if (this.#queuedBytes > 0 && this.#queuedBytes + chunk.bytesInPool > this.#options.queueBytes) return;
+      if (this.#queuedBytes > 0 && this.#queuedBytes + chunk.bytesInPool > this.#options.queueBytes()) return;
       if (this.#tiersWithout(chunk).length === 0 && this.#outages.size > 0) return;
       this.#waiting.delete(chunk);
       this.#enqueue(chunk);
@@ -148,7 +148,12 @@ export class Placement {
           counters.refusedWrites += 1;
           continue;
         }
+        if (chunk.records.has(tier)) {
+          tier.drop(id); // what the tier kept from before came back meanwhile (returning-records.ts)
+          continue;
+        }
         store.addRecord(chunk, tier, id);
+        this.#seal(chunk, tier, id);
         store.supersede(chunk);
       } catch (error) {
         if (this.#stop.signal.aborted) return;
@@ -186,7 +191,11 @@ export class Placement {
       if (id === undefined) continue;
       try {
         const into = chunk.slots.map((slot, rank) => paddedView(store.pool, slot!, chunk.bytes[rank]!)); // given above, pinned
-        if ((await tier.read(id, chunk.key, into, this.#stop.signal)) === "read") return true;
+        if ((await tier.read(id, chunk.key, into, this.#stop.signal)) === "read") {
+          store.keep(chunk);
+          this.#seal(chunk, tier, id);
+          return true;
+        }
         store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
@@ -197,6 +206,12 @@ export class Placement {
       }
     }
     return false;
+  }
+
+  /** The tier has computed the payloads' checksums: the pool notes them, for whoever adopts it after a crash. */
+  #seal(chunk: StoredChunk, tier: Tier, id: RecordId): void {
+    const checksums = tier.checksums(id);
+    if (checksums !== undefined) this.#options.store.seal(chunk, checksums);
   }
 
   /** One line per outage; after a while waiting chunks are written again. */

@@ -176,8 +176,7 @@ export class ReturningRecords {
     if (!follows) return "dropped";
     const chunk = store.chunkAt(index, index.tree.insert(parent, tokens));
     known.nodes.set(record.key, chunk.node);
-    // Saved anew meanwhile or just now, or a rewrite that a crash cut short.
-    if (chunk.records.has(tier) || chunk.pins > 0) return "dropped";
+    if (chunk.records.has(tier)) return "dropped"; // saved anew meanwhile, or a rewrite that a crash cut short
     if (!chunk.visible) {
       if (chunk.hasSlots) return "dropped"; // a guest is writing it
       for (const [rank, bytes] of payloadBytes.entries()) {
@@ -185,6 +184,7 @@ export class ReturningRecords {
         chunk.written[rank] = true;
       }
       chunk.visible = true;
+      // Adopted in the pool or saved anew, and not as it was: what is in memory counts.
     } else if (chunk.bytes.some((bytes, rank) => bytes !== payloadBytes[rank])) return "dropped";
     store.addRecord(chunk, tier, record.id);
     store.supersede(chunk);

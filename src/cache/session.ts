@@ -7,6 +7,9 @@
  *     reserve ──► (guest writes the slot) ──► commit ──► visible ──► load ──► (guest reads the slot) ──► release
  *        └──────────────► abandon, or the session ends: it never was
  *
+ * With tensor parallelism each rank has a session and a slot of its own for every chunk. A chunk is visible when all ranks
+ * have committed it; where one abandons it, what the others wrote or commit later is given back as well.
+ *
  * A session belongs to one connection; its leases fall when it closes. Every verb has a deadline, and none of them throws
  * on a cache that is slow, full or gone: lookups and loads then answer with fewer tokens, reservations with fewer chunks.
  */
@@ -37,6 +40,16 @@ export interface Lookup {
   readonly hitTokens: number;
   /** The same tokens by the tier they would come from. */
   readonly tokensByTier: Partial<Record<TierName, number>>;
+}
+
+export interface LoadOptions extends WaitOptions {
+  /**
+   * Only the chunks that are in memory now, up to the first that is not: nothing is read from below and nothing waited
+   * for. For guests that ask in the middle of a step and load the rest later; such a load counts as a lookup too.
+   */
+  readonly onlyReady?: boolean;
+  /** Called once, before the first batch: what {@link CacheSession.lookup} would have answered at that moment. */
+  readonly onFound?: (found: Lookup) => void;
 }
 
 /** A chunk ready to be read from its slot. */
@@ -90,10 +103,11 @@ export interface CacheSession {
 
   /**
    * Leases the chunks that hold the longest stored prefix of `tokens`, from the one that contains position `from`, and
-   * yields each in order as soon as it is in the pool. The caller releases each lease. Ends early, without throwing,
-   * at the first chunk that fails or is late.
+   * yields them in order: at once all that are in the pool already, later those that have come meanwhile, never an empty
+   * batch. The caller releases each lease it was given. Ends early, without throwing, at the first chunk that fails or
+   * is late. Nothing happens before the first batch is asked for.
    */
-  load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncIterable<LoadedChunk>;
+  load(root: Root, tokens: Tokens, from: number, options: LoadOptions): AsyncIterable<readonly LoadedChunk[]>;
 
   /**
    * True while the lease stands. Ask after copying out of or into a slot: once a lease has fallen (the cache's process

@@ -57,8 +57,9 @@ export class Spaces {
         this.#sweep(space);
         this.#sweepAt = Math.max(minimumSweep, 2 * space.roots.size);
       }
-      const { tensorParallel, chunkTokens } = space.description;
-      index = { space: space.id, key, ranks: tensorParallel, tree: new RadixTree(chunkTokens) };
+      const { id, description } = space;
+      const { tensorParallel, chunkTokens } = description;
+      index = { space: id, description, key, ranks: tensorParallel, tree: new RadixTree(chunkTokens) };
       space.roots.set(key, index);
     }
     return index;

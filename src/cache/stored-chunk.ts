@@ -8,11 +8,12 @@
 import type { RecordId, Tier } from "../tier.ts";
 import { chunkKey, type ChunkKey, type RootKey } from "./chunk.ts";
 import type { RadixNode, RadixTree } from "./radix.ts";
-import type { SpaceId } from "./space.ts";
+import type { SpaceDescription, SpaceId } from "./space.ts";
 
 /** One root of one space, with its index. */
 export interface RootIndex {
   readonly space: SpaceId;
+  readonly description: SpaceDescription;
   readonly key: RootKey;
   readonly ranks: number;
   readonly tree: RadixTree<StoredChunk>;

@@ -45,6 +45,32 @@ test("a command without settings takes none of them, neither as a flag nor from 
   expect(parseCommand(["--port", "1"], {}, serving)).toMatchObject({ variant: "", config: { port: 1 }, own: {} });
 });
 
+test("some settings only; a variant for when no name follows; an operand that may be left out", () => {
+  const keep: Command = {
+    name: "keep",
+    summary: "keeps",
+    settings: ["dataDir"],
+    options: {},
+    variants: {
+      "": { summary: "keeps", options: {} },
+      empty: { summary: "empties", options: {}, operands: ["DIR", "[MORE]"] },
+    },
+    run: () => Promise.resolve(0),
+  };
+  expect(parseCommand([], {}, keep)).toMatchObject({ variant: "" });
+  expect(parseCommand(["--data-dir", "/x"], { REPRISE_PORT: "1" }, keep)).toMatchObject({
+    variant: "",
+    config: { dataDir: "/x", port: 1 },
+  });
+  expect(() => parseCommand(["--port", "1"], {}, keep)).toThrow("--port: no such option");
+  expect(parseCommand(["empty", "a"], {}, keep)).toMatchObject({ variant: "empty", operands: ["a"] });
+  expect(parseCommand(["empty", "a", "b"], {}, keep)).toMatchObject({ operands: ["a", "b"] });
+  expect(() => parseCommand(["empty"], {}, keep)).toThrow("DIR is missing");
+  expect(() => parseCommand(["empt"], {}, keep)).toThrow('did you mean "empty"?; there are: empty');
+  expect(commandHelp(keep)).toMatch(/keep \[NAME\][^]*empty +empties[^]*--data-dir DIR/);
+  expect(commandHelp(keep)).not.toContain("--port");
+});
+
 test("help lists the variants, and of one of them its own options first", () => {
   expect(commandHelp(measure)).toMatch(/measure NAME[^]*chat +a chat[^]*--url URL/);
   expect(commandHelp(measure)).not.toContain("--users");

@@ -13,6 +13,8 @@ export interface CommandOption {
   readonly help: string;
   /** May be given several times; else the last one counts. */
   readonly repeated?: boolean;
+  /** Understood, and told by another help than this command's. */
+  readonly hidden?: boolean;
 }
 
 export interface CommandArguments {
@@ -37,15 +39,16 @@ export interface CommandArguments {
 export function parseCommand(
   typed: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
-  command: Pick<Command, "name" | "options" | "settings" | "variants">,
+  command: Pick<Command, "name" | "options" | "settings" | "operands" | "variants">,
 ): CommandArguments {
   const { variant, rest } = splitVariant(typed, command);
-  const { options: variantOptions, alone, operands: wanted = [] } = command.variants?.[variant] ?? { options: {} };
+  const { options: variantOptions, alone, operands } = command.variants?.[variant] ?? { options: {} };
+  const wanted = operands ?? command.operands ?? [];
   const ownOptions: Readonly<Record<string, CommandOption>> = {
     ...(alone ? {} : command.options),
     ...variantOptions,
   };
-  const settings = command.settings === "none" ? [] : settingEntries();
+  const settings = settingsOf(command);
   const byFlag = new Map<string, SettingName>(settings.map(([name]) => [flagName(name), name]));
   const switches = new Set([
     ...settings.flatMap(([name, { kind }]) => (kind.isSwitch ? [flagName(name)] : [])),
@@ -72,10 +75,10 @@ export function parseCommand(
   const flags: Partial<Record<SettingName, string[]>> = {};
   const own: Record<string, string> = {};
   const repeated: Record<string, string[]> = {};
-  const operands: string[] = [];
+  const given: string[] = [];
   let filePath: string | undefined;
   for (const token of tokens) {
-    if (token.kind === "positional" && operands.push(token.value) > wanted.length)
+    if (token.kind === "positional" && given.push(token.value) > wanted.length)
       faults.push(`"${token.value}" is not expected here`);
     if (token.kind !== "option") continue;
     const { name, rawName } = token;
@@ -94,10 +97,16 @@ export function parseCommand(
     else (flags[byFlag.get(name)!] ??= []).push(token.value ?? "true"); // every other known name is a setting's
   }
 
-  for (const missing of wanted.slice(operands.length)) faults.push(`${missing} is missing`);
+  for (const missing of wanted.slice(given.length)) if (!missing.startsWith("[")) faults.push(`${missing} is missing`);
 
   const sources = { flags, environment: command.settings === "none" ? {} : environment, filePath };
-  return { config: withFaults(faults, () => resolveConfig(sources)), variant, operands, own, repeated, typed };
+  return { config: withFaults(faults, () => resolveConfig(sources)), variant, operands: given, own, repeated, typed };
+}
+
+/** The settings that are flags of the command. */
+export function settingsOf({ settings }: Pick<Command, "settings">): ReturnType<typeof settingEntries> {
+  if (settings === "none") return [];
+  return settingEntries().filter(([name]) => settings === undefined || settings.includes(name));
 }
 
 /** The variant's name, which comes first, and what follows it. @throws RepriseError BAD_CONFIG naming the variants. */
@@ -107,8 +116,10 @@ function splitVariant(
 ): { variant: string; rest: readonly string[] } {
   if (variants === undefined) return { variant: "", rest: typed };
   const [variant, ...rest] = typed;
+  if (Object.hasOwn(variants, "") && (variant === undefined || variant.startsWith("-")))
+    return { variant: "", rest: typed };
   if (variant !== undefined && Object.hasOwn(variants, variant)) return { variant, rest };
-  const known = Object.keys(variants);
+  const known = Object.keys(variants).filter((name) => name !== "");
   const wrong =
     variant === undefined || variant.startsWith("-")
       ? `a name must follow "${name}"`

@@ -1,6 +1,6 @@
 /** `reprise bench compare A.json B.json`: two results as a table of ratios, and a gate for builds. */
 import { readFile } from "node:fs/promises";
-import { compare, type ComparedMetric, exceeding, parseMaxRatios } from "../bench/compare.ts";
+import { breaches, compare, type ComparedMetric, parseLimits } from "../bench/compare.ts";
 import { metrics } from "../bench/metrics.ts";
 import { parseResult } from "../bench/parse-result.ts";
 import type { BenchResult } from "../bench/result.ts";
@@ -10,29 +10,32 @@ import { RepriseError } from "../errors.ts";
 /**
  * Prints the comparison of two files of `reprise bench --json` to standard output.
  *
- * @param maxRatios texts `METRIC=LIMIT`, as typed after each `--max-ratio`.
- * @returns the exit code: 1 when a ratio is above its limit, or B has no value of a limited metric where A has one; each
- *   such case is named on standard error.
+ * @param typed texts `METRIC=LIMIT`, as typed after each `--max-ratio` and `--min-ratio`.
+ * @returns the exit code: 1 when a ratio is outside of its limit, or B has no value of a limited metric where A has one;
+ *   each such case is named on standard error.
  * @throws RepriseError BAD_REQUEST for a file or a limit that cannot be used.
  */
-export async function compareFiles(pathA: string, pathB: string, maxRatios: readonly string[]): Promise<number> {
-  const limits = parseMaxRatios(maxRatios);
+export async function compareFiles(
+  pathA: string,
+  pathB: string,
+  typed: { readonly max: readonly string[]; readonly min: readonly string[] },
+): Promise<number> {
+  const limits = parseLimits(typed);
   const comparison = compare(await readResult(pathA), await readResult(pathB));
-  const above = exceeding(comparison, limits);
-  const lost = comparison.lost.filter(({ metric }) => limits.has(metric));
+  const outside = breaches(comparison, limits);
+  const lost = comparison.lost.filter(({ metric }) => limits.max.has(metric) || limits.min.has(metric));
 
   process.stdout.write(`A: ${pathA}\nB: ${pathB}\n\n${table(comparison.rows)}\n`);
   for (const note of comparison.notes) process.stdout.write(`note: ${note}\n`);
-  for (const row of above) {
-    const limit = limits.get(row.metric);
+  for (const { target, group, metric, ratio, side, limit } of outside) {
     process.stderr.write(
-      `${row.target}, ${row.group}: ${row.metric} is ${ratioText(row.ratio)} times A's; the limit is ${limit}\n`,
+      `${target}, ${group}: ${metric} is ${ratioText(ratio)} times A's, ${side} the limit of ${limit}\n`,
     );
   }
   for (const { target, group, metric } of lost) {
     process.stderr.write(`${target}, ${group}: ${metric} has a limit, and B has no value of it\n`);
   }
-  return above.length === 0 && lost.length === 0 ? 0 : 1;
+  return outside.length === 0 && lost.length === 0 ? 0 : 1;
 }
 
 async function readResult(path: string): Promise<BenchResult> {

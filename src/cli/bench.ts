@@ -1,19 +1,22 @@
 /** `reprise bench NAME`: measures servers as their clients see them, and prints what came out. */
 import { closeSync, openSync, writeFileSync } from "node:fs";
 import { samplesCsv } from "../bench/csv.ts";
-import { parseBenchOptions, runOptions } from "../bench/options.ts";
+import { firstLightLines } from "../bench/first-light.ts";
+import { metricNames } from "../bench/metrics.ts";
+import { benches, parseBenchOptions, runOptions } from "../bench/options.ts";
 import { renderReport } from "../bench/report/report.ts";
 import type { BenchResult } from "../bench/result.ts";
 import { runBench } from "../bench/run-bench.ts";
 import { summarize } from "../bench/summary.ts";
 import { renderTable } from "../bench/table.ts";
+import type { WorkloadOptions } from "../bench/workload-definition.ts";
 import { workloads } from "../bench/workloads.ts";
 import { describe, RepriseError } from "../errors.ts";
 import { createLog } from "../log.ts";
-import type { CommandArguments } from "./arguments.ts";
+import type { CommandArguments, CommandOption } from "./arguments.ts";
 import { compareFiles } from "./bench-compare.ts";
 import type { Command, CommandVariant } from "./command.ts";
-import { showProgress } from "./progress.ts";
+import { showBenchProgress } from "./bench-progress.ts";
 import { endRequested } from "./signals.ts";
 
 export const bench: Command = {
@@ -27,34 +30,50 @@ export const bench: Command = {
       alone: true,
       operands: ["A.json", "B.json"],
       options: {
-        "max-ratio": { value: "METRIC=1.1", help: "Exit 1 when B is above this many times A.", repeated: true },
+        "max-ratio": {
+          value: "METRIC=1.1",
+          help: `Exit 1 when B is above this many times A; of ${metricNames.join(", ")}.`,
+          repeated: true,
+        },
+        "min-ratio": { value: "METRIC=0.9", help: "Exit 1 when B is below this many times A.", repeated: true },
       },
     },
-    ...workloadVariants(),
+    ...benchVariants(),
   },
 
   async run(given) {
     if (given.variant !== "compare") return runWorkload(given);
     const [a = "", b = ""] = given.operands; // two, as the variant says
-    return compareFiles(a, b, given.repeated["max-ratio"] ?? []);
+    return compareFiles(a, b, { max: given.repeated["max-ratio"] ?? [], min: given.repeated["min-ratio"] ?? [] });
   },
 };
 
-function workloadVariants(): Record<string, CommandVariant> {
+function benchVariants(): Record<string, CommandVariant> {
   return Object.fromEntries(
-    Object.entries(workloads).map(([name, { summary, options }]) => [
+    Object.entries(benches).map(([name, { summary, options }]) => [
       name,
-      {
-        summary,
-        options: Object.fromEntries(
-          Object.entries(options).map(([flag, { value, help, default: fallback }]) => [
-            flag,
-            { value, help: `${help} [${fallback}]` },
-          ]),
-        ),
-      },
+      { summary, options: { ...shown(options), ...(name === "sweep" ? hidden(optionsOfWorkloads(), options) : {}) } },
     ]),
   );
+}
+
+function shown(options: WorkloadOptions): Record<string, CommandOption> {
+  return Object.fromEntries(
+    Object.entries(options).map(([flag, { value, help, default: fallback }]) => [
+      flag,
+      { value, help: fallback === "" ? help : `${help} [${fallback}]` },
+    ]),
+  );
+}
+
+/** A sweep takes the options of any workload; which of them fit is seen when its name is known. */
+function optionsOfWorkloads(): WorkloadOptions {
+  return Object.assign({}, ...Object.values(workloads).map(({ options }) => options)) as WorkloadOptions;
+}
+
+function hidden(options: WorkloadOptions, but: WorkloadOptions): Record<string, CommandOption> {
+  const others = Object.entries(options).filter(([flag]) => !(flag in but));
+  return Object.fromEntries(others.map(([flag, { value, help }]) => [flag, { value, help, hidden: true }]));
 }
 
 async function runWorkload({ variant, own, repeated, typed }: CommandArguments): Promise<number> {
@@ -63,13 +82,14 @@ async function runWorkload({ variant, own, repeated, typed }: CommandArguments):
   const stop = new AbortController();
   void endRequested(createLog({ level: "warn" })).then(() => stop.abort());
 
-  const progress = showProgress("");
+  const progress = showBenchProgress();
   let result: BenchResult;
   try {
     result = await runBench(options, {
       command: withoutKeys(["reprise", "bench", ...typed].map(shellWord).join(" ")),
       signal: stop.signal,
-      onStep: (step, share) => progress.update(share, step),
+      onStep: progress.onStep,
+      onSample: progress.onSample,
     });
   } finally {
     progress.end();
@@ -78,6 +98,12 @@ async function runWorkload({ variant, own, repeated, typed }: CommandArguments):
   if (options.csvPath !== undefined) writeFileSync(options.csvPath, samplesCsv(result.samples));
   if (options.reportPath !== undefined) writeFileSync(options.reportPath, await renderReport(result));
   process.stdout.write(renderTable(summarize(result)));
+  if (result.bench === "first-light")
+    process.stdout.write(
+      firstLightLines(result)
+        .map((line) => `${line}\n`)
+        .join(""),
+    );
   if (stop.signal.aborted) process.stderr.write("ended early: this is what was measured until then\n");
   return result.samples.some(({ outcome }) => outcome === "ok") ? 0 : 1;
 }

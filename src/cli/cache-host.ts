@@ -11,22 +11,36 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Cache } from "../cache/cache.ts";
+import type { CacheStats } from "../cache/counters.ts";
+import { within } from "../cache/deadline.ts";
 import type { Slot } from "../cache/session.ts";
+import type { PoolStats } from "../cache/slot-pool.ts";
+import type { TierStats } from "../tier.ts";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
 import { availableMemoryBytes } from "../engines/llama/machine.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { extentBytes } from "../ffi/pool-mapping.ts";
 import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { MemoryPool } from "../tiers/memory.ts";
+import type { Resized } from "../http/cache-size.ts";
+import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
 import { WireServer } from "../wire/server.ts";
 
 const secretBytes = 32;
+/** How long a resize is waited for before the answer is that it goes on. */
+const resizeMs = 10_000;
 
 export interface CacheHostOptions {
-  readonly config: Pick<Config, "dataDir" | "memory" | "disk" | "socket">;
+  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "socket">;
   readonly log: Log;
+}
+
+export interface CacheHostStats extends Omit<CacheStats, "memory" | "tiers"> {
+  readonly tiers: { readonly [tier: string]: PoolStats | TierStats };
+  /** Chunks that a power cut would lose now: not yet written below the pool. */
+  readonly unsavedChunks: number;
 }
 
 export class CacheHost implements AsyncDisposable {
@@ -37,6 +51,8 @@ export class CacheHost implements AsyncDisposable {
   readonly #server: WireServer;
   readonly #pool: MemoryPool;
   readonly #lock: DirectoryLock;
+  readonly #config: CacheHostOptions["config"];
+  readonly #directory: string;
 
   private constructor(parts: {
     cache: Cache;
@@ -45,11 +61,15 @@ export class CacheHost implements AsyncDisposable {
     lock: DirectoryLock;
     secret: Buffer;
     socketPath: string;
+    config: CacheHostOptions["config"];
+    directory: string;
   }) {
     this.cache = parts.cache;
     this.#pool = parts.pool;
     this.#server = parts.server;
     this.#lock = parts.lock;
+    this.#config = parts.config;
+    this.#directory = parts.directory;
     this.secret = parts.secret;
     this.socketPath = parts.socketPath;
   }
@@ -67,17 +87,26 @@ export class CacheHost implements AsyncDisposable {
       const lock = DirectoryLock.take(directory);
       undo.push(() => lock[Symbol.dispose]());
       const secret = readOrMakeSecret(join(directory, "secret"));
-      mustFit(config.memory);
-      const pool = MemoryPool.open({ id: String(process.pid), capacityBytes: config.memory });
+      const place = poolPlace(config, directory);
+      mustFit(config.memory, place, place.heldBytes);
+      const pool = MemoryPool.open({
+        dataDirectory: directory,
+        capacityBytes: config.memory,
+        maximumBytes: place.maximumBytes,
+        directory: place.directory,
+        log: log.named("memory"),
+      });
       undo.push(() => pool[Symbol.asyncDispose]());
       const tiers = await openDisk(config.disk, directory, log);
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
-      const socketPath = config.socket === "" ? join(directory, "cache.sock") : resolve(config.socket);
+      const socketPath = socketPathOf(config);
+      // An adopted pool may have more in it than this configuration allows.
+      if (pool.stats().capacityBytes > config.memory) void cache.resize(config.memory);
       mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
       const server = await WireServer.listen({ cache, socketPath, log: log.named("wire") });
-      return new CacheHost({ cache, pool, server, lock, secret, socketPath });
+      return new CacheHost({ cache, pool, server, lock, secret, socketPath, config, directory });
     } catch (error) {
       for (const step of undo.toReversed()) await step();
       throw error;
@@ -89,11 +118,47 @@ export class CacheHost implements AsyncDisposable {
     return this.#pool.view(offset, bytes);
   }
 
+  /** What `/cache/stats` answers. */
+  stats(): CacheHostStats {
+    const { memory, tiers, writeBehind, ...rest } = this.cache.stats();
+    const unsavedChunks = writeBehind.chunks + writeBehind.waitingChunks;
+    return { tiers: { memory, ...tiers }, unsavedChunks, writeBehind, ...rest };
+  }
+
+  /** Resolves when no guest has been connected for so long. Never when the signal fires before. */
+  unusedFor(milliseconds: number, signal: AbortSignal): Promise<"unused"> {
+    return this.#server.unusedFor(milliseconds, signal);
+  }
+
+  /**
+   * Moves the memory tier's capacity. What is in use goes later: the answer then says "shrinking".
+   *
+   * @throws RepriseError BAD_REQUEST (field `memory`), NOT_ENOUGH_MEMORY
+   */
+  async resize(capacityBytes: number): Promise<Resized> {
+    const { maximumBytes, capacityBytes: now, allocatedBytes } = this.#pool.stats();
+    if (capacityBytes < extentBytes || capacityBytes > maximumBytes)
+      throw new RepriseError(
+        "BAD_REQUEST",
+        `memory: ${formatBytes(capacityBytes)} cannot be had: a pool in ${dirname(this.#pool.path)} may have ` +
+          `${formatBytes(extentBytes)} to ${formatBytes(maximumBytes)}`,
+        { field: "memory" },
+      );
+    if (capacityBytes > now) mustFit(capacityBytes, poolPlace(this.#config, this.#directory), allocatedBytes);
+    const done = await within(this.cache.resize(capacityBytes), resizeMs);
+    return { state: done === "late" ? "shrinking" : "done", memory: this.#pool.stats() };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#server[Symbol.asyncDispose]();
     await this.cache.close();
     this.#lock[Symbol.dispose]();
   }
+}
+
+/** Where the cache of this configuration listens. */
+export function socketPathOf(config: Pick<Config, "dataDir" | "socket">): string {
+  return config.socket === "" ? join(resolve(config.dataDir), "cache.sock") : resolve(config.socket);
 }
 
 function makePrivateDirectory(directory: string): void {
@@ -122,11 +187,23 @@ function readOrMakeSecret(path: string): Buffer {
   return secret;
 }
 
-/** The pool takes its pages as it fills: what it may ever need must be there now. */
-function mustFit(wanted: number): void {
-  const { directory, freeBytes } = MemoryPool.place();
-  const memoryBytes = availableMemoryBytes();
-  if (wanted <= Math.min(freeBytes, memoryBytes)) return;
+function poolPlace({ memory, poolDir }: Pick<Config, "memory" | "poolDir">, dataDirectory: string): PoolPlace {
+  try {
+    return MemoryPool.place({
+      dataDirectory,
+      wantedBytes: memory,
+      ...(poolDir === "" ? {} : { directory: resolve(poolDir) }),
+    });
+  } catch (error) {
+    throw new RepriseError("BAD_CONFIG", `--pool-dir ${poolDir} cannot be used: ${describe(error)}`, { cause: error });
+  }
+}
+
+/** The pool takes its pages as it fills: what it may ever need must be there now. `held`: what it has already. */
+function mustFit(wanted: number, { directory, pages, freeBytes }: PoolPlace, held: number): void {
+  // Pages of hugetlbfs were taken from the rest when their store was filled.
+  const memoryBytes = pages.areReserved ? freeBytes : availableMemoryBytes();
+  if (wanted <= held + Math.min(freeBytes, memoryBytes)) return;
   throw new RepriseError(
     "NOT_ENOUGH_MEMORY",
     `--memory ${formatBytes(wanted)} does not fit: ${directory} has ${formatBytes(freeBytes)} free, and the machine has ` +
@@ -135,14 +212,22 @@ function mustFit(wanted: number): void {
   );
 }
 
+/** Where the disk tier may have left records: what the settings name, and the data directory, whatever they say now. */
+export function diskDirectories({ dataDir, disk }: Pick<Config, "dataDir" | "disk">): string[] {
+  const dataDirectory = resolve(dataDir);
+  const named = disk.map(({ directory }) => diskDirectory(directory, dataDirectory));
+  return [...new Set([diskDirectory(undefined, dataDirectory), ...named])];
+}
+
+function diskDirectory(named: string | undefined, dataDirectory: string): string {
+  return named === undefined ? join(dataDirectory, "disk") : resolve(named);
+}
+
 /** The drives that were asked for; a size without a directory means the data directory's. None when all is 0. */
 async function openDisk(settings: Config["disk"], dataDirectory: string, log: Log): Promise<DiskTier[]> {
   const drives = settings
     .filter(({ bytes }) => bytes > 0)
-    .map(({ directory, bytes }) => ({
-      directory: directory === undefined ? join(dataDirectory, "disk") : resolve(directory),
-      capacityBytes: bytes,
-    }));
+    .map(({ directory, bytes }) => ({ directory: diskDirectory(directory, dataDirectory), capacityBytes: bytes }));
   const twice = drives.find(({ directory }, i) => drives.findIndex((each) => each.directory === directory) < i);
   if (twice !== undefined)
     throw new RepriseError("BAD_CONFIG", `--disk names ${twice.directory} twice: give each directory one size`);

@@ -1,4 +1,5 @@
 /** A command of the command line. */
+import type { SettingName } from "../config.ts";
 import type { CommandArguments, CommandOption } from "./arguments.ts";
 
 /** One of the things that a command does, such as one benchmark. */
@@ -8,7 +9,7 @@ export interface CommandVariant {
   readonly options: Readonly<Record<string, CommandOption>>;
   /** True: the command's own options are not for this variant. */
   readonly alone?: true;
-  /** What must be given without a flag, in this order. */
+  /** What may be given without a flag, in this order. In brackets: may be left out. */
   readonly operands?: readonly string[];
 }
 
@@ -18,9 +19,14 @@ export interface Command {
   readonly summary: string;
   /** Options that only this command has, beside the settings. */
   readonly options: Readonly<Record<string, CommandOption>>;
-  /** "none": a command that neither opens a cache nor serves, and takes no setting as a flag. */
-  readonly settings?: "none";
-  /** What the command can do, by the name that must follow the command's own; undefined: no name follows. */
+  /** The settings that are flags of this command; "none": it reads no settings at all. Every one unless given. */
+  readonly settings?: "none" | readonly SettingName[];
+  /** What may be given without a flag, in this order. In brackets: may be left out. */
+  readonly operands?: readonly string[];
+  /**
+   * What the command can do, by the name that must follow the command's own; undefined: no name follows. The variant
+   * called "" is meant where none follows.
+   */
   readonly variants?: Readonly<Record<string, CommandVariant>>;
   /** Runs to the end. @returns the exit code. @throws RepriseError */
   run(given: CommandArguments): Promise<number>;

@@ -1,5 +1,6 @@
 /** The texts of `--help`, made from the table of settings, and docs/configuration.md, made from the same table. */
 import { environmentName, flagName, settingEntries } from "../config.ts";
+import { settingsOf } from "./arguments.ts";
 import type { Command } from "./command.ts";
 
 export function generalHelp(commands: readonly Command[]): string {
@@ -18,24 +19,29 @@ export function generalHelp(commands: readonly Command[]): string {
 /** @param typed what followed the command's name: help about a variant, where it names one. */
 export function commandHelp(command: Command, typed?: string): string {
   const variants = Object.entries(command.variants ?? {});
-  const [variantName, variant] = variants.find(([name]) => name === typed) ?? [];
+  const [variantName, variant] = variants.find(([name]) => name !== "" && name === typed) ?? [];
+  const optional = command.variants?.[""];
+  const named = variants.filter(([name]) => name !== "");
   const rows: (readonly [string, string])[] = [
-    ...optionRows(variant?.options ?? {}),
+    ...optionRows((variant ?? optional)?.options ?? {}),
     ...(variant?.alone ? [] : optionRows(command.options)),
   ];
   if (command.settings !== "none") {
-    rows.push(...settingRows().map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const));
+    rows.push(...settingRows(command).map(({ flag, help, fallback }) => [flag, `${help}${fallback}`] as const));
     rows.push(["--config FILE.yaml", "Read settings from a file; flags and REPRISE_… variables win over it."]);
   }
   return [
     `reprise ${command.name}${variantName === undefined ? "" : ` ${variantName}`}: ${variant?.summary ?? command.summary}`,
     "",
+    ...(command.operands === undefined
+      ? []
+      : [`Usage: reprise ${command.name} ${command.operands.join(" ")} [OPTION …]`, ""]),
     ...(variant !== undefined || variants.length === 0
       ? []
       : [
-          `Usage: reprise ${command.name} NAME [OPTION …]; NAME --help tells a name's own options.`,
+          `Usage: reprise ${command.name} ${optional === undefined ? "NAME" : "[NAME]"} [OPTION …]; NAME --help tells a name's own options.`,
           "",
-          ...variants.map(([name, { summary }]) => `  ${name.padEnd(26)}${summary}`),
+          ...named.map(([name, { summary }]) => `  ${name.padEnd(26)}${summary}`),
           "",
         ]),
     ...rows.flatMap(([flag, help]) =>
@@ -69,11 +75,13 @@ export function configurationDocs(): string {
 }
 
 function optionRows(options: Command["options"]): [string, string][] {
-  return Object.entries(options).map(([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help]);
+  return Object.entries(options)
+    .filter(([, { hidden }]) => !hidden)
+    .map(([name, { value, help }]) => [`--${name}${value ? ` ${value}` : ""}`, help]);
 }
 
-function settingRows(): { flag: string; help: string; fallback: string }[] {
-  return settingEntries().map(([name, { kind, defaultText, default: value, help }]) => ({
+function settingRows(command: Command): { flag: string; help: string; fallback: string }[] {
+  return settingsOf(command).map(([name, { kind, defaultText, default: value, help }]) => ({
     flag: `--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}`,
     help,
     fallback: kind.isSwitch ? "" : ` [${defaultText ?? shown(value)}]`,

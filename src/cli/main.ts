@@ -1,19 +1,25 @@
 #!/usr/bin/env node
 /**
  * The command line: finds the command, runs it, and turns what it throws into words and an exit code:
- * 0 done, 1 failed, 2 used wrongly.
+ * 0 done, 1 failed, 2 used wrongly, 3 somebody else has the data directory already.
  */
 import { nearest } from "../config.ts";
-import { describe, RepriseError } from "../errors.ts";
+import { describe, type ErrorCode, RepriseError } from "../errors.ts";
 import { version } from "../version.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import type { Command } from "./command.ts";
 import { parseCommand } from "./arguments.ts";
 import { bench } from "./bench.ts";
+import { cache } from "./cache.ts";
+import { inspect } from "./inspect.ts";
 import { serve } from "./serve.ts";
 import { verify } from "./verify.ts";
 
-const commands: readonly Command[] = [serve, verify, bench];
+const commands: readonly Command[] = [serve, cache, inspect, verify, bench];
+const exitCodes: Partial<Record<ErrorCode, number>> = { BAD_CONFIG: 2, DATA_DIRECTORY_IN_USE: 3 };
+
+// Whoever started a server may go before it does: what nobody reads any more ends nothing.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -40,7 +46,7 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof RepriseError)) throw error;
     const lines = describe(error).split("\n");
-    return fail(lines.map((line) => `reprise ${name}: ${line}`).join("\n"), error.code === "BAD_CONFIG" ? 2 : 1);
+    return fail(lines.map((line) => `reprise ${name}: ${line}`).join("\n"), exitCodes[error.code] ?? 1);
   }
 }
 

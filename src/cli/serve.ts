@@ -2,14 +2,15 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Config } from "../config.ts";
+import { type Config, settingNames } from "../config.ts";
 import { describe, RepriseError } from "../errors.ts";
 import { LlamaEngine } from "../engines/llama/engine.ts";
 import type { Engine } from "../engine.ts";
-import { createApp, loopbackHosts } from "../http/app.ts";
+import { createApp } from "../http/app.ts";
 import { listen } from "../http/listen.ts";
 import { createLog, type Log } from "../log.ts";
 import { version } from "../version.ts";
+import { hostsAllowedBy, mustBePrivate } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
 import type { Command } from "./command.ts";
 import { showProgress } from "./progress.ts";
@@ -19,6 +20,7 @@ export const serve: Command = {
   name: "serve",
   summary: "runs the model behind an OpenAI-compatible server that reads each text once",
   options: {},
+  settings: settingNames.filter((name) => name !== "metricsPort" && name !== "stopWhenUnused"),
 
   async run({ config }) {
     const log = createLog({ level: config.logLevel });
@@ -33,12 +35,13 @@ export const serve: Command = {
       app: createApp({
         engine,
         cacheStats: () => cacheStats(host, engine),
+        resizeMemory: (capacityBytes) => host.resize(capacityBytes),
         apiKeys: config.apiKey,
         serverSecret: host.secret,
         log: log.named("http"),
         version,
         corsOrigins: config.corsOrigin,
-        ...(isLoopback(config.host) && config.apiKey.length === 0 ? { allowedHosts: loopbackHosts } : {}),
+        ...hostsAllowedBy(config),
       }),
       log: log.named("http"),
       host: config.host,
@@ -94,28 +97,9 @@ export function findModel(config: Pick<Config, "model">): string {
   throw new RepriseError("MODEL_NOT_FOUND", `--model ${path} is not a file; give the path of a .gguf file`);
 }
 
-/** What `/cache/stats` answers. */
+/** What `/cache/stats` answers: of the chunks that a power cut would lose, the engine has some as well. */
 function cacheStats(host: CacheHost, engine: Engine): object {
-  const { memory, tiers, writeBehind, ...rest } = host.cache.stats();
+  const stats = host.stats();
   const engineStats = engine.stats();
-  return {
-    tiers: { memory, ...tiers },
-    /** Chunks that a power cut would lose now: not yet saved by the engine, or not yet written below the pool. */
-    unsavedChunks: engineStats.unsavedChunks + writeBehind.chunks + writeBehind.waitingChunks,
-    writeBehind,
-    ...rest,
-    engine: engineStats,
-  };
-}
-
-function mustBePrivate(config: Config): void {
-  if (isLoopback(config.host) || config.apiKey.length > 0) return;
-  throw new RepriseError(
-    "BAD_CONFIG",
-    `--host ${config.host} can be reached from other machines: give at least one --api-key, or keep to 127.0.0.1`,
-  );
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+  return { ...stats, unsavedChunks: engineStats.unsavedChunks + stats.unsavedChunks, engine: engineStats };
 }

@@ -144,10 +144,11 @@ async function digestAll(
   const digests: string[] = [];
   for (const prompt of prompts) {
     const hash = createHash("sha256");
-    for await (const chunk of session.load({ ...bareRoot, salt }, prompt, 0, { deadlineMs: 60_000 })) {
-      if (chunk.matchedTokens === chunk.tokenCount)
-        hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
-      session.release([chunk.lease]);
+    for await (const batch of session.load({ ...bareRoot, salt }, prompt, 0, { deadlineMs: 60_000 })) {
+      for (const chunk of batch)
+        if (chunk.matchedTokens === chunk.tokenCount)
+          hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
+      session.release(batch.map(({ lease }) => lease));
     }
     digests.push(hash.digest("hex"));
   }

@@ -9,7 +9,7 @@
  */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { assert, codeOf, RepriseError } from "../errors.ts";
-import { mapFile, memoryAt, unmap, type Pointer } from "./posix.ts";
+import { mapFile, memoryAt, unmap, wantHugePages, type Pointer } from "./posix.ts";
 
 /** Slots are cut from extents of this size. */
 export const extentBytes = 64 * 1024 * 1024;
@@ -53,7 +53,9 @@ export class PoolMapping {
         "CACHE_UNAVAILABLE",
         `the memory pool ${path} is shorter than the ${bytes} bytes announced`,
       );
-    return new PoolMapping(path, bytes, mapFile(file, bytes));
+    const pointer = mapFile(file, bytes);
+    wantHugePages(pointer, bytes);
+    return new PoolMapping(path, bytes, pointer);
   }
 
   /** The bytes of a slot, in place: what is written here is what the cache and every guest see. */

@@ -18,18 +18,24 @@ const nativeMmap = libc.func(
 const nativeMunmap = libc.func("int munmap(void *address, size_t bytes)");
 const nativeFlock = libc.func("int flock(int file, int operation)");
 // macOS has no posix_fallocate; see allocate().
-const nativeFallocate =
-  process.platform === "linux" ? libc.func("int posix_fallocate(int file, int64_t offset, int64_t bytes)") : undefined;
+const isLinux = process.platform === "linux";
+const nativeFallocate = isLinux ? libc.func("int posix_fallocate(int file, int64_t offset, int64_t bytes)") : undefined;
+const nativePunch = isLinux ? libc.func("int fallocate(int file, int mode, int64_t offset, int64_t bytes)") : undefined;
+const nativeAdvise = isLinux ? libc.func("int madvise(void *address, size_t bytes, int advice)") : undefined;
 
 const protectionReadWrite = 3;
 const mapShared = 1;
+// Without it a mapping of a hugetlbfs file would take its pages at once, the sparse part of the file included.
+const mapNoReserve = isLinux ? 0x4000 : 0;
+const keepSizeAndPunchHole = 1 | 2;
+const adviseHugePage = 14;
 const mapFailed = 0xffff_ffff_ffff_ffffn;
 const lockExclusiveNow = 2 | 4;
 const zeros = Buffer.alloc(1 << 20);
 
 /** Maps the first `bytes` of an open file, shared, for reading and writing. @throws ENOMEM, EACCES … */
 export function mapFile(file: number, bytes: number): Pointer {
-  const pointer = nativeMmap(null, bytes, protectionReadWrite, mapShared, file, 0) as Pointer | null;
+  const pointer = nativeMmap(null, bytes, protectionReadWrite, mapShared | mapNoReserve, file, 0) as Pointer | null;
   if (pointer === null || pointer === mapFailed || pointer === -1n) throw posixError("mmap", koffi.errno());
   return pointer;
 }
@@ -71,11 +77,50 @@ export function tryLock(file: number): "locked" | "busy" {
 export function allocate(file: number, offset: number, bytes: number): "allocated" | "full" {
   if (nativeFallocate === undefined) return writeZeros(file, offset, bytes);
   for (;;) {
-    const errno = nativeFallocate(file, offset, bytes) as number;
-    if (errno === 0) return "allocated";
-    if (errno === koffi.os.errno["ENOSPC"] || errno === koffi.os.errno["EFBIG"]) return "full";
-    if (errno !== koffi.os.errno["EINTR"]) throw posixError("posix_fallocate", errno);
+    const answer = allocation(nativeFallocate(file, offset, bytes) as number);
+    if (answer !== "interrupted") return answer;
   }
+}
+
+/** As {@link allocate}, in a thread of its own: zeroing 4 MiB takes about 1 ms. Where that cannot be had, `"full"`. */
+export async function allocateAside(file: number, offset: number, bytes: number): Promise<"allocated" | "full"> {
+  if (nativeFallocate === undefined) return "full";
+  for (;;) {
+    const errno = await new Promise<number>((resolve, reject) => {
+      nativeFallocate.async(file, offset, bytes, (error: Error | null, result: number) =>
+        error === null ? resolve(result) : reject(error),
+      );
+    });
+    const answer = allocation(errno);
+    if (answer !== "interrupted") return answer;
+  }
+}
+
+/**
+ * Gives the pages of a range back to the system; the range reads as zeros from then on and the file keeps its length.
+ *
+ * @returns `"kept"` where that cannot be done (not on Linux, or a file system without holes).
+ */
+export function punchHole(file: number, offset: number, bytes: number): "punched" | "kept" {
+  if (nativePunch === undefined) return "kept";
+  for (;;) {
+    if (nativePunch(file, keepSizeAndPunchHole, offset, bytes) === 0) return "punched";
+    const errno = koffi.errno();
+    if (errno === koffi.os.errno["EOPNOTSUPP"]) return "kept";
+    if (errno !== koffi.os.errno["EINTR"]) throw posixError("fallocate", errno);
+  }
+}
+
+/** Asks for huge pages behind a mapping. A wish: where there are none to be had, nothing changes. */
+export function wantHugePages(pointer: Pointer, bytes: number): void {
+  nativeAdvise?.(pointer, bytes, adviseHugePage);
+}
+
+function allocation(errno: number): "allocated" | "full" | "interrupted" {
+  if (errno === 0) return "allocated";
+  if (errno === koffi.os.errno["ENOSPC"] || errno === koffi.os.errno["EFBIG"]) return "full";
+  if (errno === koffi.os.errno["EINTR"]) return "interrupted";
+  throw posixError("posix_fallocate", errno);
 }
 
 function writeZeros(file: number, offset: number, bytes: number): "allocated" | "full" {

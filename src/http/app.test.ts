@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { silentLog } from "../log.ts";
-import { loopbackHosts } from "./app.ts";
+import { loopbackHosts } from "./shell.ts";
 import type { ErrorBody } from "./refusal.ts";
 import { ask, fakeApp, post } from "./fake-server.ts";
 

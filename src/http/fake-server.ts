@@ -1,8 +1,9 @@
 /** Test support: the app over a FakeEngine, with and without a socket. */
 import { silentLog } from "../log.ts";
-import { createApp, type App, type AppOptions } from "./app.ts";
+import { createApp, type AppOptions } from "./app.ts";
 import { FakeEngine, type FakeEngineOptions } from "./fake-engine.ts";
 import { listen, type Listening } from "./listen.ts";
+import type { App } from "./shell.ts";
 
 export interface FakeApp {
   readonly engine: FakeEngine;

@@ -9,7 +9,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { App } from "./app.ts";
+import type { App } from "./shell.ts";
 import { answerTo, RequestRefused, toResponse } from "./refusal.ts";
 
 export interface ListenOptions {

@@ -5,8 +5,8 @@
  * Most are kept by the engine and the cache and copied when somebody asks; only what happens in HTTP is counted here.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import * as v from "valibot";
 import type { Engine, EngineStats, PromptReport } from "../engine.ts";
+import { cacheFigures, setSum } from "./cache-metrics.ts";
 
 /** Why a stream ended before its end. */
 export type StreamCut = "client_gone" | "slow_reader" | "failed";
@@ -61,9 +61,7 @@ export function createMetrics(options: { engine: Engine; cacheStats: () => unkno
   const up = gauge("reprise_engine_ready", "1 when the engine takes requests.");
   const running = gauge("reprise_requests_running", "Requests in the engine.");
   const waiting = gauge("reprise_requests_waiting", "Requests that wait for a place in the engine.");
-  const usedBytes = gauge("reprise_cache_bytes", "Bytes of KV held, by tier.", ["tier"]);
-  const capacityBytes = gauge("reprise_cache_capacity_bytes", "Bytes of KV that fit, by tier.", ["tier"]);
-  const corrupt = counter("reprise_corrupt_records_total", "Records dropped for a wrong checksum, by tier.", ["tier"]);
+  const copyCache = cacheFigures(registry);
 
   const vllmRunning = gauge("vllm:num_requests_running", "Requests in the engine.", modelLabels);
   const vllmWaiting = gauge("vllm:num_requests_waiting", "Requests that wait for the engine.", modelLabels);
@@ -84,32 +82,22 @@ export function createMetrics(options: { engine: Engine; cacheStats: () => unkno
     up.set(stats.state === "ready" ? 1 : 0);
     running.set(stats.runningRequests);
     waiting.set(stats.waitingRequests);
-    set(promptTokens, stats.promptTokens);
-    set(computedTokens, stats.computedTokens);
-    set(generatedTokens, stats.generatedTokens);
-    set(savedChunks, stats.savedChunks);
-    set(restarts, stats.restarts);
+    setSum(promptTokens, stats.promptTokens);
+    setSum(computedTokens, stats.computedTokens);
+    setSum(generatedTokens, stats.generatedTokens);
+    setSum(savedChunks, stats.savedChunks);
+    setSum(restarts, stats.restarts);
     reusedTokens.reset();
     for (const tier of tiers) reusedTokens.inc({ tier }, stats.reusedTokens[tier] ?? 0);
     vllmRunning.set(labels, stats.runningRequests);
     vllmWaiting.set(labels, stats.waitingRequests);
     // Not the pool's fill: a warm cache is always full, and a scheduler would take that for a busy server.
     vllmUsage.set(labels, Math.min(1, stats.runningRequests / Math.max(1, stats.slots)));
-    set(vllmPrompt, stats.promptTokens, labels);
-    set(vllmGeneration, stats.generatedTokens, labels);
-    for (const queries of vllmQueries) set(queries, stats.promptTokens, labels);
-    for (const hits of vllmHits) set(hits, reused, labels);
+    setSum(vllmPrompt, stats.promptTokens, labels);
+    setSum(vllmGeneration, stats.generatedTokens, labels);
+    for (const queries of vllmQueries) setSum(queries, stats.promptTokens, labels);
+    for (const hits of vllmHits) setSum(hits, reused, labels);
   };
-  const copyCache = (stats: unknown) => {
-    const parsed = v.safeParse(tierFigures, stats);
-    corrupt.reset();
-    for (const [tier, figures] of Object.entries(parsed.success ? parsed.output.tiers : {})) {
-      if (figures.usedBytes !== undefined) usedBytes.set({ tier }, figures.usedBytes);
-      if (figures.capacityBytes !== undefined) capacityBytes.set({ tier }, figures.capacityBytes);
-      if (figures.corruptRecords !== undefined) corrupt.inc({ tier }, figures.corruptRecords);
-    }
-  };
-
   return {
     contentType: registry.contentType,
     async render() {
@@ -132,14 +120,3 @@ const ttftBuckets = [
 ];
 
 const tiers = ["resident", "memory", "disk"] as const;
-
-const figure = v.optional(v.pipe(v.number(), v.finite(), v.minValue(0)));
-const tierFigures = v.object({
-  tiers: v.record(v.string(), v.object({ usedBytes: figure, capacityBytes: figure, corruptRecords: figure })),
-});
-
-/** Copies a sum that somebody else keeps. */
-function set(counter: Counter, value: number, labels: Record<string, string> = {}): void {
-  counter.reset();
-  counter.inc(labels, value);
-}

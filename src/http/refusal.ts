@@ -71,6 +71,7 @@ const engineAnswers: Partial<
 > = {
   BAD_REQUEST: { status: 400, code: "invalid_value" },
   PROMPT_TOO_LONG: { status: 413, code: "context_length_exceeded" },
+  NOT_ENOUGH_MEMORY: { status: 507, code: "not_enough_memory" },
   QUEUE_FULL: { status: 429, code: "queue_full", headers: { "retry-after": "2" } },
   ENGINE_LOADING: { status: 503, code: "engine_loading", headers: { "retry-after": "5" } },
   ENGINE_FAILED: { status: 503, code: "engine_failed", headers: { "retry-after": "10" } },

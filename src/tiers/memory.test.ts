@@ -1,6 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/cache.ts";
@@ -11,7 +10,7 @@ const mebibyte = 1024 * 1024;
 
 function open(extents: number, directory?: string): MemoryPool {
   const place = directory === undefined ? {} : { directory };
-  return MemoryPool.open({ id: `test-${randomUUID().slice(0, 8)}`, capacityBytes: extents * 64 * mebibyte, ...place });
+  return MemoryPool.open({ capacityBytes: extents * 64 * mebibyte, ...place });
 }
 
 test("a guest's mapping sees what the owner writes, and the pointer is the same place", async () => {
@@ -94,3 +93,52 @@ test("a full file system is a full pool", async ({ skip }) => {
     spawnSync("umount", [mount]);
   }
 });
+
+test("where the mount offers huge pages the pool has them, and says so", async ({ skip }) => {
+  using folder = temporaryFolder();
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=512m,huge=always", "tmpfs", folder.path]).status === 0;
+  if (!mounted) skip("mounting a tmpfs with huge pages needs root on a linux that has them");
+  try {
+    await using pool = open(2, folder.path);
+    expect(pool.stats()).toMatchObject({ hugePages: "always" });
+    pool.view(pool.allocate(64 * mebibyte) as number, 64 * mebibyte).fill(1);
+    const [, mapped] = /ShmemPmdMapped:\s+(\d+) kB/.exec(mapsOf(pool.path)) ?? [];
+    expect(Number(mapped)).toBeGreaterThanOrEqual(60 * 1024);
+  } finally {
+    spawnSync("umount", ["-l", folder.path]);
+  }
+});
+
+test("a pool on hugetlbfs gives, takes back and shrinks as any other", async ({ skip }) => {
+  using folder = temporaryFolder();
+  using data = temporaryFolder();
+  const [pages, wanted] = ["/proc/sys/vm/nr_hugepages", 90];
+  const before = existsSync(pages) ? readFileSync(pages, "utf8") : "";
+  const mounted = spawnSync("mount", ["-t", "hugetlbfs", "-o", "pagesize=2M", "none", folder.path]).status === 0;
+  if (!mounted) skip("mounting a hugetlbfs needs root on linux");
+  try {
+    writeFileSync(pages, String(Number(before) + wanted));
+    if (Number(readFileSync(pages, "utf8")) < wanted) skip("there are not enough huge pages");
+    const options = { directory: folder.path, dataDirectory: data.path, capacityBytes: 128 * mebibyte };
+    await using pool = MemoryPool.open(options);
+    expect(pool.pages).toMatchObject({ bytes: 2 * mebibyte, huge: "hugetlbfs", areReserved: true });
+    const offsets = Array.from({ length: 30 }, () => pool.allocate(3 * mebibyte) as number);
+    for (const [i, offset] of offsets.entries()) pool.view(offset, 3 * mebibyte).fill(i);
+    for (const [i, offset] of offsets.entries()) expect(pool.view(offset, 1)[0]).toBe(i);
+    const place = MemoryPool.place({ directory: folder.path, dataDirectory: data.path, wantedBytes: 128 * mebibyte });
+    expect(place.maximumBytes).toBe(128 * mebibyte);
+    for (const offset of offsets.slice(10)) pool.free(offset);
+    pool.resize(64 * mebibyte, (slots) => slots.length);
+    pool.check();
+    expect(pool.stats()).toMatchObject({ capacityBytes: 64 * mebibyte, allocatedBytes: 64 * mebibyte });
+  } finally {
+    spawnSync("umount", ["-l", folder.path]);
+    writeFileSync(pages, before);
+  }
+});
+
+/** What /proc says of this process's mapping of a file. */
+function mapsOf(path: string): string {
+  const all = readFileSync("/proc/self/smaps", "utf8").split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
+  return all.find((mapping) => mapping.includes(path)) ?? "";
+}

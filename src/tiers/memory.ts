@@ -6,103 +6,162 @@
  * slot of theirs is handed out: a full /dev/shm is the answer "full", never a SIGBUS in somebody's memcpy.
  *
  *     extent   │ slot │ slot │ slot │ … │ rest │
- *              └── pages allocated ──┘ ...grows by 4 MiB or a slot, whichever is more (4 MiB take about 1 ms)
+ *              └── pages allocated ──┘ ...ahead of need, or on the spot (pool/pool-memory.ts)
  *
- * The file is named after its owner, locked by it, and removed at the next start if the owner died.
+ *              ┌──────────────resize──────────────┐
+ *     out ◄────┴── free ◄──last slot freed── in use (a class) ◄── free        out: no pages, not part of the capacity
+ *
+ * The file is as long as the pool may ever grow, and sparse. It outlives a process that is killed, and the next one of the
+ * same data directory takes it over: pool/pool-table.ts and pool/slot-notes.ts draw what it finds there.
  */
-import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  readdirSync,
-  rmSync,
-  statfsSync,
-  statSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import type { PoolStats, SlotPool } from "../cache/slot-pool.ts";
-import { assert, codeOf, RepriseError } from "../errors.ts";
+import { closeSync, rmSync } from "node:fs";
+import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/slot-pool.ts";
+import type { SpaceDescription } from "../cache/space.ts";
+import { assert, RepriseError } from "../errors.ts";
 import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
-import { allocate, tryLock } from "../ffi/posix.ts";
+import { allocate } from "../ffi/posix.ts";
+import { silentLog, type Log } from "../log.ts";
+import { payloadChecksum } from "./payload-checksum.ts";
+import { ExtentMap, slotAt, type Extent } from "./pool/extent-map.ts";
+import {
+  adoptFile,
+  bootId,
+  directoryIdentity,
+  findRoom,
+  makeFile,
+  maximumBytes,
+  removeStale,
+  sharedMemoryDirectory,
+  type OwnedFile,
+  type PoolRoom,
+} from "./pool/pool-file.ts";
+import { pagesOf, type PoolPages } from "./pool/pages.ts";
+import { PoolMemory } from "./pool/pool-memory.ts";
+import {
+  encodeHeader,
+  fileBytes,
+  maxExtents,
+  notesBytes,
+  PoolTable,
+  tableBytes,
+  usedTableRanges,
+} from "./pool/pool-table.ts";
+import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
-const growBytes = 4 * 1024 * 1024;
+/** Free extents that have all their pages, where memory allows: what is saved within the next moments finds them there. */
+const readyExtents = 4;
 
 export interface MemoryPoolOptions {
-  /** Names the pool's file; the data directory's or the test's name. Letters, digits and dashes. */
-  readonly id: string;
+  /** Whose chunks these are: the next process of the same data directory adopts the pool of one that was killed. */
+  readonly dataDirectory?: string;
   /** Rounded down to whole extents, but at least one. */
   readonly capacityBytes: number;
+  /** The most that {@link MemoryPool.resize} may be asked for; the capacity unless given. */
+  readonly maximumBytes?: number;
   /** Where the file lies; /dev/shm, or the temp folder where that does not exist. */
   readonly directory?: string;
+  readonly log?: Log;
 }
 
-interface Extent {
-  readonly index: number;
-  readonly slotBytes: number;
-  readonly slots: number;
-  readonly free: number[];
-  readonly used: Set<number>;
+/** Where a pool would lie, and the room there is for it. */
+export interface PoolPlace extends PoolRoom {
+  readonly pages: PoolPages;
+  /** The most that a pool there can be asked to grow to. */
+  readonly maximumBytes: number;
 }
 
 export class MemoryPool implements SlotPool {
   readonly path: string;
   readonly bytes: number;
   readonly maxSlotBytes = extentBytes;
+  /** What the memory behind the pool is made of. */
+  readonly pages: PoolPages;
   readonly #file: number;
   readonly #mapping: PoolMapping;
-  readonly #extents: (Extent | undefined)[];
-  /** Bytes from each extent's start that have pages. They stay when the extent changes its class. */
-  readonly #allocated: number[];
-  readonly #freeExtents: number[] = [];
-  /** Extents with a free slot, by slot size. */
-  readonly #roomy = new Map<number, Set<Extent>>();
+  readonly #table: PoolTable;
+  readonly #memory: PoolMemory;
+  readonly #extents: ExtentMap;
+  /** In use, and without pages at their end. */
+  readonly #unfinished = new Set<Extent>();
+  /** Left by a dead process. */
+  readonly #unclaimed = new Set<number>();
   #usedBytes = 0;
   #usedSlots = 0;
   #closed = false;
 
-  private constructor(path: string, file: number, bytes: number) {
-    this.path = path;
+  private constructor(options: { owned: OwnedFile; bytes: number; capacityBytes: number; pages: PoolPages; log: Log }) {
+    const { owned, bytes } = options;
+    this.path = owned.path;
     this.bytes = bytes;
-    this.#file = file;
-    this.#mapping = PoolMapping.ofFile(file, path, bytes);
-    const count = bytes / extentBytes;
-    this.#extents = Array.from({ length: count }, () => undefined);
-    this.#allocated = Array.from({ length: count }, () => 0);
-    for (let index = count - 1; index >= 0; index -= 1) this.#freeExtents.push(index);
+    this.pages = options.pages;
+    this.#file = owned.file;
+    this.#mapping = PoolMapping.ofFile(owned.file, owned.path, fileBytes(bytes));
+    this.#table = new PoolTable(this.#bufferAt(fileBytes(bytes) - tableBytes, tableBytes));
+    this.#extents = new ExtentMap({
+      count: bytes / extentBytes,
+      wanted: wholeExtents(options.capacityBytes),
+      onOut: (index) => this.#memory.giveUp(index),
+    });
+    this.#memory = new PoolMemory({
+      file: owned.file,
+      bytes,
+      pageBytes: options.pages.bytes,
+      log: options.log,
+      next: () => this.#nextToPopulate(),
+      onChange: (index) => this.#changed(index),
+    });
   }
 
-  /** Where pools lie on this machine, and the room there is, when those of dead owners are gone. */
-  static place(): { readonly directory: string; readonly freeBytes: number } {
-    const directory = sharedMemoryDirectory();
-    removeStale(directory, filePrefix());
-    const { bavail, bsize } = statfsSync(directory);
-    return { directory, freeBytes: bavail * bsize };
+  /**
+   * The room for a pool on this machine, when pools that nobody can adopt are gone; and when that is not enough, those of
+   * other data directories as well.
+   */
+  static place(options: { dataDirectory: string; wantedBytes: number; directory?: string }): PoolPlace {
+    const { directory = sharedMemoryDirectory(), wantedBytes } = options;
+    const place = findRoom({ directory, id: directoryIdentity(options.dataDirectory), wantedBytes });
+    const pages = pagesOf(directory);
+    return { ...place, pages, maximumBytes: pages.areReserved ? wantedBytes : maximumBytes(place, wantedBytes) };
   }
 
-  /** Makes the pool's file, 0600, and removes those of dead owners. @throws the file system's errors. */
+  /**
+   * Adopts the pool that a killed process of the same data directory left, or makes one, 0600; removes those of dead owners
+   * that nobody can adopt. After an adoption the capacity may be larger than asked for: {@link resize} moves it.
+   *
+   * @throws the file system's errors; RepriseError NOT_ENOUGH_MEMORY when not even the table fits.
+   */
   static open(options: MemoryPoolOptions): MemoryPool {
-    assert(/^[\w-]+$/.test(options.id), "a pool's id has letters, digits and dashes");
-    const directory = options.directory ?? sharedMemoryDirectory();
-    removeStale(directory, filePrefix());
-    const bytes = Math.max(1, Math.floor(options.capacityBytes / extentBytes)) * extentBytes;
-    for (;;) {
-      const path = join(directory, `${filePrefix()}${options.id}-${randomBytes(6).toString("hex")}.pool`);
-      const file = openSync(path, "wx+", 0o600);
-      // Between these two lines another start may take the file for a dead one's and remove it: then make another.
-      if (tryLock(file) === "locked" && isAt(path, file)) {
-        ftruncateSync(file, bytes);
-        return new MemoryPool(path, file, bytes);
-      }
-      closeSync(file);
+    const { dataDirectory = "", log = silentLog, directory = sharedMemoryDirectory() } = options;
+    const pages = pagesOf(directory);
+    const id = dataDirectory === "" ? "own" : directoryIdentity(dataDirectory);
+    removeStale(directory);
+    const capacityBytes = wholeExtents(options.capacityBytes) * extentBytes;
+    if (capacityBytes > maxExtents * extentBytes)
+      throw new RepriseError("NOT_ENOUGH_MEMORY", `a memory pool has at most ${maxExtents * extentBytes} bytes`);
+    const leastBytes = Math.max(capacityBytes, wholeExtents(options.maximumBytes ?? capacityBytes) * extentBytes);
+    const refuse = (path: string, reason: string) => log.warn(`the memory pool ${path} is not adopted: ${reason}`);
+    const adopted = dataDirectory === "" ? undefined : adoptFile({ directory, id, leastBytes: capacityBytes, refuse });
+    const owned = adopted ?? makeFile(directory, id, leastBytes);
+    const bytes = adopted?.header.bytes ?? leastBytes;
+    try {
+      // The table is written through the mapping: it must have its pages before.
+      for (const [from, length] of usedTableRanges(bytes))
+        if (allocate(owned.file, fileBytes(bytes) - tableBytes + from, length) === "full")
+          throw new RepriseError("NOT_ENOUGH_MEMORY", `${directory} is full: make room there, or make it larger`);
+      const pool = new MemoryPool({ owned, bytes, capacityBytes, pages, log });
+      pool
+        .#bufferAt(fileBytes(bytes) - tableBytes, tableBytes)
+        .set(encodeHeader({ bytes, bootId: bootId(), dataDirectory }));
+      pool.#takeStock();
+      return pool;
+    } catch (error) {
+      rmSync(owned.path, { force: true });
+      closeSync(owned.file);
+      throw error;
     }
   }
 
-  allocate(slotBytes: number): number | "full" {
+  allocate(slotBytes: number, noteTokens = 0): number | "full" {
     assert(!this.#closed, "a closed pool was used");
     const size = roundedSlot(slotBytes);
     if (size > this.maxSlotBytes)
@@ -110,16 +169,17 @@ export class MemoryPool implements SlotPool {
         "BAD_REQUEST",
         `a slot of ${slotBytes} bytes is larger than ${extentBytes}: use fewer tokens per chunk`,
       );
-    const extent = this.#roomyExtent(size);
+    const extent = this.#roomyExtent(size, noteTokens);
     if (extent === undefined) return "full";
     const slot = extent.free.at(-1)!; // a roomy extent has a free slot
     const end = (slot + 1) * size;
-    if (!this.#grow(extent.index, end)) {
-      if (extent.used.size === 0) this.#giveBack(extent);
+    if (!this.#memory.grow(extent.index, end)) {
+      if (extent.used.size === 0) this.#close(extent);
       return "full";
     }
     extent.free.pop();
-    if (extent.free.length === 0) this.#roomy.get(size)!.delete(extent); // it was among them
+    if (extent.free.length === 0) this.#extents.slotsChanged(extent);
+    extent.notes.reserve(slot);
     const offset = extent.index * extentBytes + slot * size;
     extent.used.add(offset);
     this.#usedBytes += size;
@@ -130,11 +190,13 @@ export class MemoryPool implements SlotPool {
   free(offset: number): void {
     const extent = this.#extentAt(offset);
     assert(extent.used.delete(offset), `slot ${offset} was freed twice`);
-    extent.free.push((offset % extentBytes) / extent.slotBytes);
+    const slot = slotAt(extent, offset);
+    extent.notes.free(slot);
+    extent.free.push(slot);
     this.#usedBytes -= extent.slotBytes;
     this.#usedSlots -= 1;
-    if (extent.used.size === 0) this.#giveBack(extent);
-    else this.#roomySet(extent.slotBytes).add(extent);
+    if (extent.used.size === 0) this.#close(extent);
+    else if (extent.free.length === 1) this.#extents.slotsChanged(extent);
   }
 
   view(offset: number, bytes: number): Uint8Array {
@@ -142,130 +204,223 @@ export class MemoryPool implements SlotPool {
   }
 
   neighbours(offset: number): readonly number[] {
-    return [...this.#extentAt(offset).used];
+    return [...this.#extentAt(offset).used].filter((slot) => !this.#unclaimed.has(slot));
   }
 
   sameClass(slotBytes: number, offset: number): boolean {
     return this.#extentAt(offset).slotBytes === roundedSlot(slotBytes);
   }
 
+  keep(offset: number, note: SlotNote, space: SpaceDescription): void {
+    const extent = this.#extentAt(offset);
+    if (this.#table.addSpace(note.space, space)) extent.notes.keep(slotAt(extent, offset), offset, note);
+  }
+
+  seal(offset: number, checksum: bigint): void {
+    const extent = this.#extentAt(offset);
+    extent.notes.seal(slotAt(extent, offset), checksum);
+  }
+
+  *leftBehind(): Iterable<KeptSlot> {
+    for (const offset of this.#unclaimed) {
+      const extent = this.#extentAt(offset);
+      const note = extent.notes.read(slotAt(extent, offset), offset);
+      const description = note === undefined ? undefined : this.#table.space(note.space);
+      if (note !== undefined && description !== undefined) yield { offset, note, description };
+    }
+  }
+
+  async isIntact(offset: number, bytes: number): Promise<boolean> {
+    const extent = this.#extentAt(offset);
+    const seal = extent.notes.sealOf(slotAt(extent, offset));
+    return seal === undefined || (await payloadChecksum(this.view(offset, bytes))) === seal;
+  }
+
+  claim(offset: number): void {
+    assert(this.#unclaimed.delete(offset), `slot ${offset} was not left behind`);
+  }
+
+  freeUnclaimed(): void {
+    for (const offset of this.#unclaimed) {
+      this.#unclaimed.delete(offset);
+      this.free(offset);
+    }
+  }
+
+  resize(capacityBytes: number, worth: (slots: readonly number[]) => number): void {
+    this.#extents.resize(wholeExtents(capacityBytes), worth);
+    this.#memory.populate();
+  }
+
+  leavingSlots(): readonly number[] {
+    return [...this.#extents.leaving()].flatMap((extent) => [...extent.used]);
+  }
+
   stats(): PoolStats {
     return {
-      capacityBytes: this.bytes,
+      capacityBytes: this.#extents.capacity * extentBytes,
+      maximumBytes: this.bytes,
+      leavingBytes: this.#extents.excess * extentBytes,
       usedBytes: this.#usedBytes,
       usedSlots: this.#usedSlots,
-      allocatedBytes: this.#allocated.reduce((sum, bytes) => sum + bytes, 0),
+      unclaimedSlots: this.#unclaimed.size,
+      allocatedBytes: this.#memory.allocatedBytes,
+      hugePages: this.pages.huge,
     };
   }
 
   check(): void {
-    let used = 0;
-    let free = this.#freeExtents.length;
-    for (const [index, extent] of this.#extents.entries()) {
-      if (extent === undefined) continue;
-      assert(!this.#freeExtents.includes(index), `extent ${index} is free and used`);
-      assert(extent.free.length + extent.used.size === extent.slots, `extent ${index}: free + used is not its slots`);
-      assert(new Set(extent.free).size === extent.free.length, `extent ${index}: a slot is free twice`);
-      const roomy = this.#roomy.get(extent.slotBytes)?.has(extent) ?? false;
-      assert(roomy === extent.free.length > 0, `extent ${index}: its room is not known`);
-      used += extent.used.size;
-      free += 1;
-    }
+    this.#extents.check();
+    const used = this.#extents.used().reduce((sum, extent) => sum + extent.used.size, 0);
     assert(used === this.#usedSlots, "slots counted and slots used differ");
-    assert(free === this.#extents.length, "extents free and extents used are not all");
   }
 
+  /** Ends the pool and removes its file: whoever wants the next process to find something does not come here. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#memory.close();
     this.#mapping.close();
     // Unlinked, never truncated: a guest that still maps it reads old bytes, not a SIGBUS.
     rmSync(this.path, { force: true });
     closeSync(this.#file);
   }
 
-  #roomyExtent(size: number): Extent | undefined {
-    const [known] = this.#roomySet(size);
+  /** Fills the lists from what the file says: nothing, when it is new. */
+  #takeStock(): void {
+    const rest: number[] = [];
+    for (let index = 0; index < this.bytes / extentBytes; index += 1) {
+      const entry = this.#table.extent(index);
+      if (entry === "damaged") {
+        if (!this.#useAll(index)) rest.push(index);
+      } else {
+        this.#memory.found(index, entry.allocatedBytes);
+        if (entry.slotBytes === 0 || !this.#useAgain(index, entry.slotBytes, entry.noteBytes)) rest.push(index);
+      }
+    }
+    // Those with the most pages are free and are taken first; of the others, those at the front.
+    rest.sort((a, b) => this.#memory.allocated(b) - this.#memory.allocated(a) || a - b);
+    this.#extents.begin(rest);
+    this.#memory.populate();
+  }
+
+  /** An extent as a dead process had it. @returns false when nothing in it is in use. */
+  #useAgain(index: number, slotBytes: number, stride: number): boolean {
+    const extent = this.#makeExtent(index, slotBytes, stride);
+    for (let slot = extent.slots - 1; slot >= 0; slot -= 1) {
+      if (extent.notes.isFree(slot)) extent.free.push(slot);
+      else this.#leave(extent, slot);
+    }
+    if (extent.used.size === 0) {
+      this.#writeEntry(index);
+      return false;
+    }
+    this.#open(extent);
+    return true;
+  }
+
+  /**
+   * Nothing is known of the extent, so all of it is in use until the dead process's guests have left it.
+   *
+   * @returns false when not even that can be written
+   */
+  #useAll(index: number): boolean {
+    if (!this.#memory.growNotes(index, 1)) return false;
+    const extent = this.#makeExtent(index, extentBytes, strideFor(extentBytes, 0));
+    extent.notes.clear();
+    extent.notes.reserve(0);
+    this.#leave(extent, 0);
+    this.#open(extent);
+    return true;
+  }
+
+  #leave(extent: Extent, slot: number): void {
+    const offset = extent.index * extentBytes + slot * extent.slotBytes;
+    extent.used.add(offset);
+    this.#unclaimed.add(offset);
+    this.#usedBytes += extent.slotBytes;
+    this.#usedSlots += 1;
+  }
+
+  #roomyExtent(size: number, noteTokens: number): Extent | undefined {
+    const known = this.#extents.withRoom(size);
     if (known !== undefined) return known;
-    const index = this.#freeExtents.pop();
+    const [index] = this.#extents.ready(1);
     if (index === undefined) return undefined;
-    const slots = Math.floor(Math.min(extentBytes, this.bytes) / size);
-    const free = Array.from({ length: slots }, (_, slot) => slots - 1 - slot);
-    const extent: Extent = { index, slotBytes: size, slots, free, used: new Set() };
-    this.#extents[index] = extent;
-    this.#roomySet(size).add(extent);
+    const stride = strideFor(size, noteTokens);
+    const extent = this.#makeExtent(index, size, stride);
+    if (!this.#memory.growNotes(index, extent.slots * stride)) return undefined;
+    extent.notes.clear();
+    for (let slot = extent.slots - 1; slot >= 0; slot -= 1) extent.free.push(slot);
+    this.#open(extent);
+    this.#memory.populate();
     return extent;
   }
 
-  #roomySet(size: number): Set<Extent> {
-    let set = this.#roomy.get(size);
-    if (set === undefined) this.#roomy.set(size, (set = new Set()));
-    return set;
+  #makeExtent(index: number, slotBytes: number, stride: number): Extent {
+    const slots = Math.floor(extentBytes / slotBytes);
+    const notes = new SlotNotes(this.#bufferAt(this.#notesAt(index), slots * stride), stride);
+    return { index, slotBytes, slots, free: [], used: new Set(), notes };
   }
 
-  #giveBack(extent: Extent): void {
-    this.#roomySet(extent.slotBytes).delete(extent);
-    if (this.#roomySet(extent.slotBytes).size === 0) this.#roomy.delete(extent.slotBytes);
-    this.#extents[extent.index] = undefined;
-    this.#freeExtents.push(extent.index);
+  #open(extent: Extent): void {
+    this.#extents.open(extent);
+    this.#writeEntry(extent.index);
+    if (!this.#memory.isWhole(extent.index)) this.#unfinished.add(extent);
   }
 
-  /** Gives the first `end` bytes of an extent their pages. */
-  #grow(index: number, end: number): boolean {
-    const have = this.#allocated[index]!; // one per extent
-    if (end <= have) return true;
-    const wanted = Math.min(extentBytes, Math.max(end, have + growBytes));
-    for (const upTo of wanted === end ? [end] : [wanted, end]) {
-      if (allocate(this.#file, index * extentBytes + have, upTo - have) === "full") continue;
-      this.#allocated[index] = upTo;
-      return true;
-    }
-    return false;
+  #close(extent: Extent): void {
+    this.#unfinished.delete(extent);
+    this.#extents.close(extent);
+    this.#writeEntry(extent.index);
+  }
+
+  /** What is in use comes first, then the free extents that are taken next. */
+  #nextToPopulate(): number | undefined {
+    const [extent] = this.#unfinished;
+    return extent?.index ?? this.#extents.ready(readyExtents).findLast((index) => !this.#memory.isWhole(index));
+  }
+
+  /** The pages of an extent have come or gone. */
+  #changed(index: number): void {
+    const extent = this.#extents.at(index);
+    if (extent !== undefined && this.#memory.isWhole(index)) this.#unfinished.delete(extent);
+    this.#writeEntry(index);
+  }
+
+  #writeEntry(index: number): void {
+    const extent = this.#extents.at(index);
+    const [slotBytes, noteBytes] = [extent?.slotBytes ?? 0, extent?.notes.stride ?? 0];
+    this.#table.writeExtent(index, { slotBytes, noteBytes, allocatedBytes: this.#memory.allocated(index) });
   }
 
   #extentAt(offset: number): Extent {
-    const extent = this.#extents[Math.floor(offset / extentBytes)];
+    const extent = this.#extents.at(Math.floor(offset / extentBytes));
     assert(extent !== undefined && extent.used.has(offset), `no slot is in use at ${offset}`);
     return extent;
   }
+
+  #notesAt(index: number): number {
+    return this.bytes + index * notesBytes;
+  }
+
+  #bufferAt(offset: number, bytes: number): Buffer {
+    const { buffer, byteOffset } = this.#mapping.slot(offset, bytes);
+    return Buffer.from(buffer, byteOffset, bytes);
+  }
+}
+
+function wholeExtents(bytes: number): number {
+  return Math.max(1, Math.floor(bytes / extentBytes));
 }
 
 function roundedSlot(slotBytes: number): number {
   return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
 }
 
-/** Users do not touch each other's pools. */
-function filePrefix(): string {
-  return `reprise-${process.getuid?.() ?? 0}-`;
-}
-
-function sharedMemoryDirectory(): string {
-  return existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
-}
-
-/** Removes pools whose owner no longer holds their lock. */
-function removeStale(directory: string, prefix: string): void {
-  for (const name of readdirSync(directory)) {
-    if (!name.startsWith(prefix) || !name.endsWith(".pool")) continue;
-    const path = join(directory, name);
-    let file: number | undefined;
-    try {
-      file = openSync(path, "r+");
-      if (tryLock(file) === "locked") rmSync(path, { force: true });
-    } catch (error) {
-      // Removed by another start in the meantime, or not ours to open: either way nothing to clean.
-      if (codeOf(error) !== "ENOENT" && codeOf(error) !== "EACCES") throw error;
-    } finally {
-      if (file !== undefined) closeSync(file);
-    }
-  }
-}
-
-function isAt(path: string, file: number): boolean {
-  try {
-    return statSync(path).ino === fstatSync(file).ino;
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return false;
-    throw error;
-  }
+/** From one note to the next. Where a note of so many tokens has no room, only the slot's state is written. */
+function strideFor(slotBytes: number, noteTokens: number): number {
+  const wanted = noteBytes(noteTokens);
+  const room = Math.floor(notesBytes / Math.floor(extentBytes / slotBytes));
+  return wanted <= room ? wanted : noteBytes(0);
 }

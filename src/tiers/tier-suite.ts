@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { chunkKey, type RootKey, type Tokens } from "../cache/chunk.ts";
 import type { SpaceId } from "../cache/space.ts";
 import type { ChunkRecord, RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
+import { payloadChecksum } from "./payload-checksum.ts";
 
 export interface TierFixture {
   /** Opens the tier over the storage of this fixture, again if it was closed. */
@@ -140,6 +141,67 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     },
   );
 
+  withTier(
+    "of a record just written or read, the payloads' checksums are known, and are the pool's",
+    async (fixture) => {
+      const payloads = [randomBytes(5000), randomBytes(300_000), randomBytes(4096)];
+      const record = recordOf(tokens, payloads);
+      const expected = await Promise.all(payloads.map(payloadChecksum));
+      {
+        await using tier = await fixture.open();
+        await recoverAll(tier);
+        const id = await tier.write(record, payloads, noSignal);
+        if (id === "rejected") throw new Error("there is room");
+        expect(tier.checksums(id)).toEqual(expected);
+        tier.drop(id);
+        expect(tier.checksums(id)).toBeUndefined();
+        await tier.write(record, payloads, noSignal);
+      }
+      await using tier = await fixture.open();
+      const [found] = await recoverAll(tier);
+      const into = payloads.map((payload) => new Uint8Array(payload.length));
+      expect(await tier.read(found!.id, record.key, into, noSignal)).toBe("read");
+      expect(tier.checksums(found!.id)).toEqual(expected);
+    },
+  );
+
+  withTier(
+    "cleared: every record is gone for good, its owner is told; what is written later stays",
+    async (fixture) => {
+      const payload = randomBytes(3000);
+      const record = (i: number) => recordOf(Uint32Array.from([i]), [payload]);
+      const later = record(8);
+      {
+        await using tier = await fixture.open();
+        const owner = new RecordingOwner();
+        await recoverAll(tier, owner);
+        const ids: RecordId[] = [];
+        for (let i = 0; i < 5; i += 1) {
+          const id = await tier.write(record(i), [payload], noSignal);
+          if (id !== "rejected") ids.push(id);
+        }
+        const cleared = tier.clear();
+        // Under way at the same time: it is cleared or it stays, and the owner knows which.
+        const meanwhile = await tier.write(record(7), [payload], noSignal);
+        await cleared;
+        const read = (id: RecordId, i: number) => tier.read(id, record(i).key, [new Uint8Array(3000)], noSignal);
+        for (const [i, id] of ids.entries()) {
+          expect(owner.evicted.has(id)).toBe(true);
+          expect(await read(id, i)).toBe("gone");
+        }
+        if (meanwhile !== "rejected")
+          expect(await read(meanwhile, 7)).toBe(owner.evicted.has(meanwhile) ? "gone" : "read");
+        await tier.clear();
+        await tier.write(later, [payload], noSignal);
+        expect(tier.stats().records).toBe(1);
+      }
+      await using tier = await fixture.open();
+      expect(await recoverAll(tier)).toMatchObject([later]);
+      await tier.clear();
+      expect(tier.stats()).toMatchObject({ records: 0, usedBytes: 0 });
+    },
+  );
+
   withTier("a record larger than it may be is rejected", async (fixture) => {
     await using tier = await fixture.open();
     await recoverAll(tier);
@@ -190,6 +252,20 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     const into = new Uint8Array(size);
     expect(await tier.read(now!, record.key, [into], noSignal)).toBe("read");
     expect(Buffer.from(into)).toEqual(precious);
+  });
+
+  withTier("a write is taken up in whatever moment after another it comes", async (fixture) => {
+    await using tier = await fixture.open();
+    await recoverAll(tier);
+    const payload = randomBytes(100);
+    const write = (i: number, j: number) =>
+      tier.write(recordOf(Uint32Array.from([i, j]), [payload]), [payload], noSignal);
+    for (let moments = 0; moments < 24; moments += 1) {
+      const first = write(moments, 0);
+      for (let moment = 0; moment < moments; moment += 1) await Promise.resolve();
+      const ids = await Promise.all([first, write(moments, 1)]);
+      expect(ids).not.toContain("rejected");
+    }
   });
 
   withTier("many writes at once all arrive", async (fixture) => {

@@ -6,11 +6,13 @@
  *     lease seen by the guest = epoch × 2^36 + lease of the cache
  */
 import type { Socket } from "node:net";
+import type { Cleared } from "../cache/cache.ts";
 import { tokenBytes, type Root, type Tokens } from "../cache/chunk.ts";
 import { atDeadline } from "../cache/deadline.ts";
 import type {
   LeaseId,
   LoadedChunk,
+  LoadOptions,
   Lookup,
   Reservation,
   SessionOptions,
@@ -20,12 +22,32 @@ import type {
 import { RepriseError } from "../errors.ts";
 import type { TierName } from "../tier.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
-import { maxPendingRequests, maxRequestTokens, parseAnswer, protocolVersion, type Answer } from "./protocol.ts";
+import {
+  maxPendingRequests,
+  maxRequestTokens,
+  parseAnswer,
+  protocolVersion,
+  tierNumbers,
+  type Answer,
+  type LoadedTuple,
+} from "./protocol.ts";
 
 /** Where the pool's file lies and how long it is. */
 export interface PoolPlace {
   readonly path: string;
   readonly bytes: number;
+}
+
+export interface Welcome {
+  readonly spaceId: string;
+  readonly pool: PoolPlace;
+}
+
+/** What a guest says of itself that wants no session. */
+export interface NoSession {
+  readonly space: null;
+  readonly rank: 0;
+  readonly slotBytes: 0;
 }
 
 export interface CacheLinkOptions {
@@ -35,19 +57,25 @@ export interface CacheLinkOptions {
   readonly onEnd: (reason: Error | undefined) => void;
 }
 
-type ChunkAnswer = Extract<Answer, { type: "chunk" }>;
-
 /** A request that waits: gets every answer with its number; undefined stands for "too late" and "connection lost". */
-type Waiter = (answer: Answer | undefined) => void;
+interface Waiter {
+  /** True for a load, which has several answers. */
+  readonly streams: boolean;
+  receive(answer: Answer | undefined): void;
+}
 
 const epochStep = 2 ** 36;
+const tierNames: readonly (TierName | undefined)[] = Object.entries(tierNumbers).reduce<TierName[]>(
+  (names, [name, number]) => Object.assign(names, { [number]: name }),
+  [],
+);
 
 export class CacheLink {
   readonly #channel: Channel;
   readonly #options: CacheLinkOptions;
   readonly #waiting = new Map<number, Waiter>();
   /** Requests nobody waits for any more whose answer has not come: bounded like those that wait. */
-  readonly #late = new Set<number>();
+  readonly #late = new Map<number, Waiter>();
   readonly #held = new Set<LeaseId>();
   readonly #heartbeat: NodeJS.Timeout;
   #poolBytes = 0;
@@ -66,7 +94,7 @@ export class CacheLink {
   }
 
   /** The handshake. @throws RepriseError CACHE_UNAVAILABLE, or the refusal's own code */
-  async greet(options: SessionOptions & { readonly token?: string }): Promise<{ spaceId: string; pool: PoolPlace }> {
+  async greet(options: (SessionOptions | NoSession) & { readonly token?: string }): Promise<Welcome> {
     const { space, rank, slotBytes, token = "" } = options;
     const answer = await this.#ask({
       type: "hello",
@@ -94,31 +122,38 @@ export class CacheLink {
     return { hitTokens: answer.hitTokens, tokensByTier: answer.tokensByTier };
   }
 
-  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    const arrived: ChunkAnswer[] = [];
+  async *load(
+    root: Root,
+    tokens: Tokens,
+    from: number,
+    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+  ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    let arrived: LoadedChunk[] = [];
     let over = false;
     let wake = () => {};
-    const number = this.#send({ type: "load", ...textFields(root, tokens), from }, wait, (answer) => {
-      if (answer?.type === "chunk") arrived.push(answer);
+    const receive = (answer: Answer | undefined) => {
+      if (answer?.type === "found") onFound?.({ hitTokens: answer.hitTokens, tokensByTier: answer.tokensByTier });
+      else if (answer?.type === "chunks") for (const tuple of answer.chunks) arrived.push(this.#loadedChunk(tuple));
       else over = true;
       wake();
-    });
+    };
+    const request = { type: "load", ...textFields(root, tokens), from, onlyReady };
+    const number = this.#send(request, { deadlineMs }, { streams: true, receive });
     if (number === undefined) return;
-    const deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number));
+    const deadline = atDeadline(deadlineMs, () => this.#giveUp(number));
     try {
       for (;;) {
-        const chunk = arrived.shift();
-        if (chunk !== undefined) {
-          const lease = this.#localLease(chunk.lease);
-          if (this.holds(lease)) yield this.#loadedChunk(chunk, lease);
-        } else if (over) return;
+        const batch = arrived.filter(({ lease }) => this.holds(lease));
+        arrived = [];
+        if (batch.length > 0) yield batch;
+        else if (over) return;
         else await new Promise<void>((resolve) => (wake = resolve));
       }
     } finally {
       deadline.cancel();
       this.giveBack(
         "release",
-        arrived.map(({ lease }) => this.#localLease(lease)),
+        arrived.map(({ lease }) => lease),
       );
       this.#giveUp(number);
     }
@@ -146,6 +181,13 @@ export class CacheLink {
   async stats(wait: WaitOptions): Promise<{ readonly [key: string]: unknown } | undefined> {
     const answer = await this.#ask({ type: "stats" }, wait);
     return answer?.type === "figures" ? answer.stats : undefined;
+  }
+
+  /** Makes the cache forget all that it has stored. */
+  async clear(wait: WaitOptions): Promise<Cleared | undefined> {
+    const answer = await this.#ask({ type: "clear" }, wait);
+    if (answer?.type !== "cleared") return undefined;
+    return { bytesByTier: answer.bytesByTier, chunksInUse: answer.chunksInUse };
   }
 
   async ping(wait: WaitOptions): Promise<boolean> {
@@ -180,10 +222,11 @@ export class CacheLink {
   #ask(request: object, wait?: WaitOptions): Promise<Answer | undefined> {
     return new Promise((resolve) => {
       let deadline: { cancel(): void } | undefined;
-      const number = this.#send(request, wait, (answer) => {
+      const receive = (answer: Answer | undefined) => {
         deadline?.cancel();
         resolve(answer);
-      });
+      };
+      const number = this.#send(request, wait, { streams: false, receive });
       if (number === undefined) resolve(undefined);
       else if (wait !== undefined) deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number));
     });
@@ -204,27 +247,31 @@ export class CacheLink {
     const waiter = this.#waiting.get(number);
     if (waiter === undefined) return;
     this.#waiting.delete(number);
-    this.#late.add(number);
+    this.#late.set(number, waiter);
     this.#channel.send({ type: "cancel", id: number });
-    waiter(undefined);
+    waiter.receive(undefined);
   }
 
   #received(answer: Answer): void {
     this.#heard = true;
     this.#takeLeases(answer);
     const waiter = this.#waiting.get(answer.id);
-    if (waiter === undefined && !this.#late.has(answer.id))
-      throw new RepriseError("PROTOCOL", "the cache answered what was not asked");
+    const asked = waiter ?? this.#late.get(answer.id);
+    if (asked === undefined) throw new RepriseError("PROTOCOL", "the cache answered what was not asked");
     if (waiter === undefined) this.#returnLeases(answer);
-    if (answer.type !== "chunk") {
+    if (!asked.streams || (answer.type !== "found" && answer.type !== "chunks")) {
       this.#waiting.delete(answer.id);
       this.#late.delete(answer.id);
     }
-    waiter?.(answer);
+    waiter?.receive(answer);
   }
 
   #takeLeases(answer: Answer): void {
-    if (answer.type === "chunk") this.#take(answer.lease, answer.offset, answer.bytes);
+    if (answer.type === "chunks")
+      for (const [lease, , , , tier, offset, bytes] of answer.chunks) {
+        if (tierNames[tier] === undefined) throw new RepriseError("PROTOCOL", "the cache named a tier that is unknown");
+        this.#take(lease, offset, bytes);
+      }
     if (answer.type === "reserved")
       for (const [lease, , , offset, bytes] of answer.chunks) this.#take(lease, offset, bytes);
   }
@@ -237,7 +284,11 @@ export class CacheLink {
 
   /** Gives back what came in an answer that nobody waits for. */
   #returnLeases(answer: Answer): void {
-    if (answer.type === "chunk") this.giveBack("release", [this.#localLease(answer.lease)]);
+    if (answer.type === "chunks")
+      this.giveBack(
+        "release",
+        answer.chunks.map(([lease]) => this.#localLease(lease)),
+      );
     if (answer.type === "reserved")
       this.giveBack(
         "abandon",
@@ -245,9 +296,9 @@ export class CacheLink {
       );
   }
 
-  #loadedChunk(chunk: ChunkAnswer, lease: LeaseId): LoadedChunk {
-    const { firstToken, tokenCount, matchedTokens, tier, offset, bytes } = chunk;
-    return { lease, firstToken, tokenCount, matchedTokens, tier: tier as TierName, slot: { offset, bytes } };
+  #loadedChunk([lease, firstToken, tokenCount, matchedTokens, tier, offset, bytes]: LoadedTuple): LoadedChunk {
+    const slot = { offset, bytes };
+    return { lease: this.#localLease(lease), firstToken, tokenCount, matchedTokens, tier: tierNames[tier]!, slot }; // known: #takeLeases
   }
 
   /** A link that has been silent since the last beat, though it was asked, is given up. */
@@ -258,7 +309,7 @@ export class CacheLink {
       return;
     }
     this.#heard = false;
-    this.#send({ type: "ping" }, { deadlineMs: this.#options.pingMs }, () => {});
+    this.#send({ type: "ping" }, { deadlineMs: this.#options.pingMs }, { streams: false, receive: () => {} });
   }
 
   #ended(reason: Error | undefined): void {
@@ -267,7 +318,7 @@ export class CacheLink {
     const waiters = [...this.#waiting.values()];
     this.#waiting.clear();
     this.#late.clear();
-    for (const waiter of waiters) waiter(undefined);
+    for (const waiter of waiters) waiter.receive(undefined);
     for (const resolve of this.#whenOver.splice(0)) resolve();
     this.#options.onEnd(reason);
   }

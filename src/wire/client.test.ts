@@ -17,6 +17,7 @@ import { spaceId } from "../cache/space.ts";
 import { PoolMapping } from "../ffi/pool-mapping.ts";
 import { connectCache } from "./client.ts";
 import { encodeFrame } from "./frames.ts";
+import { protocolVersion, tierNumbers } from "./protocol.ts";
 import { WireServer } from "./server.ts";
 
 const options = { space: testSpace(), rank: 0, slotBytes };
@@ -26,7 +27,7 @@ function welcome(message: Message): object {
   return {
     type: "welcome",
     id: message.id,
-    version: 1,
+    version: protocolVersion,
     features: [],
     spaceId: spaceId(options.space),
     poolPath: "/nowhere",
@@ -34,23 +35,16 @@ function welcome(message: Message): object {
   };
 }
 
-const chunk = {
-  type: "chunk",
-  lease: 5,
-  firstToken: 0,
-  tokenCount: 4,
-  matchedTokens: 4,
-  tier: "memory",
-  offset: 0,
-  bytes: 100,
-};
+/** lease, firstToken, tokenCount, matchedTokens, tier, offset, bytes */
+const tuple = [5, 0, 4, 4, tierNumbers.memory, 0, 100];
+const chunks = { type: "chunks", chunks: [tuple] };
 
 async function loadAll(
   session: { load: Awaited<ReturnType<typeof connectCache>>["load"] },
   deadline = soon,
 ): Promise<LoadedChunk[]> {
   const chunks: LoadedChunk[] = [];
-  for await (const one of session.load(bareRoot, counting(8), 0, deadline)) chunks.push(one);
+  for await (const batch of session.load(bareRoot, counting(8), 0, deadline)) chunks.push(...batch);
   return chunks;
 }
 
@@ -90,7 +84,8 @@ test("what comes after the deadline is not used, and its leases are given back",
     const answers =
       message.type === "load"
         ? [
-            { ...chunk, id: message.id },
+            { type: "found", id: message.id, hitTokens: 4, tokensByTier: { memory: 4 } },
+            { ...chunks, id: message.id },
             { type: "loaded", id: message.id },
           ]
         : [{ type: "reserved", id: message.id, full: false, chunks: [[6, 0, 4, 4096, 100]] }];
@@ -112,12 +107,13 @@ test("what comes after the deadline is not used, and its leases are given back",
   late.close();
 });
 
-test("a cache that sends nonsense is disconnected: slots outside the pool, numbers nobody used, half a frame", async () => {
+test("a cache that sends nonsense is disconnected: slots outside the pool, unknown tiers, numbers nobody used, half a frame", async () => {
   using folder = temporaryFolder();
   const nonsense: ((message: Message) => object | Buffer)[] = [
-    (message) => ({ ...chunk, id: message.id, offset: 2 ** 20 }),
-    (message) => ({ ...chunk, id: message.id! + 100 }),
-    (message) => ({ ...chunk, id: message.id, extra: 1 }),
+    (message) => ({ ...chunks, id: message.id, chunks: [tuple, tuple.with(5, 2 ** 20)] }),
+    (message) => ({ ...chunks, id: message.id, chunks: [tuple.with(4, 99)] }),
+    (message) => ({ ...chunks, id: message.id! + 100 }),
+    (message) => ({ ...chunks, id: message.id, extra: 1 }),
     () => Buffer.from([50, 0, 0, 0, 1, 2, 3]),
   ];
   for (const [i, make] of nonsense.entries()) {
@@ -184,8 +180,8 @@ test("a loop that is left early gives its leases back", async () => {
   await using _server = await WireServer.listen({ socketPath, cache });
   const session = await connectCache({ ...options, socketPath });
   await save(session, pool, counting(40));
-  for await (const one of session.load(bareRoot, counting(40), 0, wait)) {
-    session.release([one.lease]);
+  for await (const batch of session.load(bareRoot, counting(40), 0, wait)) {
+    session.release(batch.map(({ lease }) => lease));
     break;
   }
   await expect.poll(() => cache.stats().leases).toBe(0);

@@ -15,6 +15,7 @@ import type {
   CacheSession,
   LeaseId,
   LoadedChunk,
+  LoadOptions,
   Lookup,
   Reservation,
   SessionOptions,
@@ -119,8 +120,13 @@ export class RemoteSession implements CacheSession {
     return (await this.#link?.lookup(root, tokens, wait)) ?? { hitTokens: 0, tokensByTier: {} };
   }
 
-  async *load(root: Root, tokens: Tokens, from: number, wait: WaitOptions): AsyncGenerator<LoadedChunk, void, void> {
-    if (this.#link !== undefined) yield* this.#link.load(root, tokens, from, wait);
+  async *load(
+    root: Root,
+    tokens: Tokens,
+    from: number,
+    options: LoadOptions,
+  ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    if (this.#link !== undefined) yield* this.#link.load(root, tokens, from, options);
   }
 
   holds(lease: LeaseId): boolean {

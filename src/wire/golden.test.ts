@@ -22,6 +22,7 @@ const goldens = JSON.parse(readFileSync(new URL("messages.json", folder), "utf8"
 /** The message as the protocol's types have it; binary fields as bytes for the encoder. */
 function asMessage(golden: Golden, tokensAs: "bytes" | "tokens"): { [field: string]: unknown } {
   const entries = Object.entries(golden.message).map(([field, value]) => {
+    if (value === null && tokensAs === "tokens") return [field, undefined]; // nil, as the parser gives it
     if (typeof value !== "object" || value === null || !("u32le" in value)) return [field, value];
     const tokens = Uint32Array.from(value.u32le as number[]);
     return [field, tokensAs === "tokens" ? tokens : new Uint8Array(tokens.buffer)];

@@ -1,7 +1,7 @@
 /** One guest at the cache's door: its connection, its session, and the requests it waits for. */
 import type { Socket } from "node:net";
 import type { Cache } from "../cache/cache.ts";
-import type { CacheSession } from "../cache/session.ts";
+import type { CacheSession, LoadedChunk, Lookup } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
 import {
@@ -9,13 +9,15 @@ import {
   maxPendingTokens,
   parseRequest,
   protocolVersion,
+  tierNumbers,
   type Answer,
   type Hello,
+  type LoadedTuple,
   type Request,
 } from "./protocol.ts";
 
 export interface GuestConnectionOptions {
-  readonly cache: Pick<Cache, "openSession" | "stats">;
+  readonly cache: Pick<Cache, "openSession" | "stats" | "clear">;
   readonly mayEnter: (token: string) => boolean;
   readonly graceMs: number;
   readonly helloMs: number;
@@ -25,6 +27,8 @@ export interface GuestConnectionOptions {
 }
 
 type Numbered = Exclude<Request, { type: "hello" | "cancel" | "release" | "abandon" | "bye" }>;
+/** What a guest without a session may ask. */
+type Unbound = Extract<Numbered, { type: "stats" | "clear" | "ping" }>;
 
 export class GuestConnection {
   readonly #options: GuestConnectionOptions;
@@ -33,6 +37,7 @@ export class GuestConnection {
   /** Requests not answered yet; a load's entry says whether it was called off. */
   readonly #pending = new Map<number, { cancelled: boolean }>();
   #pendingTokens = 0;
+  #greeted = false;
   #session: CacheSession | undefined;
   #saidBye = false;
   #grace: NodeJS.Timeout | undefined;
@@ -78,14 +83,13 @@ export class GuestConnection {
       this.#greet(request);
       return;
     }
-    const session = this.#session;
-    if (session === undefined) throw new RepriseError("PROTOCOL", "a peer did not begin with hello");
+    if (!this.#greeted) throw new RepriseError("PROTOCOL", "a peer did not begin with hello");
     switch (request.type) {
       case "release":
-        session.release(request.leases);
+        this.#mustHaveSession().release(request.leases);
         return;
       case "abandon":
-        session.abandon(request.leases);
+        this.#mustHaveSession().abandon(request.leases);
         return;
       case "cancel": {
         const load = this.#pending.get(request.id);
@@ -97,12 +101,17 @@ export class GuestConnection {
         void this.#finish().then(() => this.#channel.end());
         return;
       default:
-        void this.#answer(session, request);
+        void this.#answer(request, isUnbound(request) ? undefined : this.#mustHaveSession());
     }
   }
 
+  #mustHaveSession(): CacheSession {
+    if (this.#session === undefined) throw new RepriseError("PROTOCOL", "a peer without a session asked for more");
+    return this.#session;
+  }
+
   #greet(hello: Hello): void {
-    if (this.#session !== undefined) throw new RepriseError("PROTOCOL", "a peer said hello twice");
+    if (this.#greeted) throw new RepriseError("PROTOCOL", "a peer said hello twice");
     const refusal = this.#enter(hello);
     if (refusal === undefined) return;
     this.#send({ type: "error", id: hello.id, code: refusal.code, message: refusal.message });
@@ -118,26 +127,27 @@ export class GuestConnection {
     if (!this.#options.mayEnter(hello.token)) return new RepriseError("PROTOCOL", "the token is not this cache's");
     try {
       const { space, rank, slotBytes } = hello;
-      this.#session = this.#options.cache.openSession({ space, rank, slotBytes });
+      if (space !== undefined) this.#session = this.#options.cache.openSession({ space, rank, slotBytes });
     } catch (error) {
       if (error instanceof RepriseError) return error;
       throw error;
     }
     clearTimeout(this.#helloTimer);
+    this.#greeted = true;
     this.#channel.greeted();
     this.#send({
       type: "welcome",
       id: hello.id,
       version: protocolVersion,
       features: [],
-      spaceId: this.#session.spaceId,
-      poolPath: this.#session.pool.path,
-      poolBytes: this.#session.pool.bytes,
+      spaceId: this.#session?.spaceId ?? "",
+      poolPath: this.#session?.pool.path ?? "",
+      poolBytes: this.#session?.pool.bytes ?? 0,
     });
     return undefined;
   }
 
-  async #answer(session: CacheSession, request: Numbered): Promise<void> {
+  async #answer(request: Numbered, session: CacheSession | undefined): Promise<void> {
     const { id } = request;
     if (this.#pending.has(id)) {
       this.#channel.destroy(new RepriseError("PROTOCOL", "a peer used a number twice"));
@@ -152,15 +162,24 @@ export class GuestConnection {
     this.#pending.set(id, state);
     this.#pendingTokens += tokens;
     try {
-      if (request.type === "load") await this.#load(session, request, state);
-      else this.#send(await this.#answerTo(session, request));
+      if (isUnbound(request)) this.#send(await this.#answerUnbound(request));
+      else if (request.type === "load") await this.#load(session!, request, state); // #received asked for it
+      else this.#send(await this.#answerTo(session!, request)); // likewise
     } finally {
       this.#pending.delete(id);
       this.#pendingTokens -= tokens;
     }
   }
 
-  async #answerTo(session: CacheSession, request: Exclude<Numbered, { type: "load" }>): Promise<Answer> {
+  async #answerUnbound(request: Unbound): Promise<Answer> {
+    const { id, type } = request;
+    const { cache } = this.#options;
+    if (type === "ping") return { type: "pong", id };
+    if (type === "stats") return { type: "figures", id, stats: JSON.parse(JSON.stringify(cache.stats())) };
+    return { type: "cleared", id, ...(await cache.clear()) };
+  }
+
+  async #answerTo(session: CacheSession, request: Exclude<Numbered, { type: "load" } | Unbound>): Promise<Answer> {
     const { id } = request;
     switch (request.type) {
       case "lookup": {
@@ -178,10 +197,6 @@ export class GuestConnection {
       case "commit":
         await session.commit(request.chunks, request);
         return { type: "committed", id };
-      case "stats":
-        return { type: "figures", id, stats: JSON.parse(JSON.stringify(this.#options.cache.stats())) };
-      case "ping":
-        return { type: "pong", id };
       default:
         throw new Error(`Bug: an unknown request ${JSON.stringify(request satisfies never)}`);
     }
@@ -192,14 +207,14 @@ export class GuestConnection {
     request: Extract<Request, { type: "load" }>,
     state: { cancelled: boolean },
   ): Promise<void> {
-    const { id, tokens, from } = request;
-    for await (const chunk of session.load(rootOf(request), tokens, from, request)) {
-      const { lease, slot, ...rest } = chunk;
+    const { id, tokens, from, onlyReady, deadlineMs } = request;
+    const onFound = ({ hitTokens, tokensByTier }: Lookup) => this.#send({ type: "found", id, hitTokens, tokensByTier });
+    for await (const batch of session.load(rootOf(request), tokens, from, { deadlineMs, onlyReady, onFound })) {
       if (state.cancelled || this.#channel.isOver) {
-        session.release([lease]);
+        session.release(batch.map(({ lease }) => lease));
         break;
       }
-      this.#send({ type: "chunk", id, lease, ...rest, offset: slot.offset, bytes: slot.bytes });
+      this.#send({ type: "chunks", id, chunks: batch.map(loadedTuple) });
     }
     this.#send({ type: "loaded", id });
   }
@@ -207,6 +222,14 @@ export class GuestConnection {
   #send(answer: Answer): void {
     this.#channel.send(answer);
   }
+}
+
+function isUnbound(request: Numbered): request is Unbound {
+  return request.type === "stats" || request.type === "clear" || request.type === "ping";
+}
+
+function loadedTuple({ lease, firstToken, tokenCount, matchedTokens, tier, slot }: LoadedChunk): LoadedTuple {
+  return [lease, firstToken, tokenCount, matchedTokens, tierNumbers[tier], slot.offset, slot.bytes];
 }
 
 function rootOf({ salt, adapter }: { readonly salt: string; readonly adapter: string }): {

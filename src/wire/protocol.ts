@@ -7,25 +7,35 @@
  *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
  *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
  *       load ────────────────────────────────────►
- *             ◄──────────────────────── chunk, chunk, … loaded       as each becomes ready; `cancel` ends it
+ *             ◄───────────── found, chunks, chunks, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
+ *       clear ────────────────────────────────────► cleared    forgets all that is stored
  *
- * Bytes of KV never travel here: a chunk's message names its slot in the pool. Tokens are binary, u32 LE. A peer that
+ * A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
+ *
+ * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from
+ * where. With `onlyReady` just the chunks that are in memory now come, and nothing is read from below.
+ *
+ * Bytes of KV never travel here: a chunk's tuple names its slot in the pool. Tokens are binary, u32 LE; a tier is its
+ * name in `tokensByTier` and its number ({@link tierNumbers}) in a chunk's tuple. A peer that
  * sends anything else is disconnected. Golden frames of every message: test/golden/wire.
  */
 import type { LeaseId, WrittenChunk } from "../cache/session.ts";
 import type { SpaceDescription } from "../cache/space.ts";
+import type { TierName } from "../tier.ts";
 import { errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
 import { tokensFromBytes, type Tokens } from "../cache/chunk.ts";
 import { decodeValue, type Value } from "./msgpack.ts";
 
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
 export const maxPendingRequests = 1024;
 /** Tokens that the requests of one connection may hold while they wait: 64 MiB. Beyond them the same answer. */
 export const maxPendingTokens = 2 ** 24;
 /** Tokens of a text in one message; what comes after them is neither found nor stored. They take half a frame. */
 export const maxRequestTokens = 2 ** 21;
+/** How a chunk's tuple names the tier it was found in. Numbers are never given to another tier. */
+export const tierNumbers: Readonly<Record<TierName, number>> = { resident: 0, memory: 1, disk: 2 };
 /** Leases in one message. */
 const maxListed = 65_536;
 const maxDeadlineMs = 3_600_000;
@@ -36,7 +46,8 @@ export interface Hello {
   readonly version: number;
   /** Names of optional abilities; what both sides name is in force. None are defined yet. */
   readonly features: readonly string[];
-  readonly space: SpaceDescription;
+  /** undefined (nil on the wire): no session is wanted. */
+  readonly space: SpaceDescription | undefined;
   readonly rank: number;
   readonly slotBytes: number;
   /** "" when the cache asks for none. */
@@ -54,7 +65,7 @@ interface TextRequest {
 export type Request =
   | Hello
   | ({ readonly type: "lookup" } & TextRequest)
-  | ({ readonly type: "load"; readonly from: number } & TextRequest)
+  | ({ readonly type: "load"; readonly from: number; readonly onlyReady: boolean } & TextRequest)
   | { readonly type: "cancel"; readonly id: number }
   | { readonly type: "release"; readonly leases: readonly LeaseId[] }
   | ({ readonly type: "reserve" } & TextRequest)
@@ -66,6 +77,7 @@ export type Request =
     }
   | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
   | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "clear"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "bye" };
 
@@ -85,19 +97,8 @@ export type Answer =
       readonly hitTokens: number;
       readonly tokensByTier: Readonly<Record<string, number>>;
     }
-  | {
-      readonly type: "chunk";
-      readonly id: number;
-      readonly lease: number;
-      readonly firstToken: number;
-      readonly tokenCount: number;
-      readonly matchedTokens: number;
-      readonly tier: string;
-      readonly offset: number;
-      readonly bytes: number;
-    }
+  | { readonly type: "chunks"; readonly id: number; readonly chunks: readonly LoadedTuple[] }
   | { readonly type: "loaded"; readonly id: number }
-  /** Each chunk: lease, first token, token count, slot offset, slot bytes. */
   | {
       readonly type: "reserved";
       readonly id: number;
@@ -106,8 +107,25 @@ export type Answer =
     }
   | { readonly type: "committed"; readonly id: number }
   | { readonly type: "figures"; readonly id: number; readonly stats: { readonly [key: string]: Value } }
+  /** Bytes that became free, by tier; chunks that are still in use and go as soon as they are not. */
+  | {
+      readonly type: "cleared";
+      readonly id: number;
+      readonly bytesByTier: Readonly<Record<string, number>>;
+      readonly chunksInUse: number;
+    }
   | { readonly type: "pong"; readonly id: number }
   | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
+
+export type LoadedTuple = readonly [
+  lease: number,
+  firstToken: number,
+  tokenCount: number,
+  matchedTokens: number,
+  tier: number,
+  offset: number,
+  bytes: number,
+];
 
 export type ReservedTuple = readonly [
   lease: number,
@@ -142,7 +160,7 @@ function requestOf(fields: Fields): Request {
         id: fields.integer("id"),
         version: fields.integer("version"),
         features: fields.texts("features"),
-        space: parseSpace(fields.map("space")),
+        space: fields.optional("space", parseSpace),
         rank: fields.integer("rank"),
         slotBytes: fields.integer("slotBytes"),
         token: fields.text("token", 4096),
@@ -151,7 +169,7 @@ function requestOf(fields: Fields): Request {
     case "reserve":
       return { type, ...textRequest(fields) };
     case "load":
-      return { type, ...textRequest(fields), from: fields.integer("from") };
+      return { type, ...textRequest(fields), from: fields.integer("from"), onlyReady: fields.boolean("onlyReady") };
     case "release":
     case "abandon":
       return { type, leases: fields.integers("leases", maxListed) as LeaseId[] };
@@ -165,6 +183,7 @@ function requestOf(fields: Fields): Request {
           .map(([lease, bytes]) => ({ lease: lease as LeaseId, bytes: bytes! })), // tuples of 2
       };
     case "stats":
+    case "clear":
     case "ping":
       return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
     case "cancel":
@@ -197,18 +216,8 @@ function answerOf(fields: Fields): Answer {
         hitTokens: fields.integer("hitTokens"),
         tokensByTier: fields.map("tokensByTier").allIntegers(),
       };
-    case "chunk":
-      return {
-        type,
-        id,
-        lease: fields.integer("lease"),
-        firstToken: fields.integer("firstToken"),
-        tokenCount: fields.integer("tokenCount"),
-        matchedTokens: fields.integer("matchedTokens"),
-        tier: fields.text("tier", 32),
-        offset: fields.integer("offset"),
-        bytes: fields.integer("bytes"),
-      };
+    case "chunks":
+      return { type, id, chunks: fields.tuples("chunks", 7, maxListed) as unknown[] as LoadedTuple[] };
     case "reserved":
       return {
         type,
@@ -218,6 +227,13 @@ function answerOf(fields: Fields): Answer {
       };
     case "figures":
       return { type, id, stats: fields.raw("stats") };
+    case "cleared":
+      return {
+        type,
+        id,
+        bytesByTier: fields.map("bytesByTier").allIntegers(),
+        chunksInUse: fields.integer("chunksInUse"),
+      };
     case "loaded":
     case "committed":
     case "pong":
@@ -326,6 +342,12 @@ class Fields {
 
   map(name: string): Fields {
     return new Fields(this.#take(name));
+  }
+
+  /** nil is undefined; anything else is read by `parse`. */
+  optional<T>(name: string, parse: (fields: Fields) => T): T | undefined {
+    const value = this.#take(name);
+    return value === null ? undefined : parse(new Fields(value));
   }
 
   raw(name: string): { readonly [key: string]: Value } {

@@ -15,9 +15,11 @@ import {
   wait,
 } from "../../test/support/cache.ts";
 import { helloMessage, RawGuest } from "../../test/support/raw-peer.ts";
-import { tokenBytes } from "../cache/chunk.ts";
+import { bareRoot, tokenBytes } from "../cache/chunk.ts";
+import type { LoadedChunk } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
 import { connectCache } from "./client.ts";
+import { CacheControl } from "./control.ts";
 import { encodeFrame } from "./frames.ts";
 import { parseRequest } from "./protocol.ts";
 import { WireServer, type WireServerOptions } from "./server.ts";
@@ -105,11 +107,55 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
 test("a hello of another version is told which one is spoken here", async () => {
   await using all = await setUp();
   const newer = new RawGuest(all.socketPath);
-  newer.send(helloMessage({ version: 2 }));
+  newer.send(helloMessage({ version: 3 }));
   await newer.over();
   expect(newer.received).toMatchObject([
-    { type: "error", code: "PROTOCOL", message: expect.stringContaining("speaks 1") },
+    { type: "error", code: "PROTOCOL", message: expect.stringContaining("speaks 2") },
   ]);
+});
+
+test("who wants no session may look and clear, and is disconnected for asking more", async () => {
+  await using all = await setUp();
+  const session = await connectCache({ ...options, socketPath: all.socketPath });
+  await save(session, all.pool, counting(8));
+  {
+    await using control = await CacheControl.connect(all.socketPath);
+    expect(await control!.stats()).toMatchObject({ sessions: 1, savedChunks: 2 });
+    expect(await control!.clear()).toEqual({ bytesByTier: { memory: 2 * slotBytes }, chunksInUse: 0 });
+  }
+  expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, tokensByTier: {} });
+  expect(await save(session, all.pool, counting(8))).toBe(2);
+  all.cache.check();
+  for (const more of [textMessage("lookup", 2, counting(4)), { type: "release", leases: [1] }]) {
+    const visitor = new RawGuest(all.socketPath);
+    visitor.send(helloMessage({ space: null, rank: 0, slotBytes: 0 }));
+    await visitor.until(() => visitor.received.length > 0);
+    visitor.send(more);
+    await visitor.over();
+    expect(visitor.received).toMatchObject([{ type: "welcome", spaceId: "", poolBytes: 0 }]);
+  }
+  expect(await CacheControl.connect(`${all.socketPath}-of-nobody`)).toBeUndefined();
+  await session.close();
+});
+
+test("clearing under readers and writers: what they hold goes when they are done, nothing else is disturbed", async () => {
+  await using all = await setUp();
+  const session = await connectCache({ ...options, socketPath: all.socketPath });
+  await save(session, all.pool, counting(8));
+  const held: LoadedChunk[] = [];
+  for await (const batch of session.load(bareRoot, counting(8), 0, wait)) held.push(...batch);
+  const { chunks } = await session.reserve(bareRoot, counting(8, 500), wait);
+  expect(await all.cache.clear()).toMatchObject({ chunksInUse: 4 });
+  expect(held.map(({ lease }) => session.holds(lease))).toEqual([true, true]);
+  await session.commit(
+    chunks.map(({ lease }) => ({ lease, bytes: 512 })),
+    wait,
+  );
+  session.release(held.map(({ lease }) => lease));
+  await session.ping(wait);
+  expect(all.cache.stats()).toMatchObject({ chunks: 0, leases: 0, memory: { usedSlots: 0 } });
+  all.cache.check();
+  await session.close();
 });
 
 test("a guest that never reads is disconnected, and what it held falls", async () => {
@@ -133,9 +179,9 @@ test("sessions dropped in the middle of loads and reservations leave nothing beh
   for (let round = 0; round < 20; round += 1) {
     const guest = new RawGuest(all.socketPath);
     guest.send(helloMessage());
-    guest.send(textMessage("load", 2, counting(400), { from: 0 }));
+    guest.send(textMessage("load", 2, counting(400), { from: 0, onlyReady: false }));
     guest.send(textMessage("reserve", 3, counting(400, 1000 * (round + 1))));
-    await guest.until(() => guest.received.length > round * 5);
+    await guest.until(() => guest.received.length > round % 5);
     guest.socket.destroy();
   }
   await expect.poll(() => all.cache.stats().sessions).toBe(1);
@@ -174,13 +220,14 @@ function anyMessage(random: (limit: number) => number, id: number): object {
   const leases = [random(50), random(2 ** 31)];
   const messages = [
     textMessage("lookup", id, tokens),
-    textMessage("load", id, tokens, { from: random(30) }),
+    textMessage("load", id, tokens, { from: random(30), onlyReady: random(2) === 1 }),
     textMessage("reserve", id, tokens),
     { type: "commit", id, deadlineMs: 5, chunks: [[random(50), random(20_000)]] },
     { type: "release", leases },
     { type: "abandon", leases },
     { type: "cancel", id: random(100) },
     { type: "ping", id, deadlineMs: 1 },
+    { type: "clear", id, deadlineMs: 1 },
   ];
   return messages[random(messages.length)]!;
 }

@@ -15,7 +15,7 @@ import { GuestConnection } from "./guest-connection.ts";
 
 export interface WireServerOptions {
   readonly socketPath: string;
-  readonly cache: Pick<Cache, "openSession" | "stats">;
+  readonly cache: Pick<Cache, "openSession" | "stats" | "clear">;
   /** Guests must know it; none is asked for when it is undefined. The socket's mode is the first guard. */
   readonly token?: string;
   readonly log?: Log;
@@ -33,6 +33,7 @@ export class WireServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #connections = new Set<GuestConnection>();
   readonly #options: WireServerOptions;
+  #onConnections = () => {};
 
   private constructor(server: Server, options: WireServerOptions) {
     this.socketPath = options.socketPath;
@@ -74,6 +75,20 @@ export class WireServer implements AsyncDisposable {
     return this.#connections.size;
   }
 
+  /** Resolves when no guest has been connected for so long, counted from now at the earliest. Never once `signal` fires. */
+  unusedFor(milliseconds: number, signal: AbortSignal): Promise<"unused"> {
+    return new Promise((resolve) => {
+      let timer: NodeJS.Timeout | undefined;
+      const look = () => {
+        clearTimeout(timer);
+        if (this.#connections.size === 0 && !signal.aborted) timer = setTimeout(() => resolve("unused"), milliseconds);
+      };
+      this.#onConnections = look;
+      signal.addEventListener("abort", look);
+      look();
+    });
+  }
+
   /** Disconnects every guest at once and ends the sessions. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
@@ -96,10 +111,12 @@ export class WireServer implements AsyncDisposable {
       limits: { ...defaultChannelLimits, ...limits },
       onOver: (reason) => {
         this.#connections.delete(connection);
+        this.#onConnections();
         if (reason !== undefined) log.debug(`a guest was disconnected: ${describe(reason)}`);
       },
     });
     this.#connections.add(connection);
+    this.#onConnections();
   }
 }
 

@@ -1,5 +1,4 @@
 /** A cache of real parts for tests: a small pool, spaces and texts of any length. */
-import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,7 +38,7 @@ export function temporaryFolder(): { readonly path: string } & Disposable {
 }
 
 export function testPool(capacityBytes = 64 * 1024 * 1024): MemoryPool {
-  return MemoryPool.open({ id: `test-${randomUUID().slice(0, 8)}`, capacityBytes });
+  return MemoryPool.open({ capacityBytes });
 }
 
 export function openTestCache(options: Partial<CacheOptions> = {}): Promise<Cache> {
@@ -105,13 +104,14 @@ export async function loadAndVerify(
   const { root = bareRoot, rank = 0, from = 0, bytes = 512 } = options;
   const stored = options.stored ?? ((firstToken, tokenCount) => tokens.subarray(firstToken, firstToken + tokenCount));
   let end = 0;
-  for await (const chunk of session.load(root, tokens, from, wait)) {
-    const { firstToken, tokenCount, matchedTokens, slot } = chunk;
-    const expected = payloadOf(stored(firstToken, tokenCount), firstToken, rank, bytes);
-    const actual = memory.view(slot.offset, slot.bytes);
-    if (Buffer.compare(actual, expected) !== 0) throw new Error(`the chunk at ${firstToken} has another's bytes`);
-    end = firstToken + matchedTokens;
-    session.release([chunk.lease]);
+  for await (const batch of session.load(root, tokens, from, wait)) {
+    for (const { firstToken, tokenCount, matchedTokens, slot } of batch) {
+      const expected = payloadOf(stored(firstToken, tokenCount), firstToken, rank, bytes);
+      const actual = memory.view(slot.offset, slot.bytes);
+      if (Buffer.compare(actual, expected) !== 0) throw new Error(`the chunk at ${firstToken} has another's bytes`);
+      end = firstToken + matchedTokens;
+    }
+    session.release(batch.map(({ lease }) => lease));
   }
   return end;
 }

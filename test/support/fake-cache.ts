@@ -94,13 +94,13 @@ export class FakeCache implements StoredKv {
     return { hitTokens, tokensByTier: { memory: hitTokens } };
   }
 
-  async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<LoadedChunk> {
+  async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<readonly LoadedChunk[]> {
     for (const { entry, firstToken, matchedTokens } of this.#chain(root, tokens)) {
       await this.#answer("load", () => undefined);
       if (firstToken + matchedTokens <= from) continue;
       const lease = this.#lease();
       const tokenCount = entry.text.length - firstToken;
-      yield { lease, firstToken, tokenCount, matchedTokens, tier: "memory", slot: entry };
+      yield [{ lease, firstToken, tokenCount, matchedTokens, tier: "memory", slot: entry }];
     }
   }
 

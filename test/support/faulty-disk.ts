@@ -5,7 +5,7 @@
  *                  └─ cut(): of every unsynced write each sector of 512 bytes survives or not, in any order;
  *                     a file whose name was never synced may be gone, or come back when it was removed
  */
-import { leavesOf } from "../../src/tiers/disk/checksum.ts";
+import { leavesOf } from "../../src/tiers/payload-checksum.ts";
 import type { DiskFile, DiskFiles } from "../../src/tiers/disk/files.ts";
 
 const sectorBytes = 512;

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { encodeFrame, FrameReader, maxFrameBytes } from "../../src/wire/frames.ts";
 import { decodeValue } from "../../src/wire/msgpack.ts";
+import { protocolVersion } from "../../src/wire/protocol.ts";
 import { slotBytes, testSpace } from "./cache.ts";
 
 export interface Message {
@@ -15,7 +16,7 @@ export function helloMessage(change: object = {}): object {
   return {
     type: "hello",
     id: 1,
-    version: 1,
+    version: protocolVersion,
     features: [],
     space: testSpace(),
     rank: 0,

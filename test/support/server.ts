@@ -1,4 +1,4 @@
-/** A real `reprise serve` in a process group of its own, for whole-system tests and benchmarks. */
+/** A real `reprise serve` or `reprise cache` in a process group of its own, for whole-system tests and benchmarks. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -42,11 +42,26 @@ export function launchServer(options: ServerOptions): LaunchedServer {
   const flags = options.flags ?? [];
   const port = flags.includes("--port") ? [] : ["--port", "0"];
   const model = flags.includes("--model") ? [] : ["--model", shippedModelPath];
-  const args = [commandPath, "serve", ...model, "--data-dir", options.dataDirectory, ...port, ...flags];
+  return launch(["serve", ...model, "--data-dir", options.dataDirectory, ...port, ...flags], options.environment);
+}
+
+/** `reprise cache` alone. Its address is `unix:` and a path. */
+export function launchCache(options: ServerOptions): LaunchedServer {
+  return launch(["cache", "--data-dir", options.dataDirectory, ...(options.flags ?? [])], options.environment);
+}
+
+/** The same, awaited. */
+export async function startCache(options: ServerOptions): Promise<LaunchedServer & { readonly socketPath: string }> {
+  const started = launchCache(options);
+  return { ...started, socketPath: (await started.ready).replace(/^unix:/, "") };
+}
+
+function launch(typed: readonly string[], environment: Readonly<Record<string, string>> = {}): LaunchedServer {
+  const args = [commandPath, ...typed];
   const child = spawn(process.execPath, args, {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...options.environment },
+    env: { ...process.env, ...environment },
   });
   const pid = child.pid;
   if (pid === undefined) throw new Error("the server could not be started");
@@ -60,7 +75,7 @@ export function launchServer(options: ServerOptions): LaunchedServer {
   const ready = new Promise<string>((resolve, reject) => {
     createInterface(child.stdout).on("line", (line) => {
       said += `${line}\n`;
-      const [, url] = /^Reprise is ready at (http:\/\/\S+)/.exec(line) ?? [];
+      const [, url] = /^Reprise is ready at (http:\/\/\S+|unix:.+)/.exec(line) ?? [];
       if (url !== undefined) resolve(url);
     });
     void ended.then(({ code, signal }) =>

@@ -46,6 +46,16 @@ test("a group's throughput stands against its median latency", () => {
   expect(plot.series[0]?.points).toEqual([{ name: "cold", x: 20, y: 1000 }]);
 });
 
+test("the steps of a sweep are joined in their order, other groups are not", () => {
+  const result = resultOf([500, 500]);
+  expect(plotOf("scatter", result, "Throughput against latency").joined).toBe(false);
+  const [first] = result.samples;
+  const samples = ["1/s", "2/s", "4/s"].map((group) => ({ ...first!, group })); // there are two
+  const swept = plotOf("scatter", { ...result, bench: "sweep", samples }, "Throughput against latency");
+  expect(swept.joined).toBe(true);
+  expect(swept.series[0]?.points.map(({ name }) => name)).toEqual(["1/s", "2/s", "4/s"]);
+});
+
 test("a bar's parts are all of the prompt: tiers, reuse without a tier, and what was computed", () => {
   const { targets, samples, ...rest } = resultOf([1, 1]);
   const told = samples.map((sample) => ({ ...sample, promptTokens: 100, cachedTokens: 60, reused: { memory: 50 } }));

@@ -35,9 +35,11 @@ export interface CdfPlot extends PlotText {
   readonly series: readonly { readonly label: string; readonly shares: readonly number[] }[];
 }
 
-/** One named point per target and group. */
+/** One named point per target and group, in the groups' order. */
 export interface ScatterPlot extends PlotText {
   readonly kind: "scatter";
+  /** Whether the points of a series are steps of one way, and a line leads through them. */
+  readonly joined: boolean;
   readonly xLabel: string;
   readonly yLabel: string;
   readonly series: readonly {
@@ -71,7 +73,7 @@ export function plotsOf(result: BenchResult): Plot[] {
     ...(rounds.length > 1 ? [again] : []),
     cdf(byTarget, "ttft", "Time to first token, all requests"),
     cdf(byTarget, "e2e", "End to end, all requests"),
-    throughputAgainstLatency(byTarget),
+    throughputAgainstLatency(byTarget, result.bench),
   ];
   return plots.filter((plot) => plot.series.length > 0);
 }
@@ -141,7 +143,7 @@ function stepsOf(sorted: Float64Array): number[] {
   );
 }
 
-function throughputAgainstLatency(targets: readonly TargetSamples[]): ScatterPlot {
+function throughputAgainstLatency(targets: readonly TargetSamples[], bench: string): ScatterPlot {
   const series = targets.map(({ label, samples }) => ({
     label,
     points: groupsOf(samples).flatMap((name) => {
@@ -152,8 +154,9 @@ function throughputAgainstLatency(targets: readonly TargetSamples[]): ScatterPlo
   }));
   return {
     kind: "scatter",
+    joined: bench === "sweep",
     title: "Throughput against latency",
-    note: "One point a group: right and low is good. Throughput counts the time in which the group had a request in flight.",
+    note: "One point a group: right and low is good. Throughput counts the time from the first request to the end of the last, round by round.",
     xLabel: "output tokens/s of all requests together",
     yLabel: "end to end, median, ms",
     series: series.filter(({ points }) => points.length > 0),

@@ -2,6 +2,7 @@
 import { groupsOf, isTimed, type MetricName, metrics, throughput, valuesOf } from "../metrics.ts";
 import type { BenchResult, Sample, TargetFacts } from "../result.ts";
 import { mean, median, percentile } from "../statistics.ts";
+import { hasTotal } from "../summary.ts";
 import { escapeHtml, htmlTable } from "./html.ts";
 
 /** All that is needed to run it again, and what may have disturbed it. */
@@ -36,9 +37,10 @@ export function targetsTable(targets: readonly TargetFacts[]): string {
   return htmlTable(["Target", "Model", "URL", "Characters/token", "Processor time", "Resident, at most"], rows);
 }
 
-/** Groups below each other and targets side by side within them; the last rows are of all groups. */
-export function summaryTable({ targets, samples }: BenchResult): string {
-  const rows = [...groupsOf(samples), undefined].flatMap((group) =>
+/** Groups below each other and targets side by side within them; the last rows are of all groups, where that says something. */
+export function summaryTable(result: BenchResult): string {
+  const { targets, samples } = result;
+  const rows = [...groupsOf(samples), ...(hasTotal(result) ? [undefined] : [])].flatMap((group) =>
     targets.flatMap(({ label }) => {
       const counted = samples.filter((sample) => sample.target === label && (group ?? sample.group) === sample.group);
       return counted.length === 0 ? [] : [summaryRow([group ?? "all", label], counted)];

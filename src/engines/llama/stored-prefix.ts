@@ -76,36 +76,47 @@ async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
   const { generation, sequence, stored } = options;
   const root = { salt: generation.work.cache.salt, adapter: "" };
-  const chunks = stored.session.load(root, prompt, sequence.count, { deadlineMs })[Symbol.asyncIterator]();
+  const batches = stored.session.load(root, prompt, sequence.count, { deadlineMs })[Symbol.asyncIterator]();
   const end = performance.now() + deadlineMs;
-  let pauseAt = performance.now() + copyMs;
   for (;;) {
-    const next = chunks.next();
+    const next = batches.next();
     const result = await within(next, Math.max(1, end + graceMs - performance.now()));
     if (result === "late") {
       forgetLate(options, next);
-      void chunks.return?.(); // ends when it ends: nobody waits for it
+      void batches.return?.(); // ends when it ends: nobody waits for it
       return;
     }
     if (result.done === true) return;
-    const goOn = !generation.cancelled && attach(options, result.value);
-    stored.session.release([result.value.lease]);
-    if (!goOn || performance.now() > end) {
-      await within(Promise.resolve(chunks.return?.()), graceMs);
+    if ((await attachAll(options, result.value, end)) === "enough") {
+      await within(Promise.resolve(batches.return?.()), graceMs);
       return;
     }
+  }
+}
+
+/** Copies a batch into the sequence and gives it back. "enough": what follows is to be computed. */
+async function attachAll(options: LoadOptions, batch: readonly LoadedChunk[], end: number): Promise<"more" | "enough"> {
+  const { generation, stored } = options;
+  let pauseAt = performance.now() + copyMs;
+  for (const [i, chunk] of batch.entries()) {
+    if (generation.cancelled || !attach(options, chunk) || performance.now() > end) {
+      stored.session.release(batch.slice(i).map(({ lease }) => lease));
+      return "enough";
+    }
+    stored.session.release([chunk.lease]);
     if (performance.now() > pauseAt) {
       await new Promise((resolve) => setImmediate(resolve));
       pauseAt = performance.now() + copyMs;
     }
   }
+  return "more";
 }
 
-/** A chunk that arrives after all is leased: it is given back unread. */
-function forgetLate(options: LoadOptions, next: Promise<IteratorResult<LoadedChunk>>): void {
+/** What arrives after all is leased: it is given back unread. */
+function forgetLate(options: LoadOptions, next: Promise<IteratorResult<readonly LoadedChunk[]>>): void {
   next.then(
     (result) => {
-      if (result.done !== true) options.stored.session.release([result.value.lease]);
+      if (result.done !== true) options.stored.session.release(result.value.map(({ lease }) => lease));
     },
     (error: unknown) => options.log.debug(`a late load failed: ${describe(error)}`),
   );

@@ -25,7 +25,7 @@
 import { xxh3 } from "@node-rs/xxhash";
 import type { SpaceId } from "../../cache/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
-import { leavesOf, rootOf } from "./checksum.ts";
+import { leavesOf, rootOf } from "../payload-checksum.ts";
 import { checksumBytes, formatVersion, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
 
 const magic = Buffer.from("RPCONTNT");

@@ -206,7 +206,12 @@ export class DiskTier implements Tier {
     for (const [rank, bytes] of into.entries())
       if (targets[rank] !== bytes) bytes.set(targets[rank]!.subarray(0, bytes.length)); // one each
     this.#table.countRead(id);
+    this.#table.noteChecksums(id, whole.decoded.checksums);
     return "read";
+  }
+
+  checksums(id: RecordId): readonly bigint[] | undefined {
+    return this.#table.checksums(id);
   }
 
   drop(id: RecordId): void {
@@ -216,6 +221,14 @@ export class DiskTier implements Tier {
     if (region.state !== "sealed") return;
     // Nothing in it is needed: its room comes back now. A failure shows at the next write.
     lane.drive.noted(`remove ${region.path}`, lane.drive.remove(region));
+  }
+
+  async clear(): Promise<void> {
+    if (this.#owner !== undefined) await this.#whenRecovered;
+    const outcomes = await Promise.allSettled(
+      this.#lanes.map(({ writer, drive }) => writer.whenIdle(() => this.#clearDrive(drive))),
+    );
+    mustAllSucceed(outcomes, "clear");
   }
 
   async flush(): Promise<void> {
@@ -229,9 +242,7 @@ export class DiskTier implements Tier {
           await drive.sync();
         }),
     );
-    const failure = outcomes.find((outcome) => outcome.status === "rejected");
-    if (failure !== undefined)
-      throw new RepriseError("TIER_UNAVAILABLE", "cannot flush the disk tier", { cause: failure.reason });
+    mustAllSucceed(outcomes, "flush");
   }
 
   stats(): DiskTierStats {
@@ -333,6 +344,15 @@ export class DiskTier implements Tier {
     }
   }
 
+  async #clearDrive(drive: Drive): Promise<void> {
+    if (drive.active !== undefined) drive.abandon(drive.active);
+    for (const region of drive.regions()) {
+      this.#evict(region);
+      await drive.remove(region);
+    }
+    await drive.sync(); // a power cut must not bring the files back
+  }
+
   #evict(region: Region): void {
     const ids = [...this.#table.of(region.slot)];
     for (const id of ids) this.#table.drop(id);
@@ -396,6 +416,13 @@ export class DiskTier implements Tier {
       this.flush().catch((error: unknown) => this.#log.warn(describe(error)));
     }, this.#flushMs).unref();
   }
+}
+
+/** @throws RepriseError TIER_UNAVAILABLE */
+function mustAllSucceed(outcomes: readonly PromiseSettledResult<void>[], what: string): void {
+  const failure = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failure !== undefined)
+    throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });
 }
 
 /** What a drive has to do; how full it is, below 1, when it has nothing to do. */

@@ -196,6 +196,7 @@ export class Drive {
     const { contents, file } = region;
     region.state = "sealed";
     region.contents = undefined;
+    if (region.removal !== undefined) return; // which waits for this
     if (this.#table.liveOf(region.slot) === 0) {
       region.sealing = undefined; // removing waits for it
       return this.remove(region);
@@ -310,6 +311,7 @@ export class Drive {
     await region.sealing;
     await Promise.allSettled(region.writes);
     await this.files.remove(region.path);
+    this.#namesChanged = true;
     this.#dirty.delete(region);
     await region.file?.close();
     this.#regions.delete(region);

@@ -15,8 +15,10 @@ test("what lies on disk is told beside the running tier and after it, by space",
     await using tier = await DiskTier.open({ drives, regionBytes: 65536 });
     await recoverAll(tier, new RecordingOwner());
     for (let i = 0; i < 7; i += 1) await tier.write(recordOf(Uint32Array.from([i, 7]), [payload]), [payload], noSignal);
-    const beside = await inspectDisk(folder.path);
-    expect(beside.spaces).toMatchObject([{ chunks: 7, tokens: 14, bytes: 7 * 16384, reads: 0 }]);
+    const beside = await inspectDisk([folder.path]);
+    expect(beside.spaces).toMatchObject([
+      { roots: 1, ranks: 1, chunks: 7, tokens: 14, payloadBytes: 63_000, bytes: 7 * 16384, reads: 0 },
+    ]);
     expect(beside.regions.map(({ state, chunks }) => [state, chunks])).toEqual([
       ["sealed", 3],
       ["sealed", 3],
@@ -26,7 +28,7 @@ test("what lies on disk is told beside the running tier and after it, by space",
   }
   writeFileSync(join(folder.path, "0000000001.segment"), Buffer.alloc(5000));
   const names = readdirSync(folder.path);
-  const after = await inspectDisk(folder.path);
+  const after = await inspectDisk([folder.path]);
   expect(after.spaces[0]?.oldest.getTime()).toBeGreaterThanOrEqual(before);
   expect(after.spaces[0]?.newest.getTime()).toBeLessThanOrEqual(Date.now());
   expect(after.spaces).toMatchObject([{ chunks: 7 }]);

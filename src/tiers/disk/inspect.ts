@@ -1,12 +1,14 @@
 /**
- * What lies in a directory of the disk tier, read without touching it: beside a running server, or when there is none.
+ * What lies in directories of the disk tier, read without touching it: beside a running server, or when there is none.
  *
  * Sealed regions are read by their contents, open ones record by record; payloads are not read. A region that goes while it
- * is looked at is left out. Dropped records are counted until their region goes, since only the running tier knows them.
+ * is looked at is left out. Dropped records are counted until their region goes, since only the running tier knows them; a
+ * chunk that is there twice counts once.
  */
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import type { ChunkKey, RootKey } from "../../cache/chunk.ts";
 import type { SpaceId } from "../../cache/space.ts";
-import { describe } from "../../errors.ts";
+import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { alignedBuffer, pageBytes } from "./aligned.ts";
 import { columnCount, decodeColumns, decodeTrailer } from "./contents.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "./files.ts";
@@ -16,8 +18,13 @@ import { scanRegion } from "./scan.ts";
 
 export interface SpaceOnDisk {
   readonly space: SpaceId;
+  /** Tenants, salts and adapters are kept apart as roots. */
+  roots: number;
+  readonly ranks: number;
   chunks: number;
   tokens: number;
+  /** Bytes of KV, without headers and padding. */
+  payloadBytes: number;
   /** Of the records, with their headers and padding. */
   bytes: number;
   /** When its oldest and newest chunk were written. */
@@ -28,16 +35,17 @@ export interface SpaceOnDisk {
 }
 
 export interface RegionOnDisk {
-  readonly name: string;
+  readonly path: string;
   readonly bytes: number;
   /** `open` is written, or was when its server died; `foreign` is of another version; `unreadable` failed. */
   readonly state: "sealed" | "open" | "foreign" | "unreadable";
   readonly chunks: number;
+  /** Records whose headers do not match their checksums. */
+  readonly damaged: number;
   readonly problem: string | undefined;
 }
 
 export interface DiskContents {
-  readonly directory: string;
   /** Of all files. */
   readonly bytes: number;
   /** The largest first. */
@@ -46,53 +54,68 @@ export interface DiskContents {
   readonly regions: readonly RegionOnDisk[];
 }
 
-/** @throws the file system's errors when the directory cannot be listed */
-export async function inspectDisk(directory: string, files: DiskFiles = nodeFiles): Promise<DiskContents> {
-  const spaces = new Map<SpaceId, SpaceOnDisk>();
+/** A directory that is missing holds nothing. @throws RepriseError BAD_CONFIG when one cannot be listed */
+export async function inspectDisk(directories: readonly string[], files: DiskFiles = nodeFiles): Promise<DiskContents> {
+  const inspection: Inspection = { files, tallies: new Map() };
   const regions: RegionOnDisk[] = [];
-  for (const name of (await files.list(directory)).sort()) {
-    const parsed = parseName(name);
-    if (parsed === undefined) continue;
-    const region = await inspectRegion(join(directory, name), name, parsed.isRegion, { files, spaces });
-    if (region !== undefined) regions.push(region);
+  for (const directory of directories) {
+    for (const name of await namesIn(directory, files)) {
+      const parsed = parseName(name);
+      if (parsed === undefined) continue;
+      const region = await inspectRegion(join(directory, name), parsed.isRegion, inspection);
+      if (region !== undefined) regions.push(region);
+    }
   }
   return {
-    directory,
     bytes: regions.reduce((sum, { bytes }) => sum + bytes, 0),
-    spaces: [...spaces.values()].sort((a, b) => b.bytes - a.bytes),
+    spaces: [...inspection.tallies.values()].map(({ space }) => space).sort((a, b) => b.bytes - a.bytes),
     regions,
   };
 }
 
+async function namesIn(directory: string, files: DiskFiles): Promise<string[]> {
+  try {
+    return (await files.list(directory)).sort();
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw new RepriseError("BAD_CONFIG", `cannot read ${directory}: ${describe(error)}`, { cause: error });
+  }
+}
+
+interface Tally {
+  readonly space: SpaceOnDisk;
+  readonly roots: Set<RootKey>;
+  readonly keys: Set<ChunkKey>;
+}
+
 interface Inspection {
   readonly files: DiskFiles;
-  readonly spaces: Map<SpaceId, SpaceOnDisk>;
+  readonly tallies: Map<SpaceId, Tally>;
 }
 
 /** @returns undefined when the region is gone */
 async function inspectRegion(
   path: string,
-  name: string,
   isRegion: boolean,
-  { files, spaces }: Inspection,
+  { files, tallies }: Inspection,
 ): Promise<RegionOnDisk | undefined> {
   let bytes = 0;
   let file: DiskFile | undefined;
   try {
     bytes = await files.size(path);
-    const state = { name, bytes, chunks: 0, problem: undefined };
+    const state = { path, bytes, chunks: 0, damaged: 0, problem: undefined };
     if (!isRegion || bytes < 2 * pageBytes) return { ...state, state: "foreign" };
     file = await files.openReadOnly(path);
     const nonce = decodeRegionHeader(await readPages(file, 0, pageBytes));
     if (nonce === "foreign") return { ...state, state: "foreign" };
     if (nonce === "damaged")
       return { ...state, state: "unreadable", problem: "its header does not match its checksum" };
-    const { isSealed, records } = await recordsOf(file, { nonce, fileBytes: bytes });
-    for (const record of records) count(spaces, record);
-    return { ...state, state: isSealed ? "sealed" : "open", chunks: records.length };
+    const { isSealed, records, damaged } = await recordsOf(file, { nonce, fileBytes: bytes });
+    for (const record of records) count(tallies, record);
+    return { ...state, state: isSealed ? "sealed" : "open", chunks: records.length, damaged };
   } catch (error) {
-    const isThere = (await files.list(join(path, ".."))).includes(name);
-    return isThere ? { name, bytes, state: "unreadable", chunks: 0, problem: describe(error) } : undefined;
+    const isThere = (await files.list(dirname(path))).includes(basename(path));
+    return isThere ? { path, bytes, state: "unreadable", chunks: 0, damaged: 0, problem: describe(error) } : undefined;
   } finally {
     await file?.close();
   }
@@ -101,13 +124,13 @@ async function inspectRegion(
 async function recordsOf(
   file: DiskFile,
   region: { readonly nonce: Buffer; readonly fileBytes: number },
-): Promise<{ isSealed: boolean; records: DecodedRecord[] }> {
+): Promise<{ isSealed: boolean; records: DecodedRecord[]; damaged: number }> {
   const last = Math.floor(region.fileBytes / pageBytes) * pageBytes - pageBytes;
   const trailer = decodeTrailer(await readPages(file, last, pageBytes), region.fileBytes);
   const records: DecodedRecord[] = [];
   if (trailer?.nonce.equals(region.nonce) !== true) {
     for await (const { decoded } of scanRegion(file, region)) records.push(decoded);
-    return { isSealed: false, records };
+    return { isSealed: false, records, damaged: 0 }; // one that is being written looks the same
   }
   const { columns } = decodeColumns(await readPages(file, trailer.columnsOffset, trailer.columnsBytes), trailer);
   const headers = await readPages(file, trailer.headersOffset, trailer.headersBytes);
@@ -117,18 +140,25 @@ async function recordsOf(
     const decoded = decodeHeader(header, { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes });
     if (decoded !== "damaged") records.push(decoded);
   }
-  return { isSealed: true, records };
+  return { isSealed: true, records, damaged: trailer.count - records.length };
 }
 
-function count(spaces: Map<SpaceId, SpaceOnDisk>, { record, writtenAt, reads }: DecodedRecord): void {
+function count(tallies: Map<SpaceId, Tally>, { record, writtenAt, reads }: DecodedRecord): void {
   const date = new Date(writtenAt);
-  let space = spaces.get(record.space);
-  if (space === undefined) {
-    space = { space: record.space, chunks: 0, tokens: 0, bytes: 0, oldest: date, newest: date, reads: 0 };
-    spaces.set(record.space, space);
+  let tally = tallies.get(record.space);
+  if (tally === undefined) {
+    const figures = { roots: 0, chunks: 0, tokens: 0, payloadBytes: 0, bytes: 0, reads: 0 };
+    const space = { space: record.space, ranks: record.payloadBytes.length, ...figures, oldest: date, newest: date };
+    tallies.set(record.space, (tally = { space, roots: new Set(), keys: new Set() }));
   }
+  const { space, roots, keys } = tally;
+  if (keys.has(record.key)) return;
+  keys.add(record.key);
+  roots.add(record.root);
+  space.roots = roots.size;
   space.chunks += 1;
   space.tokens += record.tokens.length;
+  space.payloadBytes += record.payloadBytes.reduce((sum, bytes) => sum + bytes, 0);
   space.bytes += recordBytes(record);
   space.reads += reads;
   if (date < space.oldest) space.oldest = date;

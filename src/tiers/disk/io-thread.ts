@@ -9,7 +9,7 @@ import { parentPort } from "node:worker_threads";
 import { codeOf, describe } from "../../errors.ts";
 import { allocate, memoryAt, type Pointer } from "../../ffi/posix.ts";
 import { alignedBuffer, isAligned } from "./aligned.ts";
-import { leavesOf } from "./checksum.ts";
+import { leavesOf } from "../payload-checksum.ts";
 
 /** A stretch of memory that stays where it is until the answer comes: a part of a buffer. */
 export interface Place {

@@ -5,7 +5,7 @@
 import type { ChunkKey } from "../../cache/chunk.ts";
 import { assert } from "../../errors.ts";
 import { alignedBuffer, padded } from "./aligned.ts";
-import { leafBytes, rootOf } from "./checksum.ts";
+import { leafBytes, rootOf } from "../payload-checksum.ts";
 import type { DiskFile } from "./files.ts";
 import { decodeHeader, type DecodedRecord } from "./record.ts";
 import type { RecordPosition } from "./record-table.ts";

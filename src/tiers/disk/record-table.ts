@@ -21,6 +21,9 @@ export interface RecordPosition {
   readonly firstToken: number;
 }
 
+/** Checksums of so many records are remembered: of those that were written or read last. */
+const rememberedChecksums = 1024;
+
 export class RecordTable {
   #region = new Uint32Array(1024);
   #page = new Uint32Array(1024);
@@ -38,6 +41,8 @@ export class RecordTable {
   readonly #heads: number[] = [];
   readonly #liveOf: number[] = [];
   readonly #freeRegions: number[] = [];
+  /** The oldest first. Those of all records would take as much room as all columns, and the headers have them. */
+  readonly #checksums = new Map<RecordId, readonly bigint[]>();
 
   /** Live records. */
   get size(): number {
@@ -90,6 +95,18 @@ export class RecordTable {
   countRead(id: RecordId): void {
     const index = this.#indexOf(id);
     if (index !== undefined && this.#reads[index]! < 0xffff) this.#reads[index]! += 1;
+  }
+
+  /** The checksums of its payloads, if they were noted lately. */
+  checksums(id: RecordId): readonly bigint[] | undefined {
+    return this.has(id) ? this.#checksums.get(id) : undefined;
+  }
+
+  noteChecksums(id: RecordId, checksums: readonly bigint[]): void {
+    this.#checksums.delete(id);
+    this.#checksums.set(id, checksums);
+    const [oldest] = this.#checksums.keys();
+    if (this.#checksums.size > rememberedChecksums) this.#checksums.delete(oldest!); // there is one
   }
 
   /** Marks a record as gone. @returns its region, or undefined when it was gone already */

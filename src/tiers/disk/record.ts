@@ -16,7 +16,7 @@
  *         88     32  root
  *        120     32  key
  *        152     32  parent's key, or the root's
- *        184   24·R  per rank: payload bytes (4), zero (4), payload checksum (16, see checksum.ts)
+ *        184   24·R  per rank: payload bytes (4), zero (4), payload checksum (16, see payload-checksum.ts)
  *          …    4·T  tokens
  *          …     16  xxh3-128 of everything before
  *          …         zeros to the next multiple of 4096

@@ -13,7 +13,7 @@ import type { Log } from "../../log.ts";
 import type { RecordBatch, RecordId, StoredRecord } from "../../tier.ts";
 import type { SpaceId } from "../../cache/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
-import { rootOf } from "./checksum.ts";
+import { rootOf } from "../payload-checksum.ts";
 import { columnCount, ContentsBuilder, decodeColumns, decodeTrailer, type Trailer } from "./contents.ts";
 import type { Drive } from "./drive.ts";
 import type { DiskFile } from "./files.ts";

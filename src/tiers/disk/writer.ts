@@ -10,7 +10,7 @@
 import { codeOf, RepriseError } from "../../errors.ts";
 import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
-import { rootOf } from "./checksum.ts";
+import { rootOf } from "../payload-checksum.ts";
 import { leastContentsBytes } from "./contents.ts";
 import type { Drive } from "./drive.ts";
 import { callBytes, readWholeRecord } from "./reader.ts";
@@ -70,13 +70,23 @@ export class Writer {
     this.#queuedBytes += totalBytes;
     return new Promise((resolve, reject) => {
       this.#queue.push({ record, payloads, checksums: undefined, history, totalBytes, resolve, reject });
-      this.#pump ??= this.#writeQueued().finally(() => (this.#pump = undefined));
+      this.#pump ??= this.#writeQueued();
     });
   }
 
   /** Resolves when nothing is queued or under way. */
   async idle(): Promise<void> {
     while (this.#pump !== undefined || this.#groups.size > 0) await Promise.allSettled([this.#pump, ...this.#groups]);
+  }
+
+  /** Does `work` when nothing is queued or under way, and writes nothing before it is done. */
+  async whenIdle(work: () => Promise<void>): Promise<void> {
+    while (this.#pump !== undefined || this.#groups.size > 0) await Promise.allSettled([this.#pump, ...this.#groups]);
+    const done = work(); // in the same step that saw it idle
+    this.#pump = done
+      .catch(() => {}) // told below
+      .then(() => this.#writeQueued());
+    return done;
   }
 
   /** Never throws: each write learns its own fate. */
@@ -94,6 +104,8 @@ export class Writer {
         this.#settle(this.#queue.splice(0, 1), failureOf(drive, error));
       }
     }
+    // In the same step that saw the queue empty: a write that comes a moment later must find no pump that has ended.
+    this.#pump = undefined;
   }
 
   #takeGroup(region: Region): QueuedWrite[] {
@@ -153,12 +165,14 @@ export class Writer {
     await Promise.all(calls);
     at = offset;
     return group.map(({ record, totalBytes, history }, i) => {
-      const { header, page } = headers[i]!; // one for each
+      const { header, page, checksums } = headers[i]!; // one for each
       const { space, firstToken } = record;
       region.contents?.add({ offset: at, totalBytes, firstToken, space, header });
       const place = { regionSlot: region.slot, offset: at, totalBytes, headerBytes: page.length, firstToken };
       at += totalBytes;
-      return table.add(place, history.reads);
+      const id = table.add(place, history.reads);
+      table.noteChecksums(id, checksums);
+      return id;
     });
   }
 
@@ -166,7 +180,7 @@ export class Writer {
     region: Region,
     group: readonly Append[],
     offset: number,
-  ): Promise<{ header: Buffer; page: Buffer }[]> {
+  ): Promise<{ header: Buffer; page: Buffer; checksums: readonly bigint[] }[]> {
     const unhashed = group.flatMap(({ payloads, checksums }) => (checksums === undefined ? payloads : []));
     const leaves = unhashed.length === 0 ? [] : await this.#options.drive.files.digest(unhashed);
     const staging = alignedBuffer(group.reduce((sum, { record }) => sum + padded(headerLength(record)), 0));
@@ -179,7 +193,7 @@ export class Writer {
       const header = encodeHeader(page, record, roots, { nonce: region.nonce, offset: at }, history);
       at += totalBytes;
       stagedAt += page.length;
-      return { header, page };
+      return { header, page, checksums: roots };
     });
   }
 

@@ -1,14 +1,15 @@
 /**
- * The disk tier beside fio on the same directory: how much of what the drive can do arrives in pool slots, and what it costs.
+ * Is the disk used as fast as it is? The disk tier beside fio on the same directory: how much of what the drive can do
+ * arrives in pool slots, and what processor time it costs.
  *
- *     npm run bench -- disk-tier [--directory DIR] [--bytes 2GiB] [--chunk 2MiB] [--depth 8] [--rounds 3] [--json FILE]
+ *     npm run bench -- disk [--directory DIR] [--bytes 256MiB] [--chunk 2MiB] [--depth 8] [--rounds 3]
  *
  * Rounds alternate: fio writes, the tier writes behind (flush included, as fio's end_fsync), fio reads, the tier loads into
- * slots of the pool with every checksum verified; a first round is left out. Block size and depth are the chunk's and `--depth` for both. Without fio
- * (`apt-get install fio`) its figures are null. Prints one JSON line; medians over the rounds, bytes per second.
+ * slots of the pool with every checksum verified; a first round is left out. Block size and depth are the chunk's and
+ * `--depth` for both. Without fio (`apt-get install fio`) its figures are null. Medians over the rounds.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -18,15 +19,15 @@ import type { RecordId } from "../src/tier.ts";
 import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
 import { MemoryPool } from "../src/tiers/memory.ts";
 import { noSignal, recordOf, recoverAll } from "../src/tiers/tier-suite.ts";
+import { printLine, rounded } from "./support/timing.ts";
 
 const { values } = parseArgs({
   options: {
     directory: { type: "string", default: tmpdir() },
-    bytes: { type: "string", default: "2GiB" },
+    bytes: { type: "string", default: "256MiB" },
     chunk: { type: "string", default: "2MiB" },
     depth: { type: "string", default: "8" },
     rounds: { type: "string", default: "3" },
-    json: { type: "string" },
   },
 });
 const chunkBytes = parseBytes(values.chunk);
@@ -34,7 +35,7 @@ const depth = Number(values.depth);
 const count = Math.ceil(parseBytes(values.bytes) / chunkBytes);
 const totalBytes = count * chunkBytes;
 const directory = mkdtempSync(join(values.directory, "reprise-bench-disk-"));
-const pool = MemoryPool.open({ id: "bench-disk", capacityBytes: Math.max(64 * 2 ** 20, 8 * depth * chunkBytes) });
+const pool = MemoryPool.open({ capacityBytes: Math.max(64 * 2 ** 20, 8 * depth * chunkBytes) });
 const { bavail, bsize } = statfsSync(directory);
 if (bavail * bsize < 3 * totalBytes) throw new Error(`${directory} has not three times ${values.bytes} free`);
 
@@ -96,19 +97,11 @@ try {
   rmSync(directory, { recursive: true, force: true });
 }
 
-const result = {
-  bench: "disk-tier",
-  conditions: { chunkBytes, depth, totalBytes, rounds: Number(values.rounds), direct, node: process.version },
-  load: { ...summary(runs.load), fioBytesPerSecond: overRounds(fio.read), ofFio: share(runs.load, fio.read) },
-  writeBehind: {
-    ...summary(runs.writeBehind),
-    fioBytesPerSecond: overRounds(fio.write),
-    ofFio: share(runs.writeBehind, fio.write),
-  },
-};
-const line = JSON.stringify(result);
-process.stdout.write(`${line}\n`);
-if (values.json !== undefined) writeFileSync(values.json, `${line}\n`);
+printLine(
+  "disk",
+  { load: besideFio(runs.load, fio.read), writeBehind: besideFio(runs.writeBehind, fio.write) },
+  { directory: values.directory, chunkBytes, depth, totalBytes, rounds: Number(values.rounds), direct },
+);
 
 /** Every record once, `depth` of them at a time, each with a slot of its own. */
 async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): Promise<void> {
@@ -126,8 +119,8 @@ async function measured(work: () => Promise<void>): Promise<Run> {
   const seconds = (performance.now() - startedAt) / 1000;
   const { user, system } = process.cpuUsage(cpu);
   return {
-    bytesPerSecond: Math.round(totalBytes / seconds),
-    cpuSecondsPerGiB: Number(((user + system) / 1e6 / (totalBytes / 2 ** 30)).toFixed(3)),
+    bytesPerSecond: totalBytes / seconds,
+    cpuSecondsPerGiB: (user + system) / 1e6 / (totalBytes / 2 ** 30),
   };
 }
 
@@ -154,25 +147,16 @@ function runFio(mode: "read" | "write"): number | null {
   return jobs[0]?.[mode].bw_bytes ?? null;
 }
 
-function summary(of: readonly Run[]): Run {
+function besideFio(of: readonly Run[], fioRates: readonly (number | null)[]): object {
+  const rates = of.map(({ bytesPerSecond }) => bytesPerSecond);
+  const known = fioRates.filter((rate) => rate !== null);
+  const shares = rates.flatMap((rate, i) => (typeof fioRates[i] === "number" ? [rate / fioRates[i]] : []));
   return {
-    bytesPerSecond: median(of.map(({ bytesPerSecond }) => bytesPerSecond)),
-    cpuSecondsPerGiB: median(of.map(({ cpuSecondsPerGiB }) => cpuSecondsPerGiB)),
+    MBps: rounded(median(rates) / 1e6),
+    fioMBps: known.length === 0 ? null : rounded(median(known) / 1e6),
+    ofFio: shares.length === 0 ? null : rounded(median(shares)),
+    cpuSecondsPerGiB: rounded(median(of.map(({ cpuSecondsPerGiB }) => cpuSecondsPerGiB))),
   };
-}
-
-function overRounds(of: readonly (number | null)[]): number | null {
-  const known = of.filter((each) => each !== null);
-  return known.length === 0 ? null : median(known);
-}
-
-/** The median of each round's share. */
-function share(of: readonly Run[], beside: readonly (number | null)[]): number | null {
-  const shares = of.flatMap(({ bytesPerSecond }, i) => {
-    const figure = beside[i] ?? null;
-    return figure === null ? [] : [bytesPerSecond / figure];
-  });
-  return shares.length === 0 ? null : Number(median(shares).toFixed(3));
 }
 
 function fillWith(slot: Uint8Array, seed: number): void {

@@ -1,0 +1,331 @@
+"""The cache for research code: what is known of a text, its KV as arrays, and keeping what was computed.
+
+    cache = reprise.connect(model="my-model Q8", dtype="float16", token_shape=(32, 2, 8, 128))
+    with cache.load(tokens) as known:                       # grab what was read before
+        for chunk in known.chunks:
+            engine.restore(chunk.first_token, chunk.array)  # [tokens, *token_shape], over the cache's own memory
+    cache.save(tokens, kv)                                  # keep what was read now: [len(tokens), *token_shape]
+
+A cache that is slow, full or gone is a miss: no verb raises for it, and the connection is made again by itself. Use one
+`Cache` per thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from reprise.errors import RepriseError
+from reprise.layout import TokenLayout
+from reprise.link import CacheLink
+from reprise.pool import Pool
+from reprise.protocol import ReservedChunk
+from reprise.space import SpaceDescription
+from reprise.tokens import TokenIds, pack_tokens, token_bytes_each
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+    from typing_extensions import Self
+
+
+class Hit(NamedTuple):
+    """How much of a text is stored, counted token by token from its start."""
+
+    tokens: int
+    #: The same tokens by the tier they would come from: {"memory": 512, "disk": 100}.
+    by_tier: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPayload:
+    """The KV of a run of the text's tokens, in the cache's own memory. To be read before the text is released."""
+
+    #: Position of the first token in the text, and how many there are.
+    first_token: int
+    tokens: int
+    #: Where it was found: "memory" or "disk".
+    tier: str
+    #: Those tokens' bytes. Not to be written to.
+    bytes: memoryview
+    _layout: TokenLayout
+
+    @property
+    def array(self) -> numpy.ndarray[Any, Any]:
+        """Shape [tokens, *token_shape], read-only, no copy. Types that NumPy lacks (bfloat16, float8): raw bits."""
+        return self._layout.array(self.bytes, self.tokens)
+
+    def tensor(self) -> torch.Tensor:
+        """The same as a CPU tensor over the same memory, in its own type. Not to be written to."""
+        return self._layout.tensor(self.bytes, self.tokens)
+
+
+class LoadedText:
+    """What is known of a text. Its chunks stay in place until it is released, by hand or by `with`."""
+
+    def __init__(self, link: CacheLink, leases: Sequence[int], chunks: Sequence[LoadedPayload]) -> None:
+        #: In order of position; the first begins at 0, or at the chunk that contains `from_token`.
+        self.chunks = chunks
+        self._link = link
+        self._leases = leases
+
+    @property
+    def hit_tokens(self) -> int:
+        """Tokens from the start of the text whose KV need not be computed again."""
+        return 0 if not self.chunks else self.chunks[-1].first_token + self.chunks[-1].tokens
+
+    def is_held(self) -> bool:
+        """True while the cache keeps every chunk in its place.
+
+        Ask it after copying out of the chunks: when the cache has ended or the connection broke meanwhile, what was
+        copied may be another text's and counts for nothing.
+        """
+        self._link.poll()
+        return all(self._link.holds(lease) for lease in self._leases)
+
+    def release(self) -> None:
+        """Lets the chunks go; their arrays must not be touched any more. Without effect the second time."""
+        self._link.release(self._leases)
+        self._leases = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+#: The KV of a whole text, or a function that makes that of `token_count` tokens from position `first_token`.
+Kv = Any | Callable[[int, int], Any]
+
+
+class Cache:
+    """A connection to the cache for texts of one space, salt and adapter. Made by `connect`."""
+
+    def __init__(self, link: CacheLink, layout: TokenLayout, *, salt: str, adapter: str, deadline_ms: float) -> None:
+        #: The connection itself, with its counters.
+        self.link = link
+        self.layout = layout
+        self._salt = salt
+        self._adapter = adapter
+        self._deadline_ms = deadline_ms
+        self._pool: Pool | None = None
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens per chunk, the unit of storing; the last one of a text may be shorter."""
+        return self.link.space.chunk_tokens
+
+    def lookup(self, tokens: TokenIds) -> Hit:
+        """How much of a text is stored, and where. Moves nothing.
+
+        `tokens`: token ids, any run of whole numbers; a buffer of u32 (array("I"), NumPy uint32) is not copied.
+        """
+        self._connect_again()
+        pending = self.link.lookup(pack_tokens(tokens), self._salt, self._adapter, self._deadline_ms)
+        if pending is None or not self.link.wait(pending, self._deadline_ms / 1000):
+            return Hit(0, {})
+        return Hit(pending.hit_tokens, pending.tokens_by_tier)
+
+    def load(self, tokens: TokenIds, *, from_token: int = 0) -> LoadedText:
+        """Fetches what is known of a text, as far as it is there in time.
+
+        `from_token`: what lies before the chunk that contains this position is left out.
+        """
+        self._connect_again()
+        packed = pack_tokens(tokens)
+        pending = self.link.load(packed, self._salt, self._adapter, from_token, False, self._deadline_ms)
+        if pending is None:
+            return LoadedText(self.link, (), ())
+        self.link.wait(pending, self._deadline_ms / 1000 + 1)
+        pool = self._mapped_pool()
+        leases: list[int] = []
+        chunks: list[LoadedPayload] = []
+        for chunk in pending.chunks:
+            is_whole = chunk.bytes == chunk.token_count * self.layout.token_bytes
+            if pool is None or not is_whole or not self.link.holds(chunk.lease):
+                break
+            payload = pool.slot(chunk.offset, chunk.matched_tokens * self.layout.token_bytes)
+            leases.append(chunk.lease)
+            chunks.append(LoadedPayload(chunk.first_token, chunk.matched_tokens, chunk.tier, payload, self.layout))
+        self.link.release(chunk.lease for chunk in pending.chunks[len(leases) :])
+        return LoadedText(self.link, leases, chunks)
+
+    def save(self, tokens: TokenIds, kv: Kv) -> int:
+        """Stores what is not stored yet of a text.
+
+        `kv`: an array of shape [len(tokens), *token_shape] (NumPy, torch on any device, or a buffer of bytes), or a
+        function (first_token, token_count) that returns [token_count, *token_shape], called for each chunk that is
+        missing.
+
+        Returns the tokens stored by this call: 0 when all were there; fewer than were missing when the cache is full
+        of chunks in use or is gone. Raises RepriseError BAD_REQUEST when `kv` has another shape, type or length, and
+        whatever a function raises; the chunks before it are stored.
+        """
+        packed = pack_tokens(tokens)
+        token_count = packed.nbytes // token_bytes_each
+        if token_count == 0:
+            return 0
+        rows = None if callable(kv) else self.layout.rows(kv, token_count)
+        self._connect_again()
+        pending = self.link.reserve(packed, self._salt, self._adapter, self._deadline_ms)
+        if pending is None or not self.link.wait(pending, self._deadline_ms / 1000):
+            return 0
+        written: list[tuple[int, int]] = []
+        saved_tokens = 0
+        try:
+            for chunk in pending.chunks:
+                if rows is not None:
+                    first_byte = chunk.first_token * self.layout.token_bytes
+                    payload = rows[first_byte : first_byte + chunk.token_count * self.layout.token_bytes]
+                else:
+                    payload = self.layout.rows(kv(chunk.first_token, chunk.token_count), chunk.token_count)
+                if not self._write(chunk, payload):
+                    break
+                written.append((chunk.lease, payload.nbytes))
+                saved_tokens += chunk.token_count
+        finally:
+            commit = self.link.commit(written, self._deadline_ms)
+            self.link.abandon(chunk.lease for chunk in pending.chunks[len(written) :])
+        is_kept = commit is not None and self.link.wait(commit, self._deadline_ms / 1000) and not commit.failed
+        return saved_tokens if is_kept else 0
+
+    def stats(self) -> Mapping[str, Any]:
+        """The cache's figures (hits, bytes by tier, …) as a plain dict; empty when it does not answer."""
+        self._connect_again()
+        pending = self.link.stats(self._deadline_ms)
+        if pending is None:
+            return {}
+        self.link.wait(pending, self._deadline_ms / 1000)
+        return pending.stats
+
+    def close(self) -> None:
+        """Ends the connection; every lease falls. Arrays over the pool must not be touched any more."""
+        self.link.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect_again(self) -> None:
+        """Tries a lost connection again: without waiting for a cache that is gone, but for one that is greeting us."""
+        self.link.poll()
+        if self.link.state == "greeting":
+            self.link.connect(self._deadline_ms / 1000)
+
+    def _write(self, chunk: ReservedChunk, payload: memoryview) -> bool:
+        """Copies into a slot that is surely still ours: making the payload may have taken long."""
+        self.link.poll()
+        pool = self._mapped_pool() if self.link.holds(chunk.lease) else None
+        if pool is None:
+            return False
+        pool.slot(chunk.offset, payload.nbytes)[:] = payload
+        return True
+
+    def _mapped_pool(self) -> Pool | None:
+        """The present connection's pool; None when its cache has just ended."""
+        if self._pool is None or self._pool.path != self.link.pool_path:
+            if self._pool is not None:
+                self._pool.close()
+            self._pool = None
+            with suppress(RepriseError):
+                self._pool = Pool(self.link.pool_path, self.link.pool_bytes)
+        return self._pool
+
+
+def connect(
+    *,
+    dtype: str,
+    token_shape: tuple[int, ...],
+    model: str = "",
+    engine: str = "python",
+    chunk_tokens: int = 256,
+    space: SpaceDescription | None = None,
+    socket: str | os.PathLike[str] | None = None,
+    token: str = "",
+    salt: str = "",
+    adapter: str = "",
+    deadline_ms: float = 10_000,
+    timeout: float = 5.0,
+) -> Cache:
+    """Connects to the cache of this host.
+
+    dtype: element type of the KV, for example "float16" or "bfloat16".
+    token_shape: shape of one token's KV, for example (layers, 2, heads, head_size). A chunk's payload has shape
+        [chunk_tokens, *token_shape] in C order, and at most 64 MiB.
+    model, engine: names for everything that changes the bytes: weights, precision, RoPE, your code's version. Texts
+        that were saved under other names, another dtype, shape or chunk size are not found.
+    space: instead of the two names, a whole description, to share chunks with other programs.
+    socket: where the cache listens; ~/.reprise/cache.sock unless given here or in REPRISE_SOCKET.
+    token: what the cache asks its guests for, if it does.
+    salt, adapter: texts of one salt (a tenant) and adapter (a LoRA) are invisible to every other.
+    deadline_ms: what does not come within this time is a miss.
+    timeout: seconds that the cache may take to answer the first time.
+
+    Raises RepriseError CACHE_UNAVAILABLE when nobody answers in time (`reprise.start_cache` starts one), BAD_REQUEST
+    for a layout that cannot be, and the cache's own code when it refuses.
+    """
+    layout = TokenLayout(dtype, token_shape)
+    if space is None:
+        if not model:
+            raise RepriseError("BAD_REQUEST", "connect needs a model name, or a whole space")
+        space = _named_space(engine, model, layout, chunk_tokens)
+    link = CacheLink(
+        socket_path=str(default_socket() if socket is None else socket),
+        space=space,
+        rank=0,
+        slot_bytes=layout.token_bytes * space.chunk_tokens,
+        token=token,
+    )
+    if not link.connect(timeout):
+        link.close()
+        if isinstance(link.last_error, RepriseError):
+            raise link.last_error
+        raise RepriseError("CACHE_UNAVAILABLE", f"no cache answered on {link.socket_path} within {timeout:g} s")
+    return Cache(link, layout, salt=salt, adapter=adapter, deadline_ms=deadline_ms)
+
+
+def default_socket() -> Path:
+    """Where a cache of this user listens: REPRISE_SOCKET, or cache.sock in REPRISE_DATA_DIR or ~/.reprise."""
+    given = os.environ.get("REPRISE_SOCKET", "")
+    return Path(given) if given else default_data_dir() / "cache.sock"
+
+
+def default_data_dir() -> Path:
+    """Where this user's cache keeps its files: REPRISE_DATA_DIR, or ~/.reprise."""
+    return Path(os.environ.get("REPRISE_DATA_DIR", "") or Path.home() / ".reprise")
+
+
+def _named_space(engine: str, model: str, layout: TokenLayout, chunk_tokens: int) -> SpaceDescription:
+    """A space for payloads of which only names and the layout are known: they take the place of everything else."""
+    return SpaceDescription(
+        engine=engine,
+        payload_format=1,
+        weights=hashlib.sha256(model.encode()).hexdigest(),
+        key_type=layout.dtype,
+        value_type=layout.dtype,
+        layers=0,
+        key_value_heads=0,
+        key_size=0,
+        value_size=0,
+        layout="token-major " + "x".join(map(str, layout.token_shape)),
+        attention="",
+        rope="",
+        tensor_parallel=1,
+        chunk_tokens=chunk_tokens,
+    )

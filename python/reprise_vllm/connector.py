@@ -1,0 +1,233 @@
+"""RepriseConnector: vLLM's connector interface, translated for the two sides.
+
+vLLM makes two objects of this class in different processes: one with the scheduler (it talks to the cache), one with
+each worker (it moves bytes). They meet in the metadata of a step. Source followed: vLLM's
+`distributed/kv_transfer/kv_connector/v1/base.py`, releases 0.20 to 0.33.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorHandshakeMetadata,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    KVConnectorWorkerMetadata,
+)
+
+from reprise_vllm.contract import differences
+from reprise_vllm.engine_guest import EngineGuest
+from reprise_vllm.guard import guarded, log, note_fault
+from reprise_vllm.identity import NotSupported, WorkerLayout
+from reprise_vllm.options import parse_options
+from reprise_vllm.plan import StepPlan, WorkerReport
+from reprise_vllm.stats import RepriseStats
+from reprise_vllm.worker import WorkerSide
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class RepriseMetadata(KVConnectorMetadata):  # type: ignore[misc]
+    plan: StepPlan = field(default_factory=StepPlan)
+
+
+@dataclass
+class RepriseWorkerMetadata(KVConnectorWorkerMetadata):  # type: ignore[misc]
+    report: WorkerReport
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
+        assert isinstance(other, RepriseWorkerMetadata)
+        self.report.merge(other.report)
+        return self
+
+
+@dataclass
+class RepriseHandshake(KVConnectorHandshakeMetadata):  # type: ignore[misc]
+    layout: WorkerLayout
+
+
+class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
+    """Keeps every prompt's KV in the memory, disk and shared tiers of Reprise. Options: `reprise_vllm.options.Options`.
+
+    Raises ValueError when its options cannot be used. Nothing else that goes wrong here reaches vLLM.
+    """
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
+        super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
+        transfer = vllm_config.kv_transfer_config
+        options = parse_options(transfer.kv_connector_extra_config)
+        if transfer.kv_load_failure_policy != "recompute":
+            raise ValueError(
+                'RepriseConnector needs "kv_load_failure_policy": "recompute" in --kv-transfer-config: with '
+                f'"{transfer.kv_load_failure_policy}" a load that fails would end the request'
+            )
+        self.faults: dict[str, int] = {}
+        self.switched_off = False
+        self._guest: EngineGuest | None = None
+        self._worker: WorkerSide | None = None
+        self._layout: WorkerLayout | None = None
+        self._failed_blocks: set[int] = set()
+        found = differences(KVConnectorBase_V1)
+        if found:
+            self.switched_off = True
+            log.warning(
+                "Reprise does nothing: this vLLM's connector interface is not the one it knows (%s)", "; ".join(found)
+            )
+        elif role == KVConnectorRole.SCHEDULER:
+            self._guest = EngineGuest(vllm_config, kv_cache_config, options)
+        else:
+            parallel = vllm_config.parallel_config
+            self._worker = WorkerSide(
+                rank=parallel.rank % parallel.world_size,
+                world_size=parallel.world_size,
+                staging_bytes=options.staging_bytes,
+            )
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """A save that is dropped is a later miss."""
+        return False
+
+    def has_connector_metadata(self) -> bool:
+        """False: vLLM then leaves the hooks of each layer out, which do nothing here."""
+        return False
+
+    # The scheduler's hooks
+
+    @guarded(lambda self: None)
+    def set_xfer_handshake_metadata(self, metadata: dict[int, KVConnectorHandshakeMetadata]) -> None:
+        self.set_xfer_handshake_metadata_pp_aware({(0, rank): theirs for rank, theirs in metadata.items()})
+
+    @guarded(lambda self: None)
+    def set_xfer_handshake_metadata_pp_aware(
+        self, metadata: dict[tuple[int, int], KVConnectorHandshakeMetadata]
+    ) -> None:
+        if self._guest is not None:
+            self._guest.arrange([cast(RepriseHandshake, metadata[rank]).layout for rank in sorted(metadata)])
+
+    @guarded(lambda self: (0, False))
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
+        return (0, False) if self._guest is None else self._guest.match(request, num_computed_tokens)
+
+    @guarded(lambda self: None)
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        side = None if self._guest is None else self._guest.side
+        if side is not None:
+            side.allocated(request.request_id, lambda: blocks.get_block_ids()[0], num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
+        side = None if self._guest is None else self._guest.side
+        if side is None:
+            return RepriseMetadata()
+        if not self.switched_off:
+            try:
+                return RepriseMetadata(side.plan_step(scheduler_output))
+            except Exception:
+                note_fault(self, "build_connector_meta")
+        try:
+            return RepriseMetadata(side.plan_after_fault())
+        except Exception:
+            note_fault(self, "build_connector_meta")
+            return RepriseMetadata()
+
+    @guarded(lambda self: None)
+    def update_connector_output(self, connector_output: Any) -> None:
+        side = None if self._guest is None else self._guest.side
+        theirs = connector_output.kv_connector_worker_meta
+        if side is not None and isinstance(theirs, RepriseWorkerMetadata):
+            side.reported(theirs.report)
+
+    @guarded(lambda self: (False, None))
+    def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
+        side = None if self._guest is None else self._guest.side
+        return (side is not None and side.finished(request, block_ids)), None
+
+    def reset_cache(self) -> bool | None:
+        """VLLM's own reset does not reach the texts that other engines share: `reprise cache clear` does."""
+        return True
+
+    # The worker's hooks
+
+    @guarded(lambda self: None)
+    def register_kv_caches(self, kv_caches: dict[str, torch.Tensor]) -> None:
+        if self._worker is None:
+            return
+        try:
+            groups = self._kv_cache_config.kv_cache_groups
+            layout = self._worker.register(
+                kv_caches, self._kv_cache_config.num_blocks, groups[0].kv_cache_spec.block_size
+            )
+            self._layout = WorkerLayout(layout.block_bytes, layout.signature)
+        except ValueError as error:
+            log.warning("Reprise does nothing: %s", error)
+
+    @guarded(lambda self: None)
+    def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
+        return None if self._layout is None else RepriseHandshake(self._layout)
+
+    @guarded(lambda self: None)
+    def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
+        if self._worker is not None and isinstance(kv_connector_metadata, RepriseMetadata):
+            self._worker.before_forward(kv_connector_metadata.plan)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        metadata = self._connector_metadata
+        if self._worker is None or not isinstance(metadata, RepriseMetadata):
+            return
+        try:
+            self._worker.begin_step(metadata.plan)
+        except Exception:
+            note_fault(self, "start_load_kv")
+            for job in metadata.plan.loads:
+                self._failed_blocks.update(job.block_ids.tolist())
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        return
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
+        return
+
+    def wait_for_save(self) -> None:
+        return
+
+    @guarded(lambda self: (None, None))
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        return (None, None) if self._worker is None else self._worker.end_step()
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        failed, self._failed_blocks = self._failed_blocks, set()
+        if self._worker is not None:
+            failed |= self._worker.take_invalid_blocks()
+        return failed
+
+    @guarded(lambda self: None)
+    def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
+        report = None if self._worker is None else self._worker.take_report()
+        return None if report is None else RepriseWorkerMetadata(report)
+
+    # Both
+
+    @guarded(lambda self: None)
+    def get_kv_connector_stats(self) -> RepriseStats | None:
+        counts = {} if self._guest is None else self._guest.counters.taken()
+        return RepriseStats(data=counts) if counts else None
+
+    @classmethod
+    def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> RepriseStats | None:
+        return RepriseStats(data=data or {})
+
+    @guarded(lambda self: None)
+    def shutdown(self) -> None:
+        if self._guest is not None:
+            self._guest.close()
+        if self._worker is not None:
+            self._worker.close()
+
+
+__all__ = ["NotSupported", "RepriseConnector"]

@@ -1,0 +1,245 @@
+"""Hits: from vLLM's question how much of a request is stored, to blocks that hold it.
+
+    match ──► a claim (leases held) ──► allocated ──► a load in this step        all of it is in memory
+       │                                        └──► a load between steps       some of it comes from below
+       └──► nothing: a miss, late, refused                                      what fails is computed
+
+A request may be matched several times before it is scheduled, and is matched anew after a preemption.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from reprise.protocol import LoadedChunk
+from reprise_vllm.counters import Counters
+from reprise_vllm.jobs import Geometry, load_job, usable_end
+from reprise_vllm.options import Options
+from reprise_vllm.plan import JobId, LoadJob, StepPlan
+from reprise_vllm.rank_links import RankLeases, RankLinks
+from reprise_vllm.tracked_request import Claim, SlowLoad, TrackedRequest
+
+#: After so many loads in a row that the workers could not do, none is tried for a while.
+_failures_tolerated = 4
+_pause_seconds = 10.0
+
+
+class Loads:
+    def __init__(
+        self,
+        links: RankLinks,
+        geometry: Geometry,
+        options: Options,
+        counters: Counters,
+        new_job_id: Callable[[], JobId],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._geometry = geometry
+        self._options = options
+        self._counters = counters
+        self._new_job_id = new_job_id
+        self._clock = clock
+        self._jobs: list[LoadJob] = []
+        self._leases: dict[JobId, RankLeases] = {}
+        self._slow: dict[str, TrackedRequest] = {}
+        self._failures = 0
+        self._paused_until = 0.0
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs whose leases are held."""
+        return len(self._leases)
+
+    def match(self, tracked: TrackedRequest, computed: int) -> tuple[int, bool]:
+        """Tokens after the first `computed` that can be loaded, and whether that happens between steps."""
+        limit = self._geometry.whole_blocks(tracked.request.num_tokens - 1)
+        claim = tracked.claim
+        if claim is not None and claim.begin == computed and claim.load.epoch == self._links.epoch and self._links.up:
+            return claim.end - computed, claim.between_steps  # it could not be scheduled last time
+        self.drop_claim(tracked)
+        if limit <= computed or tracked.gave_up or not tracked.may_read or self._clock() < self._paused_until:
+            return 0, False
+        if not self._links.up:
+            self._counters.add("misses_link_down")
+            return 0, False
+        tracked.claim = self._claim(tracked, computed, limit)
+        if tracked.claim is None:
+            return 0, False
+        return tracked.claim.end - computed, tracked.claim.between_steps
+
+    def allocated(self, tracked: TrackedRequest, blocks: Sequence[int], external_tokens: int) -> None:
+        """VLLM has given the claimed tokens their blocks. `blocks`: those of the whole request."""
+        claim, tracked.claim = tracked.claim, None
+        if claim is None:
+            return
+        if external_tokens != claim.end - claim.begin:
+            # Not scheduled with the claim after all.
+            claim.load.cancel()
+            if external_tokens > 0:
+                raise RuntimeError(f"{external_tokens} tokens were allocated for a claim of {claim.end - claim.begin}")
+            return
+        tracked.asked_to_save = max(tracked.asked_to_save, claim.end)  # it is stored
+        of_claim = slice(claim.begin // self._geometry.block_tokens, claim.end // self._geometry.block_tokens)
+        block_ids = np.array(blocks[of_claim], np.int32)
+        if claim.between_steps:
+            deadline = self._clock() + self._options.load_deadline_ms / 1000
+            tracked.slow_load = SlowLoad(claim.load, claim.begin, claim.end, block_ids, 0, claim.begin, deadline)
+            self._slow[tracked.request_id] = tracked
+            return
+        claim.load.release_after(claim.rows)
+        chunks = claim.load.chunks(0, claim.rows)
+        self._add_job(tracked, claim.load.epoch, chunks, claim.begin, claim.end, block_ids, in_step=True)
+
+    def plan(self, plan: StepPlan) -> None:
+        """Hands out the loads of this step, and what has arrived from below since the last one."""
+        for tracked in list(self._slow.values()):
+            self._advance(tracked, plan)
+        plan.loads, self._jobs = self._jobs, []
+
+    def drop_claim(self, tracked: TrackedRequest) -> None:
+        """Gives the leases of a claim back that was not taken up."""
+        if tracked.claim is not None:
+            tracked.claim.load.cancel()
+            tracked.claim = None
+
+    def abandon(self, tracked: TrackedRequest) -> None:
+        """The request is over. A load between steps ends with the next plan; vLLM keeps the blocks until then."""
+        self.drop_claim(tracked)
+        if tracked.slow_load is not None:
+            tracked.slow_load.deadline = 0.0
+
+    def ended(self, job_id: JobId, *, failed: bool) -> Literal["loaded", "failed", "not a load"]:
+        """The workers are through with a job."""
+        leases = self._leases.pop(job_id, None)
+        if leases is None:
+            return "not a load"
+        self._links.release(leases)
+        if not failed:
+            self._failures = 0
+            return "loaded"
+        self._counters.add("failed_loads")
+        self._failures += 1
+        if self._failures >= _failures_tolerated:
+            self._failures = 0
+            self._paused_until = self._clock() + _pause_seconds
+        return "failed"
+
+    def give_up_all(self) -> dict[str, list[int]]:
+        """Ends every load between steps at once: what the workers are told when planning itself has failed."""
+        unloaded: dict[str, list[int]] = {}
+        for request_id, tracked in self._slow.items():
+            slow, tracked.slow_load = tracked.slow_load, None
+            unloaded[request_id] = [] if slow is None else slow.block_ids.tolist()
+        self._slow.clear()
+        self._jobs.clear()
+        return unloaded
+
+    def _claim(self, tracked: TrackedRequest, computed: int, limit: int) -> Claim | None:
+        tokens = tracked.tokens(limit)
+        root = tracked.root
+        self._counters.add("lookups")
+        ask = self._options.lookup_deadline_ms
+        load = self._links.load(
+            tokens, root.salt, root.adapter, from_token=computed, only_ready=True, deadline_ms=max(1, ask)
+        )
+        if load is None:
+            self._counters.add("misses_refused")
+            return None
+        if not load.wait(ask / 1000) or load.failed:
+            self._counters.add("misses_late")
+            load.cancel()
+            return None
+        rows = load.rows
+        end = self._common_end(load.chunks(0, rows), computed, limit)
+        stored = self._geometry.whole_blocks(min(load.hit_tokens, limit))
+        if stored - max(end, computed) >= self._options.min_disk_tokens:
+            slow = self._links.load(
+                tokens,
+                root.salt,
+                root.adapter,
+                from_token=computed,
+                only_ready=False,
+                deadline_ms=self._options.load_deadline_ms,
+            )
+            load.cancel()  # after the second question, so that what is in memory stays there
+            if slow is None:
+                return None
+            return Claim(slow, 0, computed, stored, between_steps=True)
+        if end <= computed:
+            load.cancel()
+            return None
+        used = sum(1 for chunk in load.chunks(0, rows)[0] if chunk.first_token < end)
+        return Claim(load, used, computed, end, between_steps=False)
+
+    def _common_end(self, chunks: list[list[LoadedChunk]], begin: int, limit: int) -> int:
+        return min(usable_end(self._geometry, ours, begin, limit) for ours in chunks)
+
+    def _advance(self, tracked: TrackedRequest, plan: StepPlan) -> None:
+        slow = tracked.slow_load
+        if slow is None:
+            return
+        all_came = slow.load.done  # asked before the chunks are counted
+        rows = slow.load.rows
+        stands = slow.load.epoch == self._links.epoch and self._clock() < slow.deadline
+        if stands and rows > slow.rows:
+            chunks = slow.load.chunks(slow.rows, rows)
+            end = self._common_end(chunks, slow.covered, slow.end)
+            used = sum(1 for chunk in chunks[0] if chunk.first_token < end) if end > slow.covered else 0
+            if used > 0:
+                done = (slow.covered - slow.begin) // self._geometry.block_tokens
+                ahead = (end - slow.begin) // self._geometry.block_tokens
+                self._add_job(
+                    tracked,
+                    slow.load.epoch,
+                    [ours[:used] for ours in chunks],
+                    slow.covered,
+                    end,
+                    slow.block_ids[done:ahead],
+                    in_step=False,
+                )
+                slow.rows += used
+                slow.covered = end
+        if slow.covered < slow.end and stands and not all_came:
+            return
+        slow.load.release_after(slow.rows)
+        done = (slow.covered - slow.begin) // self._geometry.block_tokens
+        plan.finish_loads[tracked.request_id] = slow.block_ids[done:].tolist()
+        if slow.covered < slow.end:
+            tracked.gave_up = True
+            self._counters.add("unfinished_loads")
+        tracked.slow_load = None
+        del self._slow[tracked.request_id]
+
+    def _add_job(
+        self,
+        tracked: TrackedRequest,
+        epoch: int,
+        chunks: list[list[LoadedChunk]],
+        begin: int,
+        end: int,
+        block_ids: np.typing.NDArray[np.int32],
+        *,
+        in_step: bool,
+    ) -> None:
+        job_id = self._new_job_id()
+        self._leases[job_id] = [[chunk.lease for chunk in ours] for ours in chunks]
+        self._jobs.append(
+            load_job(
+                self._geometry,
+                chunks,
+                job_id=job_id,
+                request_id=tracked.request_id,
+                epoch=epoch,
+                begin=begin,
+                end=end,
+                block_ids=block_ids,
+                valid_until=self._links.leases_until,
+                in_step=in_step,
+            )
+        )
+        self._counters.add("loaded_tokens" if in_step else "slowly_loaded_tokens", end - begin)

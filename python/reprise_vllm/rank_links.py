@@ -1,0 +1,189 @@
+"""The links of all ranks of one engine, asked as one.
+
+A chunk has one payload per rank, so the scheduler side holds a session for each: what it loads or reserves counts as
+far as every rank has it. Leases are the links' affair (each knows its connections); a group's *epoch* changes
+whenever any link's does, and with it the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reprise.link import GRACE_SECONDS, CacheLink
+from reprise.pending import PendingLoad, PendingReserve
+from reprise.protocol import LoadedChunk, ReservedChunk
+from reprise.tokens import TokenBuffer
+from reprise_vllm.plan import PoolRef
+
+#: Leases by rank: [rank][chunk].
+RankLeases = list[list[int]]
+
+
+class RankedLoad:
+    """One load, under way on every rank's link. Chunks count as far as every rank has the same ones."""
+
+    def __init__(self, links: RankLinks, parts: Sequence[PendingLoad]) -> None:
+        self._links = links
+        self._parts = parts
+        self.epoch = links.epoch
+
+    @property
+    def done(self) -> bool:
+        return all(part.done for part in self._parts)
+
+    @property
+    def failed(self) -> bool:
+        """Some rank's load ended late, refused or with its connection; what came by then may be used."""
+        return any(part.failed for part in self._parts)
+
+    @property
+    def hit_tokens(self) -> int:
+        """Tokens from the start of the text that are stored, wherever."""
+        return min(part.hit_tokens for part in self._parts)
+
+    @property
+    def rows(self) -> int:
+        """Chunks that every rank has."""
+        return min(len(part.chunks) for part in self._parts)
+
+    def chunks(self, begin: int, end: int) -> list[list[LoadedChunk]]:
+        """[rank][chunk], chunks `begin` to `end`."""
+        return [part.chunks[begin:end] for part in self._parts]
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until all chunks are there. False when the time was up before."""
+        return self._links.wait(self._parts, seconds)
+
+    def cancel(self) -> None:
+        """Gives back what came, and what still comes."""
+        for link, part in zip(self._links.links, self._parts, strict=True):
+            link.cancel(part)
+
+    def release_after(self, rows: int) -> None:
+        """Gives back the chunks after the first `rows`, and stops what is still to come."""
+        for link, part in zip(self._links.links, self._parts, strict=True):
+            kept = part.chunks[:rows]
+            del part.chunks[:rows]
+            link.cancel(part)
+            part.chunks[:] = kept
+
+
+class RankedReserve:
+    """One reservation, under way on every rank's link."""
+
+    def __init__(self, links: RankLinks, parts: Sequence[PendingReserve]) -> None:
+        self._links = links
+        self._parts = parts
+        self.epoch = links.epoch
+
+    @property
+    def done(self) -> bool:
+        return all(part.done for part in self._parts)
+
+    def take(self) -> list[list[ReservedChunk]]:
+        """[rank][chunk]: the chunks that every rank may write; the others are given back."""
+        common = set.intersection(*({chunk.first_token for chunk in part.chunks} for part in self._parts))
+        taken: list[list[ReservedChunk]] = []
+        for link, part in zip(self._links.links, self._parts, strict=True):
+            if len(common) < len(part.chunks):
+                link.abandon([chunk.lease for chunk in part.chunks if chunk.first_token not in common])
+            taken.append([chunk for chunk in part.chunks if chunk.first_token in common])
+        return taken
+
+    def cancel(self) -> None:
+        for link, part in zip(self._links.links, self._parts, strict=True):
+            link.cancel(part)
+
+
+class RankLinks:
+    """One `CacheLink` per rank, in order of the ranks."""
+
+    def __init__(self, links: Sequence[CacheLink]) -> None:
+        self.links = list(links)
+        #: Grows when any of the connections is another one than before.
+        self.epoch = 0
+        self._connections: tuple[int, ...] = ()
+        self._up = False
+
+    @property
+    def up(self) -> bool:
+        """Every rank's link stands, on one pool."""
+        return self._up
+
+    @property
+    def pool(self) -> PoolRef | None:
+        if not self._up:
+            return None
+        return PoolRef(self.epoch, self.links[0].pool_path, self.links[0].pool_bytes)
+
+    @property
+    def leases_until(self) -> float:
+        """time.monotonic() until which the leases held now stand, whatever happens to the connections."""
+        return min(link.last_good for link in self.links) + GRACE_SECONDS
+
+    def poll(self) -> None:
+        for link in self.links:
+            link.poll()
+        self._look()
+
+    def connect(self, seconds: float) -> bool:
+        """Waits until every link is up. False when the time was up before."""
+        for link in self.links:
+            link.connect(seconds)
+        self._look()
+        return self._up
+
+    def load(
+        self, tokens: TokenBuffer, salt: str, adapter: str, *, from_token: int, only_ready: bool, deadline_ms: int
+    ) -> RankedLoad | None:
+        """None: refused, which is a miss."""
+        parts: list[PendingLoad] = []
+        for link in self.links:
+            part = link.load(tokens, salt, adapter, from_token, only_ready, deadline_ms)
+            if part is None:
+                for asked, started in zip(self.links, parts, strict=False):
+                    asked.cancel(started)
+                return None
+            parts.append(part)
+        return RankedLoad(self, parts)
+
+    def reserve(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> RankedReserve | None:
+        """None: refused; nothing is saved."""
+        parts: list[PendingReserve] = []
+        for link in self.links:
+            part = link.reserve(tokens, salt, adapter, deadline_ms)
+            if part is None:
+                for asked, started in zip(self.links, parts, strict=False):
+                    asked.cancel(started)
+                return None
+            parts.append(part)
+        return RankedReserve(self, parts)
+
+    def commit(self, leases: RankLeases, bytes_written: Sequence[int]) -> None:
+        """Makes chunks visible. `bytes_written`: the payload's length of each chunk, the same on every rank."""
+        for link, ours in zip(self.links, leases, strict=True):
+            link.commit(list(zip(ours, bytes_written, strict=True)))
+
+    def release(self, leases: RankLeases) -> None:
+        for link, ours in zip(self.links, leases, strict=True):
+            link.release(ours)
+
+    def abandon(self, leases: RankLeases) -> None:
+        for link, ours in zip(self.links, leases, strict=True):
+            link.abandon(ours)
+
+    def close(self) -> None:
+        for link in self.links:
+            link.close()
+
+    def wait(self, parts: Sequence[PendingLoad], seconds: float) -> bool:
+        in_time = [link.wait(part, seconds) for link, part in zip(self.links, parts, strict=True)]
+        return all(in_time)
+
+    def _look(self) -> None:
+        connections = tuple(link.epoch for link in self.links)
+        if connections != self._connections:
+            self._connections = connections
+            self.epoch += 1
+        pools = {(link.pool_path, link.pool_bytes) for link in self.links}
+        self._up = len(pools) == 1 and all(link.state == "up" for link in self.links)

@@ -1,0 +1,201 @@
+"""Saves: computed blocks on their way to the cache, always a step behind the engine and never in its way.
+
+    a prompt (or a large piece of it) is computed ──► reserve ──► a save job in a later step ──► commit
+    a request ends ─────────────────────────────────► reserve        blocks are kept until its jobs ended
+
+The cache answers a reservation with the chunks that nobody has stored: texts that many requests share are saved once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from reprise_vllm.counters import Counters
+from reprise_vllm.jobs import Geometry, save_job
+from reprise_vllm.known_prefixes import KnownPrefixes
+from reprise_vllm.options import Options
+from reprise_vllm.plan import JobId, StepPlan
+from reprise_vllm.rank_links import RankLeases, RankLinks
+from reprise_vllm.tracked_request import Saving, TrackedRequest
+
+#: A long prompt is saved in pieces of so many tokens while the rest of it is computed.
+_piece_tokens = 8192
+_reserve_deadline_ms = 1000
+
+
+@dataclass(slots=True)
+class _OpenJob:
+    leases: RankLeases
+    #: Payload bytes of each chunk.
+    chunk_bytes: list[int]
+    tracked: TrackedRequest
+    block_hash: bytes | None
+    #: False once the blocks may have held something else than the KV of the text.
+    trusted: bool = True
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.chunk_bytes) * len(self.leases)
+
+
+class Saves:
+    def __init__(
+        self,
+        links: RankLinks,
+        geometry: Geometry,
+        options: Options,
+        counters: Counters,
+        new_job_id: Callable[[], JobId],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._geometry = geometry
+        self._options = options
+        self._counters = counters
+        self._new_job_id = new_job_id
+        self._known = KnownPrefixes(clock=clock)
+        self._known_epoch = 0
+        self._asking: dict[str, TrackedRequest] = {}
+        self._finishing: dict[str, TrackedRequest] = {}
+        self._jobs: dict[JobId, _OpenJob] = {}
+        self._open_bytes = 0
+
+    @property
+    def open_jobs(self) -> int:
+        return len(self._jobs)
+
+    def computed(self, tracked: TrackedRequest, tokens: int) -> None:
+        """The first `tokens` tokens have their KV once the step that is being planned has run."""
+        prompt_tokens = tracked.request.num_prompt_tokens
+        if tokens < prompt_tokens and tokens - tracked.asked_to_save < _piece_tokens:
+            return
+        self._ask(tracked, self._geometry.whole_chunks(min(tokens, prompt_tokens)))
+
+    def finished(self, tracked: TrackedRequest, blocks: Sequence[int], tokens: int) -> bool:
+        """The request is over, with KV of its first `tokens` tokens in `blocks`. True: they are needed for a while."""
+        tracked.finished = True
+        if blocks:
+            tracked.blocks = list(blocks)
+            self._ask(tracked, self._geometry.whole_blocks(tokens))
+        if not tracked.savings and not tracked.save_jobs:
+            return False
+        self._finishing[tracked.request_id] = tracked
+        return True
+
+    def preempted(self, tracked: TrackedRequest) -> bool:
+        """The request loses its blocks in this step. True: some are being copied out."""
+        self._forget_questions(tracked)
+        tracked.blocks = []
+        tracked.asked_to_save = 0
+        return bool(tracked.save_jobs)
+
+    def plan(self, plan: StepPlan) -> None:
+        """Hands out what the cache has answered to since the last step."""
+        for request_id, tracked in list(self._asking.items()):
+            for saving in [saving for saving in tracked.savings if saving.reserve.done]:
+                tracked.savings.remove(saving)
+                self._answered(tracked, saving, plan)
+            if not tracked.savings:
+                del self._asking[request_id]
+        for request_id, tracked in list(self._finishing.items()):
+            if not tracked.savings:
+                plan.finish_saves[request_id] = sorted(tracked.save_jobs)
+                del self._finishing[request_id]
+
+    def ended(self, job_id: JobId, *, failed: bool) -> None:
+        """The workers are through with a job."""
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        self._open_bytes -= job.bytes
+        job.tracked.save_jobs.discard(job_id)
+        if failed or not job.trusted:
+            self._counters.add("failed_saves" if failed else "distrusted_saves")
+            self._links.abandon(job.leases)
+            return
+        self._links.commit(job.leases, job.chunk_bytes)
+        self._counters.add("saved_bytes", job.bytes)
+        if job.block_hash is not None:
+            self._known.add(job.block_hash)
+
+    def distrust(self, requests: Iterable[TrackedRequest]) -> None:
+        """A load has failed after its blocks were in use: what was computed on them, by whomever, is never stored."""
+        for job in self._jobs.values():
+            job.trusted = False
+        for tracked in {id(tracked): tracked for tracked in (*requests, *self._finishing.values())}.values():
+            tracked.may_save = False
+            self._forget_questions(tracked)
+
+    def give_up_all(self) -> dict[str, list[JobId]]:
+        """Lets every finished request go: what the workers are told when planning itself has failed."""
+        waiting = {request_id: sorted(tracked.save_jobs) for request_id, tracked in self._finishing.items()}
+        for tracked in list(self._asking.values()):
+            self._forget_questions(tracked)
+        self._finishing.clear()
+        return waiting
+
+    def _ask(self, tracked: TrackedRequest, end: int) -> None:
+        if not tracked.may_save or end <= tracked.asked_to_save or not self._links.up:
+            return
+        if self._known_epoch != self._links.epoch:
+            self._known_epoch = self._links.epoch
+            self._known.clear()
+        tracked.asked_to_save = end
+        block_hash = self._hash_at(tracked, end)
+        if block_hash is not None and self._known.has(block_hash):
+            return
+        root = tracked.root
+        reserve = self._links.reserve(tracked.tokens(end), root.salt, root.adapter, deadline_ms=_reserve_deadline_ms)
+        if reserve is None:
+            self._counters.add("saves_refused")
+            return
+        tracked.savings.append(Saving(reserve, block_hash))
+        self._asking[tracked.request_id] = tracked
+
+    def _answered(self, tracked: TrackedRequest, saving: Saving, plan: StepPlan) -> None:
+        if saving.reserve.epoch != self._links.epoch:
+            return
+        chunks = saving.reserve.take()
+        if not chunks[0]:
+            if saving.block_hash is not None:
+                self._known.add(saving.block_hash)
+            return
+        leases = [[chunk.lease for chunk in ours] for ours in chunks]
+        block_bytes = self._geometry.block_bytes
+        chunk_bytes = [chunk.token_count // self._geometry.block_tokens * block_bytes for chunk in chunks[0]]
+        job = _OpenJob(leases, chunk_bytes, tracked, saving.block_hash)
+        last = chunks[0][-1]
+        has_blocks = len(tracked.blocks) * self._geometry.block_tokens >= last.first_token + last.token_count
+        if not has_blocks or self._open_bytes + job.bytes > self._options.save_queue_bytes:
+            self._counters.add("saves_dropped")
+            self._links.abandon(leases)
+            return
+        job_id = self._new_job_id()
+        self._jobs[job_id] = job
+        self._open_bytes += job.bytes
+        tracked.save_jobs.add(job_id)
+        plan.saves.append(
+            save_job(
+                self._geometry,
+                chunks,
+                job_id=job_id,
+                request_id=tracked.request_id,
+                epoch=saving.reserve.epoch,
+                blocks=tracked.blocks,
+                valid_until=self._links.leases_until,
+            )
+        )
+
+    def _forget_questions(self, tracked: TrackedRequest) -> None:
+        for saving in tracked.savings:
+            saving.reserve.cancel()
+        tracked.savings.clear()
+        self._asking.pop(tracked.request_id, None)
+
+    def _hash_at(self, tracked: TrackedRequest, end: int) -> bytes | None:
+        """VLLM's hash of the text up to `end`."""
+        hashes = tracked.request.block_hashes
+        index = end // self._geometry.hash_tokens - 1
+        return hashes[index] if 0 <= index < len(hashes) else None

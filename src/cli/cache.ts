@@ -1,0 +1,56 @@
+/** `reprise cache`: the cache alone, for engines that are started by others; and what may be done to it. */
+import { createCacheApp } from "../http/cache-app.ts";
+import { listen } from "../http/listen.ts";
+import type { Config } from "../config.ts";
+import { createLog, type Log } from "../log.ts";
+import { hostsAllowedBy, mustBePrivate } from "./access.ts";
+import { CacheHost } from "./cache-host.ts";
+import { clearCache } from "./clear-cache.ts";
+import type { Command } from "./command.ts";
+import { endRequested } from "./signals.ts";
+
+export const cache: Command = {
+  name: "cache",
+  summary: "runs the cache alone, for engines such as vLLM; clear empties it",
+  options: {},
+  settings: ["dataDir", "memory", "disk", "socket", "stopWhenUnused", "metricsPort", "host", "apiKey", "logLevel"],
+  variants: {
+    "": { summary: "runs the cache alone", options: {} },
+    clear: { summary: "forgets all that is stored, in memory and on disk, whether a cache runs or not", options: {} },
+  },
+
+  run: ({ variant, config }) => (variant === "clear" ? clearCache(config) : runCache(config)),
+};
+
+async function runCache(config: Config): Promise<number> {
+  const log = createLog({ level: config.logLevel });
+  if (config.metricsPort !== undefined) mustBePrivate(config);
+  const ended = endRequested(log);
+  const closing = new AbortController();
+
+  await using host = await CacheHost.open({ config, log });
+  await using _figures = await giveFigures(config, host, log);
+  process.stdout.write(`Reprise is ready at unix:${host.socketPath}\n`);
+
+  const ends: Promise<"ended" | "unused">[] = [ended];
+  if (config.stopWhenUnused > 0) ends.push(host.unusedFor(config.stopWhenUnused * 1000, closing.signal));
+  if ((await Promise.race(ends)) === "unused")
+    log.info(`no engine was connected for ${config.stopWhenUnused} s: closing`);
+  closing.abort();
+  return 0;
+}
+
+/** The HTTP listener that was asked for, if one was. */
+async function giveFigures(config: Config, host: CacheHost, log: Log): Promise<AsyncDisposable | undefined> {
+  if (config.metricsPort === undefined) return undefined;
+  const httpLog = log.named("http");
+  const app = createCacheApp({
+    cacheStats: () => host.stats(),
+    apiKeys: config.apiKey,
+    log: httpLog,
+    ...hostsAllowedBy(config),
+  });
+  const server = await listen({ app, log: httpLog, host: config.host, port: config.metricsPort });
+  process.stdout.write(`Figures are at ${server.url}/metrics\n`);
+  return server;
+}

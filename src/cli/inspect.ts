@@ -1,0 +1,76 @@
+/** `reprise inspect`: what a data directory holds, and whether a cache runs on it. Changes nothing. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { textTable } from "../bench/text-table.ts";
+import { formatBytes } from "../bytes.ts";
+import { RepriseError } from "../errors.ts";
+import { inspectDisk, type DiskContents } from "../tiers/disk/inspect.ts";
+import { CacheControl } from "../wire/control.ts";
+import { diskDirectories, socketPathOf } from "./cache-host.ts";
+import type { Command } from "./command.ts";
+
+type Running = { readonly [figure: string]: unknown } | undefined;
+
+export const inspect: Command = {
+  name: "inspect",
+  summary: "tells what a data directory holds, whether a server runs on it or not",
+  operands: ["[DATA_DIR]"],
+  options: { json: { value: undefined, help: "Print JSON." } },
+  settings: ["dataDir", "disk", "socket"],
+
+  async run({ config, operands, own }) {
+    const dataDir = resolve(operands[0] ?? config.dataDir);
+    if (!existsSync(dataDir))
+      throw new RepriseError("BAD_CONFIG", `there is no data directory ${dataDir}: give its path, or --data-dir`);
+    const running = await statsOf(socketPathOf({ dataDir, socket: config.socket }));
+    const stored = await inspectDisk(diskDirectories({ dataDir, disk: config.disk }));
+    process.stdout.write(
+      own["json"] === undefined
+        ? page(dataDir, running, stored, Date.now())
+        : `${JSON.stringify({ dataDir, running: running ?? null, disk: stored }, undefined, 2)}\n`,
+    );
+    return 0;
+  },
+};
+
+/** The figures of the cache that listens there. */
+async function statsOf(socketPath: string): Promise<Running> {
+  await using control = await CacheControl.connect(socketPath);
+  return control?.stats();
+}
+
+function page(dataDir: string, running: Running, { bytes, spaces, regions }: DiskContents, nowMs: number): string {
+  const rows = spaces.map(({ space, roots, ranks, chunks, tokens, payloadBytes, oldest, newest }) => [
+    space.slice(0, 12),
+    ...[roots, ranks, chunks, tokens].map((figure) => figure.toLocaleString("en")),
+    formatBytes(payloadBytes),
+    `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
+  ]);
+  const table =
+    rows.length === 0
+      ? "No records.\n"
+      : textTable(["space", "roots", "ranks", "chunks", "tokens", "KV", "written … ago"], rows, 1);
+  const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
+  const foreign = regions.filter(({ state }) => state === "foreign").length;
+  const troubles = [
+    damaged === 0 ? "" : `${damaged} damaged records (each is a miss)\n`,
+    foreign === 0 ? "" : `${foreign} files of another version (removed when room is needed)\n`,
+    ...regions.map(({ path, problem }) => (problem === undefined ? "" : `${path} cannot be read: ${problem}\n`)),
+  ].join("");
+  const files = regions.length === 1 ? "file" : "files";
+  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${troubles}`;
+}
+
+function describeRunning(running: Running): string {
+  if (running === undefined) return "no cache runs here";
+  const { sessions } = running;
+  const memory = running["memory"] as { usedBytes: number; capacityBytes: number }; // as CacheStats has it
+  return `a cache runs here: ${formatBytes(memory.usedBytes)} of ${formatBytes(memory.capacityBytes)} of memory in use, sessions: ${Number(sessions)}`;
+}
+
+function age(milliseconds: number): string {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`;
+}

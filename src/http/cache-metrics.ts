@@ -1,0 +1,86 @@
+/**
+ * The cache's own figures for Prometheus, under `reprise serve` and `reprise cache` alike. The cache keeps them; they are
+ * copied when somebody asks. A figure that the given statistics lack is left out.
+ */
+import { Counter, Gauge, type Registry } from "prom-client";
+import * as v from "valibot";
+
+/** @returns copies the cache's statistics (what `/cache/stats` answers) into the registry's figures. */
+export function cacheFigures(registry: Registry): (stats: unknown) => void {
+  const registers = [registry];
+  const counter = (name: string, help: string, labelNames: string[] = []) =>
+    new Counter({ name: `reprise_${name}`, help, labelNames, registers });
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name: `reprise_${name}`, help, labelNames, registers });
+
+  const usedBytes = gauge("cache_bytes", "Bytes of KV held, by tier.", ["tier"]);
+  const capacityBytes = gauge("cache_capacity_bytes", "Bytes of KV that fit, by tier.", ["tier"]);
+  const corrupt = counter("corrupt_records_total", "Records dropped for a wrong checksum, by tier.", ["tier"]);
+  const byTier = {
+    hitTokens: counter("cache_hit_tokens_total", "Tokens that lookups found, by tier.", ["tier"]),
+    loadedTokens: counter("cache_loaded_tokens_total", "Tokens whose KV engines loaded, by tier.", ["tier"]),
+  };
+  const sums = {
+    lookups: counter("cache_lookups_total", "Lookups."),
+    lookedUpTokens: counter("cache_looked_up_tokens_total", "Tokens of the texts that were looked up."),
+    loadedBytes: counter("cache_loaded_bytes_total", "Bytes of KV that engines loaded."),
+    savedChunks: counter("cache_saved_chunks_total", "Chunks that engines saved."),
+    savedBytes: counter("cache_saved_bytes_total", "Bytes of KV that engines saved."),
+    evictedChunks: counter("cache_evicted_chunks_total", "Chunks that left memory to make room."),
+    lostChunks: counter("cache_lost_chunks_total", "Those of them that no tier below had."),
+    rejectedChunks: counter("cache_rejected_chunks_total", "Chunks not saved because memory was in use."),
+    lateLoads: counter("cache_late_loads_total", "Loads that ended early because a chunk was late."),
+    tierFailures: counter("cache_tier_failures_total", "Reads and writes below memory that failed."),
+  };
+  const levels = {
+    sessions: gauge("cache_sessions", "Engines that are connected, each rank counted."),
+    leases: gauge("cache_leases", "Chunks that engines are reading or writing, each use counted."),
+  };
+
+  return (stats) => {
+    const { tiers = {}, ...figures } = v.parse(cacheStatistics, stats ?? {});
+    corrupt.reset();
+    for (const [tier, { usedBytes: used, capacityBytes: capacity, corruptRecords }] of Object.entries(tiers)) {
+      if (used !== undefined) usedBytes.set({ tier }, used);
+      if (capacity !== undefined) capacityBytes.set({ tier }, capacity);
+      if (corruptRecords !== undefined) corrupt.inc({ tier }, corruptRecords);
+    }
+    for (const name of Object.keys(byTier) as (keyof typeof byTier)[]) {
+      byTier[name].reset();
+      for (const [tier, tokens] of Object.entries(figures[name] ?? {})) byTier[name].inc({ tier }, tokens);
+    }
+    for (const name of Object.keys(sums) as (keyof typeof sums)[]) setSum(sums[name], figures[name] ?? 0);
+    for (const name of Object.keys(levels) as (keyof typeof levels)[]) levels[name].set(figures[name] ?? 0);
+  };
+}
+
+/** Copies a sum that somebody else keeps. */
+export function setSum(counter: Counter, value: number, labels: Record<string, string> = {}): void {
+  counter.reset();
+  counter.inc(labels, value);
+}
+
+/** A figure of another kind counts as none: what a cache says of itself must not break the page of figures. */
+const figure = v.fallback(v.optional(v.pipe(v.number(), v.finite(), v.minValue(0))), undefined);
+const tokensByTier = v.fallback(v.optional(v.record(v.string(), v.pipe(v.number(), v.minValue(0)))), undefined);
+const tierFigures = v.object({ usedBytes: figure, capacityBytes: figure, corruptRecords: figure });
+const cacheStatistics = v.fallback(
+  v.object({
+    tiers: v.fallback(v.optional(v.record(v.string(), tierFigures)), undefined),
+    hitTokens: tokensByTier,
+    loadedTokens: tokensByTier,
+    lookups: figure,
+    lookedUpTokens: figure,
+    loadedBytes: figure,
+    savedChunks: figure,
+    savedBytes: figure,
+    evictedChunks: figure,
+    lostChunks: figure,
+    rejectedChunks: figure,
+    lateLoads: figure,
+    tierFailures: figure,
+    sessions: figure,
+    leases: figure,
+  }),
+  {},
+);

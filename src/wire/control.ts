@@ -1,0 +1,69 @@
+/** A visitor at the cache's door that wants no session: to look at its figures, or to clear it. */
+import { connect } from "node:net";
+import { within } from "../cache/deadline.ts";
+import type { Cleared } from "../cache/cache.ts";
+import { codeOf, RepriseError } from "../errors.ts";
+import { CacheLink } from "./cache-link.ts";
+import { defaultChannelLimits } from "./channel.ts";
+
+const connectMs = 5000;
+const statsMs = 5000;
+/** A large disk's files take a while to remove. */
+const clearMs = 120_000;
+
+export class CacheControl implements AsyncDisposable {
+  readonly #link: CacheLink;
+  readonly #socketPath: string;
+
+  private constructor(link: CacheLink, socketPath: string) {
+    this.#link = link;
+    this.#socketPath = socketPath;
+  }
+
+  /**
+   * @returns undefined when nobody listens there.
+   * @throws RepriseError CACHE_UNAVAILABLE when the cache does not answer, or the refusal's own code.
+   */
+  static async connect(socketPath: string): Promise<CacheControl | undefined> {
+    let reason: Error | undefined;
+    const onEnd = (why: Error | undefined) => (reason = why);
+    // Its own requests may take long; nothing else needs a sign of life.
+    const link = new CacheLink(connect(socketPath), {
+      epoch: 1,
+      limits: defaultChannelLimits,
+      pingMs: 2 * clearMs,
+      onEnd,
+    });
+    try {
+      const welcome = await within(link.greet({ space: null, rank: 0, slotBytes: 0 }), connectMs);
+      if (welcome === "late") throw new RepriseError("CACHE_UNAVAILABLE", "no answer to the handshake");
+      return new CacheControl(link, socketPath);
+    } catch (error) {
+      const isNobody = ["ENOENT", "ECONNREFUSED", "ENOTSOCK"].includes(codeOf(reason) ?? "");
+      link.destroy(new RepriseError("CANCELLED", "closed"));
+      if (isNobody) return undefined;
+      throw error;
+    }
+  }
+
+  /** The cache's figures, as CacheStats has them. @throws RepriseError CACHE_UNAVAILABLE */
+  async stats(): Promise<{ readonly [key: string]: unknown }> {
+    return (await this.#link.stats({ deadlineMs: statsMs })) ?? this.#gone("tell its figures");
+  }
+
+  /** Makes the cache forget all that it has stored. @throws RepriseError CACHE_UNAVAILABLE */
+  async clear(): Promise<Cleared> {
+    return (await this.#link.clear({ deadlineMs: clearMs })) ?? this.#gone("clear what it has stored");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#link.bye();
+  }
+
+  #gone(what: string): never {
+    throw new RepriseError(
+      "CACHE_UNAVAILABLE",
+      `the cache at ${this.#socketPath} did not ${what}; its log may say why`,
+    );
+  }
+}
