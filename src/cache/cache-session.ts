@@ -51,8 +51,12 @@ export interface SessionParts {
   readonly broken: WeakSet<StoredChunk>;
 }
 
-/** Chunks of a load that are read from below ahead of the one the guest waits for. */
-const readAhead = 4;
+/**
+ * Of a load, read from below ahead of the chunk that the guest waits for: what keeps eight reads of a drive busy, whatever
+ * the size of a chunk. Less where that would be much of the pool, which other loads want too.
+ */
+const readAheadBytes = 16 * 1024 * 1024;
+const readAheadShare = 1 / 16;
 
 export class LocalSession implements CacheSession {
   readonly #parts: SessionParts;
@@ -100,13 +104,18 @@ export class LocalSession implements CacheSession {
     if (onlyReady) this.#countLookup(tokens, found);
     const held = this.#leaseAll(matched.slice(Math.floor(from / this.chunkTokens)), { onlyReady });
     const reads: Promise<boolean>[] = [];
+    const before = bytesBefore(held);
+    const aheadBytes = Math.min(readAheadBytes, this.#parts.store.pool.stats().capacityBytes * readAheadShare);
     let given = 0;
     try {
       onFound?.(found);
       for (;;) {
         const batch = this.#readyFrom(held, given);
         given += batch.length;
-        for (const { chunk } of held.slice(reads.length, given + 1 + readAhead)) reads.push(this.#promote(chunk));
+        // The chunk that is waited for, the one after it, and what else has room.
+        const room = (before[given + 1] ?? 0) + aheadBytes;
+        while (reads.length < held.length && (reads.length < given + 2 || before[reads.length]! < room))
+          reads.push(this.#promote(held[reads.length]!.chunk)); // below its length
         if (batch.length > 0) yield batch;
         const next = reads[given];
         if (next === undefined) return;
@@ -315,6 +324,14 @@ interface LeasedMatch {
   readonly chunk: StoredChunk;
   readonly matchedTokens: number;
   readonly tier: TierName;
+}
+
+/** Bytes of all ranks before each chunk, and before what would follow the last. */
+function bytesBefore(held: readonly LeasedMatch[]): Float64Array {
+  const before = new Float64Array(held.length + 1);
+  for (const [i, { chunk }] of held.entries())
+    before[i + 1] = before[i]! + chunk.bytes.reduce((sum, bytes) => sum + bytes, 0); // set the step before
+  return before;
 }
 
 /** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
