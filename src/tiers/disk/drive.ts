@@ -102,7 +102,7 @@ export class Drive {
     return sum;
   }
 
-  /** False when the file system refuses O_DIRECT; undefined until a file is open. */
+  /** False when the file system refuses O_DIRECT; undefined until a file was read or written. */
   get direct(): boolean | undefined {
     return this.#direct;
   }
@@ -128,7 +128,6 @@ export class Drive {
     const number = (this.#lastNumber += 1);
     const path = join(this.directory, regionName(number));
     const file = await this.files.create(path);
-    this.#noteDirect(file);
     const region = this.#add({ number, path, fileBytes: 0 });
     region.file = file;
     region.state = "open";
@@ -145,6 +144,7 @@ export class Drive {
       const header = alignedBuffer(pageBytes);
       encodeRegionHeader(header, region);
       await file.write([header], 0);
+      this.#noteDirect(file);
     } catch (error) {
       await this.remove(region);
       throw error;
@@ -157,10 +157,12 @@ export class Drive {
 
   /** Starts a write into a region; sealing and removing it wait for it. */
   write(region: Region, pieces: readonly Uint8Array[], position: number): Promise<void> {
-    const work: Promise<void> = region.file!.write(pieces, position).finally(() => {
+    const file = region.file!; // open
+    const work: Promise<void> = file.write(pieces, position).finally(() => {
       region.writes.delete(work);
       this.#dirty.add(region);
-    }); // open
+      this.#noteDirect(file);
+    });
     region.writes.add(work);
     return work;
   }
@@ -319,11 +321,11 @@ export class Drive {
   }
 
   #noteDirect(file: DiskFile): void {
-    if (this.#direct === undefined && !file.direct)
+    if (this.#direct !== false && !file.direct)
       this.#log.info(
         `${this.directory}: its file system does not take O_DIRECT; reads and writes go through the system's cache`,
       );
-    this.#direct ??= file.direct;
+    this.#direct = file.direct && this.#direct !== false;
   }
 
   /** A failure that nobody waits for. */

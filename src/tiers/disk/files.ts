@@ -8,6 +8,8 @@ import { close, constants, ftruncate, open } from "node:fs";
 import { open as openHandle, readdir, rm, stat } from "node:fs/promises";
 import { promisify } from "node:util";
 import { codeOf } from "../../errors.ts";
+import { endDirect } from "../../ffi/posix.ts";
+import type { IoAnswer } from "./io-thread.ts";
 import { IoThreads, placesOf } from "./io-threads.ts";
 
 export interface ReadAnswer {
@@ -18,7 +20,7 @@ export interface ReadAnswer {
 }
 
 export interface DiskFile {
-  /** False when the system's cache stands between. */
+  /** False when the system's cache stands between. It may become false with a call that O_DIRECT was refused. */
   readonly direct: boolean;
   /** Fills `pieces`, one after the other, from `position`. */
   read(pieces: readonly Uint8Array[], position: number): Promise<ReadAnswer>;
@@ -87,19 +89,34 @@ async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
   }
 }
 
-function systemFile(file: number, direct: boolean): DiskFile {
+function systemFile(file: number, openedDirect: boolean): DiskFile {
+  let direct = openedDirect;
   const underWay = new Set<Promise<unknown>>();
   const during = <T>(work: Promise<T>): Promise<T> => {
     const noted: Promise<T> = work.finally(() => underWay.delete(noted));
     underWay.add(noted);
     return noted;
   };
+  const move = async (kind: "read" | "write", pieces: readonly Uint8Array[], position: number): Promise<IoAnswer> => {
+    const threads = kind === "read" ? reads : writes;
+    const places = placesOf(pieces);
+    try {
+      return await threads.run({ kind, file, direct, position, places }, pieces);
+    } catch (error) {
+      // Some file systems take O_DIRECT when a file is opened and refuse it later, or for some memory.
+      if (!openedDirect || codeOf(error) !== "EINVAL") throw error;
+      endDirect(file);
+      direct = false;
+      return threads.run({ kind, file, direct, position, places }, pieces);
+    }
+  };
   return {
-    direct,
-    read: (pieces, position) =>
-      during(reads.run({ kind: "read", file, direct, position, places: placesOf(pieces) }, pieces)),
+    get direct() {
+      return direct;
+    },
+    read: (pieces, position) => during(move("read", pieces, position)),
     write: async (pieces, position) => {
-      await during(writes.run({ kind: "write", file, direct, position, places: placesOf(pieces) }, pieces));
+      await during(move("write", pieces, position));
     },
     allocate: async (bytes) => {
       const { full } = await during(writes.run({ kind: "allocate", file, bytes }));
