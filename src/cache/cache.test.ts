@@ -184,7 +184,8 @@ function reading(counts: { reads: number; failing: boolean }): DiskFiles {
       counts.reads += 1;
       return counts.failing ? Promise.reject(new Error("EIO")) : file.read(into, position);
     },
-    write: (pieces, position) => (counts.failing ? Promise.reject(new Error("EIO")) : file.write(pieces, position)),
+    write: (pieces, position, headers) =>
+      counts.failing ? Promise.reject(new Error("EIO")) : file.write(pieces, position, headers),
   });
   return {
     ...nodeFiles,
@@ -326,9 +327,9 @@ function unreliable(): DiskFiles {
       if ((reads += 1) % 7 === 0) last[last.length >> 1]! ^= 4;
       return { ...answer, leaves: into.map(leavesOf) };
     },
-    write: async (pieces, position) => {
+    write: async (pieces, position, headers) => {
       if ((writes += 1) % 11 === 0) throw new Error("EIO");
-      await file.write(pieces, position);
+      await file.write(pieces, position, headers);
     },
   });
   return {

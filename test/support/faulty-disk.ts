@@ -7,6 +7,7 @@
  */
 import { leavesOf } from "../../src/tiers/payload-checksum.ts";
 import type { DiskFile, DiskFiles } from "../../src/tiers/disk/files.ts";
+import { completeHeaders } from "../../src/tiers/disk/record.ts";
 
 const sectorBytes = 512;
 
@@ -59,7 +60,6 @@ export class FaultyDisk {
       if (this.isDead) throw powerOut();
       this.#safeNames = new Map(this.#files);
     },
-    digest: async (pieces) => pieces.map(leavesOf),
   };
 
   paths(): string[] {
@@ -136,8 +136,9 @@ export class FaultyDisk {
         this.readBytes += at - position;
         return { bytes: at - position, leaves: pieces.map(leavesOf) };
       },
-      write: async (pieces, position) => {
+      write: async (pieces, position, headers) => {
         this.#call();
+        completeHeaders(pieces, headers);
         const total = pieces.reduce((sum, piece) => sum + piece.length, 0);
         // A call during which the power goes arrives in part.
         const arrived = this.isDead ? Math.floor(this.#random() * total) : total;

@@ -181,9 +181,9 @@ test("a second opener learns who owns the directory", async () => {
 function failing(state: { fault: string | undefined }): DiskFiles {
   const wrap = (file: DiskFile): DiskFile => ({
     ...file,
-    write: async (pieces, position) => {
-      if (state.fault === undefined) return file.write(pieces, position);
-      await file.write([pieces[0]!.subarray(0, 4096)], position);
+    write: async (pieces, position, headers) => {
+      if (state.fault === undefined) return file.write(pieces, position, headers);
+      await file.write([pieces[0]!.subarray(0, 4096)], position, []);
       throw Object.assign(new Error(state.fault), { code: state.fault });
     },
     read: async (into, position) => {

@@ -143,7 +143,7 @@ export class Drive {
       region.fileBytes = reserved;
       const header = alignedBuffer(pageBytes);
       encodeRegionHeader(header, region);
-      await file.write([header], 0);
+      await file.write([header], 0, []);
       this.#noteDirect(file);
     } catch (error) {
       await this.remove(region);
@@ -156,9 +156,9 @@ export class Drive {
   }
 
   /** Starts a write into a region; sealing and removing it wait for it. */
-  write(region: Region, pieces: readonly Uint8Array[], position: number): Promise<void> {
+  write(region: Region, pieces: readonly Uint8Array[], position: number, headers: readonly number[]): Promise<void> {
     const file = region.file!; // open
-    const work: Promise<void> = file.write(pieces, position).finally(() => {
+    const work: Promise<void> = file.write(pieces, position, headers).finally(() => {
       region.writes.delete(work);
       this.#dirty.add(region);
       this.#noteDirect(file);
@@ -206,7 +206,7 @@ export class Drive {
     if (contents === undefined || file === undefined) return;
     const bytes = contents.encode(region.end, region.nonce);
     const fileBytes = region.end + bytes.length;
-    await file.write([bytes], region.end);
+    await file.write([bytes], region.end, []);
     await file.truncate(fileBytes);
     region.fileBytes = fileBytes;
     this.#dirty.add(region);

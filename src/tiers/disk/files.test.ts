@@ -12,10 +12,10 @@ test("a call that O_DIRECT is refused goes through the system's cache, and so do
   const file = await nodeFiles.create(join(folder.path, "file"));
   const bytes = alignedBuffer(8192);
   bytes.set(randomBytes(8192));
-  await file.write([bytes], 0);
+  await file.write([bytes], 0, []);
   const wasDirect = file.direct;
 
-  await Promise.all([file.write([bytes], 8192 + 100), file.write([bytes], 3 * 8192 + 100)]);
+  await Promise.all([file.write([bytes], 8192 + 100, []), file.write([bytes], 3 * 8192 + 100, [])]);
   expect(file.direct).toBe(false);
   for (const position of [0, 8192 + 100, 3 * 8192 + 100]) {
     const into = alignedBuffer(8192);

@@ -24,8 +24,11 @@ export interface DiskFile {
   readonly direct: boolean;
   /** Fills `pieces`, one after the other, from `position`. */
   read(pieces: readonly Uint8Array[], position: number): Promise<ReadAnswer>;
-  /** Writes all of `pieces`, one after the other. */
-  write(pieces: readonly Uint8Array[], position: number): Promise<void>;
+  /**
+   * Writes all of `pieces`, one after the other. Those whose numbers are in `headers` are headers of records, which
+   * {@link completeHeaders} completes first, off the main thread.
+   */
+  write(pieces: readonly Uint8Array[], position: number, headers: readonly number[]): Promise<void>;
   /** Makes the file `bytes` long with room that is reserved. */
   allocate(bytes: number): Promise<"allocated" | "full">;
   truncate(bytes: number): Promise<void>;
@@ -44,9 +47,9 @@ export interface DiskFiles {
   size(path: string): Promise<number>;
   /** Makes names made and removed in a directory survive a power cut. */
   syncDirectory(directory: string): Promise<void>;
-  /** The checksum leaves of each piece, computed off the main thread. */
-  digest(pieces: readonly Uint8Array[]): Promise<readonly (readonly bigint[])[]>;
 }
+
+type Move = { readonly kind: "read" } | { readonly kind: "write"; readonly headers: readonly number[] };
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
@@ -71,9 +74,6 @@ export const nodeFiles: DiskFiles = {
       await handle.close();
     }
   },
-  async digest(pieces) {
-    return (await writes.run({ kind: "digest", places: placesOf(pieces) }, pieces)).leaves;
-  },
 };
 
 async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
@@ -97,26 +97,26 @@ function systemFile(file: number, openedDirect: boolean): DiskFile {
     underWay.add(noted);
     return noted;
   };
-  const move = async (kind: "read" | "write", pieces: readonly Uint8Array[], position: number): Promise<IoAnswer> => {
-    const threads = kind === "read" ? reads : writes;
+  const move = async (what: Move, pieces: readonly Uint8Array[], position: number): Promise<IoAnswer> => {
+    const threads = what.kind === "read" ? reads : writes;
     const places = placesOf(pieces);
     try {
-      return await threads.run({ kind, file, direct, position, places }, pieces);
+      return await threads.run({ ...what, file, direct, position, places }, pieces);
     } catch (error) {
       // Some file systems take O_DIRECT when a file is opened and refuse it later, or for some memory.
       if (!openedDirect || codeOf(error) !== "EINVAL") throw error;
       endDirect(file);
       direct = false;
-      return threads.run({ kind, file, direct, position, places }, pieces);
+      return threads.run({ ...what, file, direct, position, places }, pieces);
     }
   };
   return {
     get direct() {
       return direct;
     },
-    read: (pieces, position) => during(move("read", pieces, position)),
-    write: async (pieces, position) => {
-      await during(move("write", pieces, position));
+    read: (pieces, position) => during(move({ kind: "read" }, pieces, position)),
+    write: async (pieces, position, headers) => {
+      await during(move({ kind: "write", headers }, pieces, position));
     },
     allocate: async (bytes) => {
       const { full } = await during(writes.run({ kind: "allocate", file, bytes }));

@@ -1,5 +1,5 @@
 /**
- * One I/O thread: moves bytes between a file and memory that its owner keeps in place, and hashes what it read.
+ * One I/O thread: moves bytes between a file and memory that its owner keeps in place, and hashes what it moves.
  *
  * Memory is named by its address, which is the same in all threads of a process, so nothing is copied on the way. The
  * calls are synchronous: a thread has one at a time, and as many are under way as there are threads (io-threads.ts).
@@ -9,6 +9,7 @@ import { parentPort } from "node:worker_threads";
 import { codeOf, describe } from "../../errors.ts";
 import { allocate, memoryAt, type Pointer } from "../../ffi/posix.ts";
 import { alignedBuffer, isAligned } from "./aligned.ts";
+import { completeHeaders } from "./record.ts";
 import { leavesOf } from "../payload-checksum.ts";
 
 /** A stretch of memory that stays where it is until the answer comes: a part of a buffer. */
@@ -22,12 +23,20 @@ export interface Place {
 
 export type IoRequest =
   /** `direct`: the file is open with O_DIRECT; what is not aligned goes through a buffer that is. */
-  | { readonly kind: "read" | "write"; readonly file: number; readonly position: number; readonly places: readonly Place[]; readonly direct: boolean } // prettier-ignore
-  | { readonly kind: "digest"; readonly places: readonly Place[] }
+  | ({
+      readonly file: number;
+      readonly position: number;
+      readonly places: readonly Place[];
+      readonly direct: boolean;
+    } & (
+      | { readonly kind: "read" }
+      /** `headers`: which places are headers of records that are to be completed first. */
+      | { readonly kind: "write"; readonly headers: readonly number[] }
+    ))
   | { readonly kind: "allocate"; readonly file: number; readonly bytes: number }
   | { readonly kind: "datasync"; readonly file: number };
 
-/** `bytes` moved, and the leaves of each place that was read or digested. */
+/** `bytes` moved, and the leaves of each place that was read. */
 export interface IoAnswer {
   readonly bytes: number;
   readonly leaves: readonly (readonly bigint[])[];
@@ -52,15 +61,15 @@ function serve(request: IoRequest): IoAnswer {
     case "datasync":
       fdatasyncSync(request.file);
       return nothing;
-    case "digest":
-      return { ...nothing, leaves: request.places.map((place) => leavesOf(viewOf(place))) };
     default:
       return move(request);
   }
 }
 
-function move({ kind, file, position, places, direct }: Extract<IoRequest, { kind: "read" | "write" }>): IoAnswer {
-  const views = places.map(viewOf);
+function move(request: Extract<IoRequest, { kind: "read" | "write" }>): IoAnswer {
+  const { kind, file, position, direct } = request;
+  const views = request.places.map(viewOf);
+  if (kind === "write") completeHeaders(views, request.headers);
   const targets = direct ? aligned(views, { copy: kind === "write" }) : views;
   if (kind === "write") return { ...nothing, bytes: writeAll(file, targets, position) };
   const bytes = readAll(file, targets, position);

@@ -2,7 +2,7 @@
  * Threads that do the disk's I/O, in two lanes, so that a read never waits behind a write or a flush.
  *
  *     reads  ──► queue ──► up to 8 threads       a thread does one call at a time: the depth the drive sees
- *     writes ──► queue ──► up to 6 threads       also digests of what is to be written, flushes, reservations
+ *     writes ──► queue ──► up to 6 threads       also flushes and reservations
  *
  * libuv's own pool would do the same with four threads that everything in the process shares (a flush of some hundred
  * milliseconds would hold up name lookups), and whose number must be set before the process starts. Reads at depth 8 with

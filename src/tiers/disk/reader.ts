@@ -11,7 +11,7 @@ import { decodeHeader, type DecodedRecord } from "./record.ts";
 import type { RecordPosition } from "./record-table.ts";
 
 /** Bytes per call: large enough for a fast drive, small enough that a record of some MiB is several. */
-export const callBytes = 8 * leafBytes;
+const callBytes = 8 * leafBytes;
 
 /**
  * @param into for each rank, memory as long as its payload padded to whole pages

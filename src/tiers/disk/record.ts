@@ -29,6 +29,7 @@ import { xxh3 } from "@node-rs/xxhash";
 import { tokenBytes, tokensFromBytes, type ChunkKey, type RootKey } from "../../cache/chunk.ts";
 import type { SpaceId } from "../../cache/space.ts";
 import type { ChunkRecord } from "../../tier.ts";
+import { leavesOf, rootOf } from "../payload-checksum.ts";
 import { padded } from "./aligned.ts";
 
 export const formatVersion = 2;
@@ -67,11 +68,16 @@ export function recordBytes(record: ChunkRecord): number {
   return record.payloadBytes.reduce((sum, bytes) => sum + padded(bytes), padded(headerLength(record)));
 }
 
-/** Writes the header to the start of `into` and zeros behind it. @returns the header without padding, a view */
+/**
+ * Writes the header to the start of `into` and zeros behind it; without checksums it is to be completed by
+ * {@link completeHeaders}.
+ *
+ * @returns the header without padding, a view
+ */
 export function encodeHeader(
   into: Buffer,
   record: ChunkRecord,
-  checksums: readonly bigint[],
+  checksums: readonly bigint[] | undefined,
   place: RecordPlace,
   history: RecordHistory,
 ): Buffer {
@@ -88,12 +94,36 @@ export function encodeHeader(
   for (const [rank, bytes] of record.payloadBytes.entries()) {
     header.writeUInt32LE(bytes, fixedBytes + rankBytes * rank);
     header.writeUInt32LE(0, fixedBytes + rankBytes * rank + 4);
-    writeChecksum(header, fixedBytes + rankBytes * rank + 8, checksums[rank]!); // one per payload
+    writeChecksum(header, fixedBytes + rankBytes * rank + 8, checksums?.[rank] ?? 0n);
   }
   header.set(tokenBytes(record.tokens), fixedBytes + rankBytes * record.payloadBytes.length);
   into.fill(0, headerBytes, padded(headerBytes));
   placeHeader(header, place, history);
   return header;
+}
+
+/**
+ * Computes the checksums of payloads that are about to be written and writes them into their headers.
+ *
+ * @param pieces as they will lie in the region, all whole pages
+ * @param headers which of them are headers to complete; each one's payloads follow it, by rank
+ */
+export function completeHeaders(pieces: readonly Uint8Array[], headers: readonly number[]): void {
+  for (const index of headers) {
+    const { buffer, byteOffset, length } = pieces[index]!; // named by the caller
+    const header = Buffer.from(buffer, byteOffset, length);
+    for (let rank = 0; rank < header.readUInt16LE(6); rank += 1)
+      writeChecksum(header, fixedBytes + rankBytes * rank + 8, rootOf(leavesOf(pieces[index + 1 + rank]!)));
+    const end = header.readUInt32LE(8) - checksumBytes;
+    writeChecksum(header, end, xxh3.xxh128(header.subarray(0, end)));
+  }
+}
+
+/** The payloads' checksums as a header that is whole says them. */
+export function checksumsIn(header: Buffer): bigint[] {
+  return Array.from({ length: header.readUInt16LE(6) }, (_, rank) =>
+    readChecksum(header, fixedBytes + rankBytes * rank + 8),
+  );
 }
 
 /** Gives a header, as it was read elsewhere, its new place. */

@@ -1,7 +1,7 @@
 /**
- * Write-behind of one drive: takes what is queued in groups, hashes them, and appends them to the open region.
+ * Write-behind of one drive: takes what is queued in groups and appends them to the open region.
  *
- *     queue ──► group (2 MiB or one record) ──► place in the region ──► digest ──► one write ──► its records are readable
+ *     queue ──► group (2 MiB or one record) ──► place in the region ──► one call: hash, write ──► its records are readable
  *                 at most 8 groups under way, and 1 after its turn while reads are (reads-first.ts)
  *
  * Room is made before a region is begun: the oldest regions go, and what the owner still wants of them (at most half a
@@ -10,11 +10,10 @@
 import { codeOf, RepriseError } from "../../errors.ts";
 import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
-import { rootOf } from "../payload-checksum.ts";
 import { leastContentsBytes } from "./contents.ts";
 import type { Drive } from "./drive.ts";
-import { callBytes, readWholeRecord } from "./reader.ts";
-import { encodeHeader, headerLength, recordBytes, type RecordHistory } from "./record.ts";
+import { readWholeRecord } from "./reader.ts";
+import { checksumsIn, encodeHeader, headerLength, recordBytes, type RecordHistory } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { Region } from "./region.ts";
 
@@ -151,49 +150,32 @@ export class Writer {
     }
   }
 
-  /** Writes records that have their place, from `offset` on. */
+  /** Writes records that have their place, from `offset` on: one call, whose thread hashes what it writes. */
   async #append(region: Region, group: readonly Append[], offset: number): Promise<RecordId[]> {
     const { drive, table } = this.#options;
-    const headers = await this.#headersOf(region, group, offset);
-    const pieces = group.flatMap(({ payloads }, i) => [headers[i]!.page, ...payloads]); // one for each
+    const staging = alignedBuffer(group.reduce((sum, { record }) => sum + padded(headerLength(record)), 0));
+    const pieces: Uint8Array[] = [];
+    const incomplete: number[] = [];
+    const headers: { header: Buffer; at: number; headerBytes: number }[] = [];
+    let stagedAt = 0;
     let at = offset;
-    const calls = callsOf(pieces).map((call) => {
-      const work = drive.write(region, call, at);
-      at += call.reduce((sum, { length }) => sum + length, 0);
-      return work;
-    });
-    await Promise.all(calls);
-    at = offset;
+    for (const { record, payloads, checksums, history, totalBytes } of group) {
+      const page = staging.subarray(stagedAt, stagedAt + padded(headerLength(record)));
+      const header = encodeHeader(page, record, checksums, { nonce: region.nonce, offset: at }, history);
+      if (checksums === undefined) incomplete.push(pieces.length);
+      pieces.push(page, ...payloads);
+      headers.push({ header, at, headerBytes: page.length });
+      stagedAt += page.length;
+      at += totalBytes;
+    }
+    await drive.write(region, pieces, offset, incomplete);
     return group.map(({ record, totalBytes, history }, i) => {
-      const { header, page, checksums } = headers[i]!; // one for each
+      const { header, at, headerBytes } = headers[i]!; // one for each
       const { space, firstToken } = record;
       region.contents?.add({ offset: at, totalBytes, firstToken, space, header });
-      const place = { regionSlot: region.slot, offset: at, totalBytes, headerBytes: page.length, firstToken };
-      at += totalBytes;
-      const id = table.add(place, history.reads);
-      table.noteChecksums(id, checksums);
+      const id = table.add({ regionSlot: region.slot, offset: at, totalBytes, headerBytes, firstToken }, history.reads);
+      table.noteChecksums(id, checksumsIn(header));
       return id;
-    });
-  }
-
-  async #headersOf(
-    region: Region,
-    group: readonly Append[],
-    offset: number,
-  ): Promise<{ header: Buffer; page: Buffer; checksums: readonly bigint[] }[]> {
-    const unhashed = group.flatMap(({ payloads, checksums }) => (checksums === undefined ? payloads : []));
-    const leaves = unhashed.length === 0 ? [] : await this.#options.drive.files.digest(unhashed);
-    const staging = alignedBuffer(group.reduce((sum, { record }) => sum + padded(headerLength(record)), 0));
-    let at = offset;
-    let stagedAt = 0;
-    let hashed = 0;
-    return group.map(({ record, payloads, checksums, history, totalBytes }) => {
-      const roots = checksums ?? payloads.map(() => rootOf(leaves[hashed++]!)); // asked for above
-      const page = staging.subarray(stagedAt, stagedAt + padded(headerLength(record)));
-      const header = encodeHeader(page, record, roots, { nonce: region.nonce, offset: at }, history);
-      at += totalBytes;
-      stagedAt += page.length;
-      return { header, page, checksums: roots };
     });
   }
 
@@ -270,25 +252,6 @@ function hasRoom(region: Region, { record, totalBytes }: Append): boolean {
 function reserve(region: Region, { record, totalBytes }: Append): void {
   region.contents?.reserve(record.space, headerLength(record));
   region.end += totalBytes;
-}
-
-/** Pieces by write call: what is larger than a call is cut at whole pages. */
-function callsOf(pieces: readonly Uint8Array[]): Uint8Array[][] {
-  const calls: Uint8Array[][] = [[]];
-  let room = 2 * callBytes;
-  for (const piece of pieces) {
-    for (let at = 0; at < piece.length;) {
-      if (room === 0) {
-        calls.push([]);
-        room = 2 * callBytes;
-      }
-      const part = piece.subarray(at, at + room);
-      calls.at(-1)!.push(part); // there is one
-      room -= part.length;
-      at += part.length;
-    }
-  }
-  return calls;
 }
 
 /** A full disk is a refusal, all else a failure. */
