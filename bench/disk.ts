@@ -1,152 +1,165 @@
 /**
- * Is the disk used as fast as it is? A text's payloads written behind and loaded again by the cache with its disk tier,
- * against plain writes and reads of the same bytes, in pieces of the same size and with as many under way, in the same run.
+ * Is the disk used as fast as it is? The disk tier beside fio on the same directory: how much of what the drive can do
+ * arrives in pool slots, and what processor time it costs.
  *
- *     npm run bench -- disk [--directory DIR] [--bytes 256MiB]
+ *     npm run bench -- disk [--directory DIR] [--bytes 256MiB] [--chunk 2MiB] [--depth 8] [--rounds 3]
  *
- * Writing ends with all bytes forced to the disk, for both. Reading is from the system's page cache, for both, since all was
- * written just before: what it measures is our own cost over that of reading. Both sides make and check what they must:
- * the cache checksums and headers, the plain side nothing. Three passes by turns; medians.
+ * Rounds alternate: fio writes, the tier writes behind (flush included, as fio's end_fsync), fio reads, the tier loads into
+ * slots of the pool with every checksum verified; a first round is left out. Block size and depth are the chunk's and
+ * `--depth` for both. Without fio (`apt-get install fio`) its figures are null. Medians over the rounds.
  */
-import { mkdtempSync, rmSync } from "node:fs";
-import { open } from "node:fs/promises";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { median } from "../src/bench/statistics.ts";
-import { formatBytes, parseBytes } from "../src/bytes.ts";
-import { Cache } from "../src/cache/cache.ts";
-import { bareRoot } from "../src/cache/chunk.ts";
+import { parseBytes } from "../src/bytes.ts";
+import type { RecordId } from "../src/tier.ts";
 import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
-import { counting, testPool, testSpace } from "../test/support/cache.ts";
+import { MemoryPool } from "../src/tiers/memory.ts";
+import { noSignal, recordOf, recoverAll } from "../src/tiers/tier-suite.ts";
 import { printLine, rounded } from "./support/timing.ts";
 
 const { values } = parseArgs({
-  options: { directory: { type: "string", default: tmpdir() }, bytes: { type: "string", default: "256MiB" } },
+  options: {
+    directory: { type: "string", default: tmpdir() },
+    bytes: { type: "string", default: "256MiB" },
+    chunk: { type: "string", default: "2MiB" },
+    depth: { type: "string", default: "8" },
+    rounds: { type: "string", default: "3" },
+  },
 });
-const chunkTokens = 64;
-const payloadBytes = 2 ** 20;
-const chunks = Math.max(1, Math.floor(parseBytes(values.bytes) / payloadBytes));
-const totalBytes = chunks * payloadBytes;
-/** What one write call of the disk tier takes at most, and one is under way at a time. */
-const groupBytes = 16 * 2 ** 20;
-/** Chunks that a load reads at a time: the one that is waited for and those ahead of it. */
-const readDepth = 5;
-const passes = 3;
-const wait = { deadlineMs: 600_000 };
-
+const chunkBytes = parseBytes(values.chunk);
+const depth = Number(values.depth);
+const count = Math.ceil(parseBytes(values.bytes) / chunkBytes);
+const totalBytes = count * chunkBytes;
 const directory = mkdtempSync(join(values.directory, "reprise-bench-disk-"));
-const seconds = {
-  writeBehind: [] as number[],
-  load: [] as number[],
-  plainWrite: [] as number[],
-  plainRead: [] as number[],
-};
+const pool = MemoryPool.open({ capacityBytes: Math.max(64 * 2 ** 20, 8 * depth * chunkBytes) });
+const { bavail, bsize } = statfsSync(directory);
+if (bavail * bsize < 3 * totalBytes) throw new Error(`${directory} has not three times ${values.bytes} free`);
+
+const slots = Array.from({ length: 4 * depth }, () => {
+  const offset = pool.allocate(chunkBytes);
+  if (offset === "full") throw new Error("the pool holds four times the depth");
+  return pool.view(offset, chunkBytes);
+});
+for (const [i, slot] of slots.entries()) fillWith(slot, i);
+const records = Array.from({ length: count }, (_, i) =>
+  recordOf(
+    Uint32Array.from({ length: 64 }, (_, j) => i * 64 + j),
+    [slots[0]!],
+  ),
+);
+
+interface Run {
+  readonly bytesPerSecond: number;
+  readonly cpuSecondsPerGiB: number;
+}
+const runs = { load: [] as Run[], writeBehind: [] as Run[] };
+const fio = { read: [] as (number | null)[], write: [] as (number | null)[] };
+let direct = true;
 try {
-  for (let pass = 0; pass < passes; pass += 1) {
-    for (const side of pass % 2 === 0 ? [cacheSide, plainSide] : [plainSide, cacheSide]) {
-      await side(join(directory, `${side.name}-${pass}`));
-    }
+  // The first round is not counted: threads start, code is compiled, pages of the pool are touched.
+  for (let round = 0; round <= Number(values.rounds); round += 1) {
+    fio.write.push(runFio("write"));
+    await using tier = await DiskTier.open({
+      drives: [{ directory: join(directory, "tier"), capacityBytes: 2 * totalBytes + 2 ** 30 }],
+      scrubBytesPerSecond: 0,
+    });
+    await recoverAll(tier);
+    const ids: RecordId[] = [];
+    runs.writeBehind.push(
+      await measured(async () => {
+        await inParallel(async (i, slot) => {
+          const id = await tier.write(records[i]!, [slot], noSignal);
+          if (id === "rejected") throw new Error("there is room");
+          ids[i] = id;
+        });
+        await tier.flush();
+      }),
+    );
+    fio.read.push(runFio("read"));
+    runs.load.push(
+      await measured(() =>
+        inParallel(async (i, slot) => {
+          if ((await tier.read(ids[i]!, records[i]!.key, [slot], noSignal)) !== "read") throw new Error("it is there");
+        }),
+      ),
+    );
+    direct &&= tier.stats().drives.every((drive) => drive.direct);
+    for (const id of ids) tier.drop(id);
+    rmSync(join(directory, "fio"), { force: true });
   }
+  for (const figures of [runs.load, runs.writeBehind, fio.read, fio.write]) figures.shift();
 } finally {
+  await pool[Symbol.asyncDispose]();
   rmSync(directory, { recursive: true, force: true });
 }
 
-const rate = (times: readonly number[]) => totalBytes / median(times) / 1e6;
-const [written, plainWritten] = [rate(seconds.writeBehind), rate(seconds.plainWrite)];
-const [loaded, plainRead] = [rate(seconds.load), rate(seconds.plainRead)];
 printLine(
   "disk",
-  {
-    writeBehindMBps: rounded(written),
-    plainWriteMBps: rounded(plainWritten),
-    writeRatio: rounded(written / plainWritten),
-    loadMBps: rounded(loaded),
-    plainReadMBps: rounded(plainRead),
-    loadRatio: rounded(loaded / plainRead),
-  },
-  { directory: values.directory, total: formatBytes(totalBytes), payloadBytes, groupBytes, readDepth, passes },
+  { load: besideFio(runs.load, fio.read), writeBehind: besideFio(runs.writeBehind, fio.write) },
+  { directory: values.directory, chunkBytes, depth, totalBytes, rounds: Number(values.rounds), direct },
 );
 
-async function cacheSide(path: string): Promise<void> {
-  const tokens = counting(chunks * chunkTokens);
-  const session = { space: testSpace({ chunkTokens }), rank: 0, slotBytes: payloadBytes };
-  const openCache = async () => {
-    const pool = testPool(2 * totalBytes);
-    const tiers = [await DiskTier.open({ directory: path, capacityBytes: 4 * totalBytes + groupBytes })];
-    const cache = await Cache.open({ pool, tiers, writeBehindBytes: totalBytes });
-    return { pool, cache, guest: cache.openSession(session) };
-  };
-
-  const first = await openCache();
-  const { chunks: reserved } = await first.guest.reserve(bareRoot, tokens, wait);
-  if (reserved.length !== chunks) throw new Error(`${reserved.length} of ${chunks} chunks have a place in the pool`);
-  for (const { slot, firstToken } of reserved) fill(first.pool.view(slot.offset, payloadBytes), firstToken);
-  seconds.writeBehind.push(
-    await secondsOf(async () => {
-      await first.guest.commit(
-        reserved.map(({ lease }) => ({ lease, bytes: payloadBytes })),
-        wait,
-      );
-      await first.cache.flush();
-    }),
-  );
-  await first.cache.close();
-
-  const second = await openCache(); // with an empty pool
-  seconds.load.push(
-    await secondsOf(async () => {
-      let loaded = 0;
-      for await (const batch of second.guest.load(bareRoot, tokens, 0, wait)) {
-        for (const { tier } of batch) if (tier !== "disk") throw new Error(`a chunk came from ${tier}`);
-        loaded += batch.length;
-        second.guest.release(batch.map(({ lease }) => lease));
-      }
-      if (loaded !== chunks) throw new Error(`${loaded} of ${chunks} chunks were loaded`);
-    }),
-  );
-  await second.cache.close();
-}
-
-async function plainSide(path: string): Promise<void> {
-  const group = Buffer.alloc(Math.min(groupBytes, totalBytes));
-  fill(group, 0);
-  const file = await open(path, "wx+");
-  seconds.plainWrite.push(
-    await secondsOf(async () => {
-      for (let at = 0; at < totalBytes; at += group.length) {
-        await file.write(group, 0, Math.min(group.length, totalBytes - at), at);
-      }
-      await file.datasync();
-    }),
-  );
-  const into = testPool(2 * totalBytes); // read into the same kind of memory
-  const slots = Array.from({ length: chunks }, () => into.allocate(payloadBytes));
+/** Every record once, `depth` of them at a time, each with a slot of its own. */
+async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): Promise<void> {
   let next = 0;
-  const reader = async () => {
-    for (let chunk = next++; chunk < chunks; chunk = next++) {
-      const slot = slots[chunk];
-      if (typeof slot !== "number") throw new Error("the pool is smaller than it should be");
-      await file.read(into.view(slot, payloadBytes), 0, payloadBytes, chunk * payloadBytes);
-    }
+  const lane = async (slot: Uint8Array) => {
+    for (let i = (next += 1) - 1; i < count; i = (next += 1) - 1) await one(i, slot);
   };
-  seconds.plainRead.push(await secondsOf(() => Promise.all(Array.from({ length: readDepth }, reader))));
-  await file.close();
-  await into[Symbol.asyncDispose]();
+  await Promise.all(slots.slice(0, depth).map(lane));
 }
 
-async function secondsOf(work: () => Promise<unknown>): Promise<number> {
-  const started = performance.now();
+async function measured(work: () => Promise<void>): Promise<Run> {
+  const startedAt = performance.now();
+  const cpu = process.cpuUsage();
   await work();
-  return (performance.now() - started) / 1000;
+  const seconds = (performance.now() - startedAt) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  return {
+    bytesPerSecond: totalBytes / seconds,
+    cpuSecondsPerGiB: (user + system) / 1e6 / (totalBytes / 2 ** 30),
+  };
 }
 
-/** Bytes that no file system can leave out. */
-function fill(bytes: Uint8Array, seed: number): void {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
-  let state = (seed + 1) >>> 0;
-  for (let index = 0; index < words.length; index += 1) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    words[index] = state;
-  }
+/** Bytes per second of fio doing the same to a file of its own, or null without fio. */
+function runFio(mode: "read" | "write"): number | null {
+  const done = spawnSync(
+    "fio",
+    [
+      "--name=beside",
+      `--filename=${join(directory, "fio")}`,
+      `--size=${totalBytes}`,
+      `--rw=${mode}`,
+      `--bs=${chunkBytes}`,
+      `--iodepth=${depth}`,
+      "--ioengine=libaio",
+      "--direct=1",
+      "--end_fsync=1",
+      "--output-format=json",
+    ],
+    { encoding: "utf8" },
+  );
+  if (done.status !== 0) return null;
+  const { jobs } = JSON.parse(done.stdout) as { jobs: { read: { bw_bytes: number }; write: { bw_bytes: number } }[] };
+  return jobs[0]?.[mode].bw_bytes ?? null;
+}
+
+function besideFio(of: readonly Run[], fioRates: readonly (number | null)[]): object {
+  const rates = of.map(({ bytesPerSecond }) => bytesPerSecond);
+  const known = fioRates.filter((rate) => rate !== null);
+  const shares = rates.flatMap((rate, i) => (typeof fioRates[i] === "number" ? [rate / fioRates[i]] : []));
+  return {
+    MBps: rounded(median(rates) / 1e6),
+    fioMBps: known.length === 0 ? null : rounded(median(known) / 1e6),
+    ofFio: shares.length === 0 ? null : rounded(median(shares)),
+    cpuSecondsPerGiB: rounded(median(of.map(({ cpuSecondsPerGiB }) => cpuSecondsPerGiB))),
+  };
+}
+
+function fillWith(slot: Uint8Array, seed: number): void {
+  const words = new Uint32Array(slot.buffer, slot.byteOffset, slot.length / 4);
+  for (let i = 0; i < words.length; i += 1) words[i] = Math.imul(i + seed * 7919 + 1, 2654435761);
 }

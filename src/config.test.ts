@@ -56,3 +56,16 @@ test("sizes are read and written", () => {
   for (const bad of ["", "-1", "2 gigs", "GiB", "1e9"]) expect(() => parseBytes(bad)).toThrow("is not a size");
   expect([formatBytes(0), formatBytes(2 * 1024 ** 3), formatBytes(1536)]).toEqual(["0 B", "2 GiB", "1.5 KiB"]);
 });
+
+test("the disk tier is a size, or directories with their sizes", () => {
+  const disk = (flags: { disk?: string[] }) => resolveConfig({ flags, environment: {} }).disk;
+  expect(disk({})).toEqual([{ directory: undefined, bytes: 20 * 1024 ** 3 }]);
+  expect(disk({ disk: ["0"] })).toEqual([{ directory: undefined, bytes: 0 }]);
+  expect(disk({ disk: ["/mnt/a:1TiB", "/mnt/b:c:2MiB"] })).toEqual([
+    { directory: "/mnt/a", bytes: 1024 ** 4 },
+    { directory: "/mnt/b:c", bytes: 2 * 1024 ** 2 },
+  ]);
+  expect(() => disk({ disk: [":1GiB", "/mnt/a:9", "/mnt/a"] })).toThrow(
+    /names no directory[^]*less than[^]*not a size/,
+  );
+});

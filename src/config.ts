@@ -57,9 +57,9 @@ export const settings = {
     { defaultText: "/dev/shm" },
   ),
   disk: setting(
-    bytes({ least: 1024 ** 2, orZero: true }),
-    20 * 1024 ** 3,
-    "Size of the disk tier in the data directory; 0 turns it off.",
+    drives({ least: 1024 ** 2 }),
+    [{ directory: undefined, bytes: 20 * 1024 ** 3 }],
+    "Size of the disk tier in the data directory, or in DIR; may be given several times, once for each drive. 0 turns it off.",
     {
       defaultText: "20GiB",
     },
@@ -155,13 +155,15 @@ export function settingEntries(): [SettingName, Setting<unknown>][] {
 
 function parseGiven(kind: Kind<unknown>, given: string | readonly string[], from: string, faults: string[]): unknown {
   const texts = typeof given === "string" ? [given] : given;
-  try {
-    if (kind.list) return texts.flatMap((item) => kind.parse(item) as string[]);
-    return kind.parse(texts.at(-1) ?? "");
-  } catch (error) {
-    faults.push(`${from}: ${describe(error)}`);
-    return undefined;
-  }
+  const values = (kind.list ? texts : [texts.at(-1) ?? ""]).map((item) => {
+    try {
+      return kind.parse(item);
+    } catch (error) {
+      faults.push(`${from}: ${describe(error)}`);
+      return undefined;
+    }
+  });
+  return kind.list ? values.flat() : values[0];
 }
 
 function readFile(path: string, faults: string[]): Given {
@@ -250,6 +252,28 @@ function bytes(options: { least: number; orZero?: true }): Kind<number> {
       const value = parseBytes(given);
       if (value >= options.least || (value === 0 && options.orZero)) return value;
       throw new Error(`"${given}" is less than ${formatBytes(options.least)}, the smallest that works`);
+    },
+  };
+}
+
+/** Where the disk tier may keep how much. */
+export interface DiskSetting {
+  /** The data directory's own when undefined. */
+  readonly directory: string | undefined;
+  readonly bytes: number;
+}
+
+/** `20GiB` or `/mnt/nvme1:1TiB`; the size follows the last colon. */
+function drives(options: { least: number }): Kind<readonly DiskSetting[]> {
+  const size = bytes({ ...options, orZero: true });
+  return {
+    name: "SIZE or DIR:SIZE",
+    list: true,
+    parse(given) {
+      const colon = given.lastIndexOf(":");
+      if (colon === 0) throw new Error(`"${given}" names no directory before its colon`);
+      const directory = colon === -1 ? undefined : given.slice(0, colon);
+      return [{ directory, bytes: size.parse(given.slice(colon + 1)) }];
     },
   };
 }

@@ -80,7 +80,10 @@ export async function openCache(options: OpenCacheOptions): Promise<LibraryCache
     throw new RepriseError("BAD_REQUEST", "bytesPerToken must be a whole number of bytes, 1 or more", {
       field: "bytesPerToken",
     });
-  const tier = directory === undefined ? undefined : await DiskTier.open({ directory, capacityBytes: diskBytes, log });
+  const tier =
+    directory === undefined
+      ? undefined
+      : await DiskTier.open({ drives: [{ directory, capacityBytes: diskBytes }], log });
   let cache: Cache | undefined;
   try {
     const pool = MemoryPool.open({
@@ -91,6 +94,7 @@ export async function openCache(options: OpenCacheOptions): Promise<LibraryCache
     // The engine was in the process that died: nobody is copying any more.
     cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log, graceMs: 0 });
     const session = cache.openSession({ space, rank: 0, slotBytes: bytesPerToken * space.chunkTokens });
+    await cache.recovered(1000);
     return new LibraryCache(cache, session, pool);
   } catch (error) {
     // The cache owns the tier from the moment it is open.

@@ -33,6 +33,14 @@ export interface StoredRecord extends ChunkRecord {
   readonly id: RecordId;
 }
 
+/** Some records of one space that a tier kept. */
+export interface RecordBatch {
+  readonly space: SpaceId;
+  readonly count: number;
+  /** Reads the records, those that are still there; when nobody asks for the space nothing is read. Each parent before its children where the tier can tell. */
+  records(): AsyncIterable<StoredRecord>;
+}
+
 export interface TierStats {
   readonly records: number;
   readonly usedBytes: number;
@@ -54,11 +62,16 @@ export interface TierOwner {
 export interface Tier extends AsyncDisposable {
   readonly name: TierName;
 
-  /** Every record that survived, each parent before its children where the tier can tell. Called once, before any write. */
-  recover(owner: TierOwner): AsyncIterable<StoredRecord>;
+  /**
+   * Every record that survived, the older first. Called once, before any write, and read to its end; writes and reads of what
+   * was given may go on meanwhile.
+   */
+  recover(owner: TierOwner): AsyncIterable<RecordBatch>;
 
   /**
-   * Stores a chunk; makes room first, so that the capacity is never exceeded.
+   * Stores a chunk; makes room first, so that the capacity is never exceeded. Each view is as long as its payload, or as the
+   * payload padded to whole pages of 4 KiB: what lies between the two is the tier's to overwrite, and page-aligned memory of
+   * whole pages is written without a copy.
    *
    * @returns the record, or `"rejected"` when there is no room (full disk, record larger than the capacity).
    * @throws RepriseError TIER_UNAVAILABLE when the medium fails.
@@ -66,13 +79,18 @@ export interface Tier extends AsyncDisposable {
   write(record: ChunkRecord, payloads: readonly Uint8Array[], signal: AbortSignal): Promise<RecordId | "rejected">;
 
   /**
-   * Reads all ranks' payloads into `into` (each as long as its payload) and verifies them.
+   * Reads all ranks' payloads into `into` (each as long as its payload, or padded as for {@link write}) and verifies them, and
+   * that they are the payloads of `key`.
    *
    * @throws RepriseError RECORD_CORRUPT (the record is dropped) or TIER_UNAVAILABLE.
    */
-  read(id: RecordId, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone">;
+  read(id: RecordId, key: ChunkKey, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone">;
 
-  /** The checksums of a record's payloads, by rank ({@link ./cache/slot-pool.ts} compares them); undefined when it is gone. */
+  /**
+   * The checksums of a record's payloads, by rank, for the pool to note ({@link ./cache/slot-pool.ts}; both compute
+   * ./tiers/payload-checksum.ts). Known right after the record was written or read; undefined when it is gone, and a tier
+   * need not remember those of all that it holds.
+   */
   checksums(id: RecordId): readonly bigint[] | undefined;
 
   /** Forgets a record; its room comes back when its region does. */

@@ -235,8 +235,7 @@ test("inspect tells what is on disk, beside a running cache and without one", as
   await save(guest.session, guest.memory, counting(10), { root: { salt: "another", adapter: "" } });
   const json = async () => JSON.parse((await reprise("inspect", dataDirectory, "--json")).out) as unknown;
   const disk = {
-    files: 1,
-    damagedPlaces: 0,
+    regions: [{ state: "open", chunks: 13, damaged: 0 }],
     spaces: [{ space: guest.session.spaceId, roots: 2, ranks: 1, chunks: 13, tokens: 50, payloadBytes: 13 * 512 }],
   };
   await expect

@@ -1,11 +1,11 @@
 /** A tier that numbers its records and keeps nothing: for measurements of what the cache itself keeps. */
-import type { RecordId, StoredRecord, Tier, TierStats } from "../../src/tier.ts";
+import type { RecordId, RecordBatch, Tier, TierStats } from "../../src/tier.ts";
 
 export class CountingTier implements Tier {
   readonly name = "disk";
   #records = 0;
 
-  async *recover(): AsyncGenerator<StoredRecord, void, void> {}
+  async *recover(): AsyncGenerator<RecordBatch, void, void> {}
 
   write(): Promise<RecordId> {
     this.#records += 1;

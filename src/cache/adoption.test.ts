@@ -13,6 +13,8 @@ import {
   text,
   wait,
 } from "../../test/support/cache.ts";
+import { backwards, gated } from "../../test/support/late-tier.ts";
+import type { Tier } from "../tier.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { MemoryPool } from "../tiers/memory.ts";
 import { Cache, type CacheOptions } from "./cache.ts";
@@ -112,7 +114,7 @@ test("until the grace is over nothing that was in use is evicted or given to any
 test("a chunk in memory and on disk is one chunk with both; one that was only in memory is written to disk", async () => {
   const directory = folder();
   const disks = [folder(), folder()];
-  const tier = () => DiskTier.open({ directory: disks[0]!, capacityBytes: 32 * mebibyte });
+  const tier = () => DiskTier.open({ drives: [{ directory: disks[0]!, capacityBytes: 32 * mebibyte }] });
   const first = await start(directory, { tiers: [await tier()] });
   await save(first.session(), first.pool, counting(12));
   await first.cache.flush();
@@ -129,7 +131,7 @@ test("a chunk in memory and on disk is one chunk with both; one that was only in
   kill(next);
 
   // The same memory, and a disk that knows nothing of it.
-  const empty = await DiskTier.open({ directory: disks[1]!, capacityBytes: 32 * mebibyte });
+  const empty = await DiskTier.open({ drives: [{ directory: disks[1]!, capacityBytes: 32 * mebibyte }] });
   const last = await start(directory, { tiers: [empty] });
   await last.cache.flush();
   expect(last.cache.stats()).toMatchObject({ chunks: 3, tiers: { disk: { records: 3 } } });
@@ -137,10 +139,39 @@ test("a chunk in memory and on disk is one chunk with both; one that was only in
   last.cache.check();
 });
 
+test("what a disk says late belongs to the chunks that were adopted: none is written twice, none is left out", async () => {
+  const directory = folder();
+  const disk = folder();
+  const tier = () => DiskTier.open({ drives: [{ directory: disk, capacityBytes: 32 * mebibyte }] });
+  const before = await start(folder(), { tiers: [await tier()] });
+  await save(before.session(), before.pool, counting(12));
+  await before.cache.close();
+  const first = await start(directory);
+  await save(first.session(), first.pool, counting(20));
+  kill(first);
+
+  const gate = gated();
+  const slow = await tier();
+  let writes = 0;
+  const late: Tier = {
+    ...backwards(slow, gate.promise),
+    write: (record, payloads, signal) => ((writes += 1), slow.write(record, payloads, signal)),
+  };
+  const next = await start(directory, { tiers: [late], graceMs: 5000 });
+  const session = next.session();
+  expect((await session.lookup(bareRoot, counting(20), wait)).tokensByTier).toEqual({ memory: 20 });
+  await save(session, next.pool, counting(28));
+  gate.open();
+  await next.cache.flush();
+  expect(slow.stats()).toMatchObject({ records: 7, corruptRecords: 0 });
+  expect(writes).toBe(4);
+  next.cache.check();
+}, 20_000);
+
 test("a payload that changed since its checksum was known is not adopted, nor is what follows it", async () => {
   const directory = folder();
   const disk = folder();
-  const tier = await DiskTier.open({ directory: disk, capacityBytes: 32 * mebibyte });
+  const tier = await DiskTier.open({ drives: [{ directory: disk, capacityBytes: 32 * mebibyte }] });
   const first = await start(directory, { tiers: [tier] });
   const session = first.session();
   await save(session, first.pool, counting(12));

@@ -28,6 +28,8 @@ export interface AdoptionParts {
   readonly counters: Counters;
   readonly log: Log;
   readonly graceMs: number;
+  /** Resolves when what the tiers below kept is in the index. */
+  readonly recovered: () => Promise<void>;
 }
 
 /** Chunks and payload bytes looked at before other work is let in: about half a millisecond. */
@@ -40,6 +42,7 @@ export class Adoption {
   /** The chunks seen, for those after them; some may be gone since. */
   readonly #byKey = new Map<ChunkKey, ChunkId>();
   #done: Promise<void> = Promise.resolve();
+  #handedOver: Promise<void> = Promise.resolve();
   #grace: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -50,6 +53,11 @@ export class Adoption {
   /** Resolves when every slot left behind has been looked at; the grace may go on. */
   get done(): Promise<void> {
     return this.#done;
+  }
+
+  /** Resolves when those chunks that no tier below has are on their way there. */
+  get handedOver(): Promise<void> {
+    return this.#handedOver;
   }
 
   start(): void {
@@ -64,6 +72,7 @@ export class Adoption {
         this.#grace = setTimeout(() => this.#endGrace(), Math.max(0, graceMs - (performance.now() - began)));
         this.#grace.unref();
       });
+    this.#handedOver = this.#handOver();
   }
 
   async close(): Promise<void> {
@@ -86,9 +95,18 @@ export class Adoption {
       if (this.#closed) return;
       if (intact) this.#adopt(slots);
     }
-    // The tiers below have said what they know by now: the rest is written there.
+  }
+
+  /** Not before the tiers below have said what they know: what they have would be written twice. */
+  async #handOver(): Promise<void> {
+    await this.#done;
+    const adopted = [...this.#adopted];
+    await this.#parts.recovered();
+    if (this.#closed) return;
     const { store, placement } = this.#parts;
-    for (const chunk of this.#adopted) if (!store.chunks.hasRecords(chunk)) placement.saved(chunk);
+    for (const chunk of adopted)
+      if (store.chunks.table.has(chunk) && store.chunks.isInMemory(chunk) && !store.chunks.hasRecords(chunk))
+        placement.saved(chunk);
   }
 
   /** The slots left behind by chunk, those of all ranks together, parents before their children. */

@@ -7,6 +7,7 @@
 import type { TierName } from "../tier.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
+import type { StoredChunks } from "./stored-chunk.ts";
 import { flag } from "./chunk-table.ts";
 import type { Root, Tokens } from "./chunk.ts";
 import { addTokens, type Counters } from "./counters.ts";
@@ -50,8 +51,12 @@ export interface SessionParts {
   readonly limits: SessionLimits;
 }
 
-/** Chunks of a load that are read from below ahead of the one the guest waits for. */
-const readAhead = 4;
+/**
+ * Of a load, read from below ahead of the chunk that the guest waits for: what keeps eight reads of a drive busy, whatever
+ * the size of a chunk. Less where that would be much of the pool, which other loads want too.
+ */
+const readAheadBytes = 16 * 1024 * 1024;
+const readAheadShare = 1 / 16;
 /** What is known of texts under a root that nobody stored anything under. */
 const emptyPath = new ChunkPath();
 
@@ -101,13 +106,18 @@ export class LocalSession implements CacheSession {
     if (onlyReady) this.#countLookup(tokens, found);
     const held = this.#leaseAll(path, { first: Math.floor(from / this.chunkTokens), onlyReady });
     const reads: Promise<boolean>[] = [];
+    const before = bytesBefore(this.#parts.store.chunks, held);
+    const aheadBytes = Math.min(readAheadBytes, this.#parts.store.pool.stats().capacityBytes * readAheadShare);
     let given = 0;
     try {
       onFound?.(found);
       for (;;) {
         const batch = this.#readyFrom(held, given);
         given += batch.length;
-        for (const { chunk } of held.slice(reads.length, given + 1 + readAhead)) reads.push(this.#promote(chunk));
+        // The chunk that is waited for, the one after it, and what else has room.
+        const room = (before[given + 1] ?? 0) + aheadBytes;
+        while (reads.length < held.length && (reads.length < given + 2 || before[reads.length]! < room))
+          reads.push(this.#promote(held[reads.length]!.chunk)); // below its length
         if (batch.length > 0) yield batch;
         const next = reads[given];
         if (next === undefined) return;
@@ -370,4 +380,12 @@ interface LeasedMatch {
   readonly chunk: ChunkId;
   readonly matchedTokens: number;
   readonly tier: TierName;
+}
+
+/** Bytes of all ranks before each chunk, and before what would follow the last. */
+function bytesBefore(chunks: StoredChunks, held: readonly LeasedMatch[]): Float64Array {
+  const before = new Float64Array(held.length + 1);
+  for (const [i, { chunk }] of held.entries())
+    before[i + 1] = before[i]! + chunks.payloadBytes(chunk).reduce((sum, bytes) => sum + bytes, 0); // set the step before
+  return before;
 }

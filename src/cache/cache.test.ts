@@ -15,6 +15,7 @@ import {
   wait,
 } from "../../test/support/cache.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
+import { leavesOf } from "../tiers/payload-checksum.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "../tiers/disk/files.ts";
 import { Cache } from "./cache.ts";
 import { bareRoot, tokenBytes, tokensFromBytes, type Tokens } from "./chunk.ts";
@@ -35,7 +36,9 @@ async function setUp(change: Parameters<typeof openTestCache>[0] = {}) {
   const pool = testPool();
   const cache = await openTestCache({ pool, ...change });
   open.add(cache);
-  return { cache, pool, session: cache.openSession(options) };
+  const session = cache.openSession(options);
+  await cache.recovered(1000);
+  return { cache, pool, session };
 }
 
 async function hits(session: CacheSession, tokens: Tokens): Promise<number> {
@@ -181,7 +184,8 @@ function reading(counts: { reads: number; failing: boolean }): DiskFiles {
       counts.reads += 1;
       return counts.failing ? Promise.reject(new Error("EIO")) : file.read(into, position);
     },
-    write: (pieces, position) => (counts.failing ? Promise.reject(new Error("EIO")) : file.write(pieces, position)),
+    write: (pieces, position, headers) =>
+      counts.failing ? Promise.reject(new Error("EIO")) : file.write(pieces, position, headers),
   });
   return {
     ...nodeFiles,
@@ -196,7 +200,7 @@ test("after a restart chunks come from disk, each read once however many ask", a
   using folder = temporaryFolder();
   const tokens = counting(10);
   {
-    const tier = await DiskTier.open({ directory: folder.path, capacityBytes: diskBytes });
+    const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: diskBytes }] });
     const { cache, pool, session } = await setUp({ tiers: [tier] });
     await save(session, pool, counting(9));
     await save(session, pool, tokens);
@@ -204,7 +208,10 @@ test("after a restart chunks come from disk, each read once however many ask", a
     await cache.close();
   }
   const counts = { reads: 0, failing: false };
-  const tier = await DiskTier.open({ directory: folder.path, capacityBytes: diskBytes, files: reading(counts) });
+  const tier = await DiskTier.open({
+    drives: [{ directory: folder.path, capacityBytes: diskBytes }],
+    files: reading(counts),
+  });
   const { cache, pool, session } = await setUp({ tiers: [tier] });
   expect(await session.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { disk: 10 } });
   counts.reads = 0;
@@ -219,16 +226,19 @@ test("after a restart chunks come from disk, each read once however many ask", a
 test("a tier that fails is a miss, is said once, and is used again later", async () => {
   using folder = temporaryFolder();
   const counts = { reads: 0, failing: true };
-  const tier = await DiskTier.open({ directory: folder.path, capacityBytes: diskBytes, files: reading(counts) });
+  const tier = await DiskTier.open({
+    drives: [{ directory: folder.path, capacityBytes: diskBytes }],
+    files: reading(counts),
+  });
   const lines: string[] = [];
   const log = { debug() {}, info() {}, warn: (line: string) => void lines.push(line), error() {}, named: () => log };
-  const { cache, pool, session } = await setUp({ tiers: [tier], retryMs: 200, log }); // longer than all before the line that is counted
+  const { cache, pool, session } = await setUp({ tiers: [tier], retryMs: 300, log });
   await save(session, pool, counting(12));
   await cache.flush();
   expect(await loadAndVerify(session, pool, counting(12))).toBe(12);
   expect(lines).toHaveLength(1);
   counts.failing = false;
-  await expect.poll(() => cache.stats().tiers.disk?.records).toBe(3);
+  await expect.poll(() => cache.stats().tiers.disk?.records, { timeout: 5000 }).toBe(3);
   cache.check();
 });
 
@@ -243,14 +253,14 @@ test("a corrupt record is a miss, is dropped, and can be saved again", async () 
       return {
         ...file,
         read: async (into, position) => {
-          const bytes = await file.read(into, position);
-          into[0]! ^= 1;
-          return bytes;
+          const answer = await file.read(into, position);
+          into.at(-1)![0]! ^= 1; // the payload's first byte
+          return { ...answer, leaves: into.map(leavesOf) };
         },
       };
     },
   };
-  const tier = await DiskTier.open({ directory: folder.path, capacityBytes: diskBytes, files: flip });
+  const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: diskBytes }], files: flip });
   const { cache, pool } = await setUp({ tiers: [tier] });
   const session = cache.openSession({ ...options, slotBytes: eighth });
   await save(session, pool, counting(4));
@@ -275,7 +285,7 @@ test("a load that is late ends without what is late; the read goes on for the ne
       return { ...file, read: (into, position) => gate.then(() => file.read(into, position)) };
     },
   };
-  const tier = await DiskTier.open({ directory: folder.path, capacityBytes: diskBytes, files });
+  const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: diskBytes }], files });
   const { cache, pool } = await setUp({ tiers: [tier] });
   const session = cache.openSession({ ...options, slotBytes: eighth });
   await save(session, pool, counting(4));
@@ -312,13 +322,14 @@ function unreliable(): DiskFiles {
   const wrap = (file: DiskFile): DiskFile => ({
     ...file,
     read: async (into, position) => {
-      const bytes = await file.read(into, position);
-      if ((reads += 1) % 7 === 0) into[into.length >> 1]! ^= 4;
-      return bytes;
+      const answer = await file.read(into, position);
+      const last = into.at(-1)!;
+      if ((reads += 1) % 7 === 0) last[last.length >> 1]! ^= 4;
+      return { ...answer, leaves: into.map(leavesOf) };
     },
-    write: async (pieces, position) => {
+    write: async (pieces, position, headers) => {
       if ((writes += 1) % 11 === 0) throw new Error("EIO");
-      await file.write(pieces, position);
+      await file.write(pieces, position, headers);
     },
   });
   return {
@@ -358,7 +369,7 @@ async function runModel(
   const space = testSpace({ chunkTokens: 2, tensorParallel: ranks });
   const files = unreliable();
   const open = async () => {
-    const tier = await DiskTier.open({ directory: folder.path, capacityBytes: 1024 * 1024, files });
+    const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 1024 * 1024 }], files });
     const pool = testPool();
     return { pool, cache: await Cache.open({ pool, tiers: [tier], retryMs: 1 }) };
   };

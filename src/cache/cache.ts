@@ -105,22 +105,35 @@ export class Cache implements AsyncDisposable {
       retryMs: options.retryMs ?? 5000,
     });
     const { graceMs = 5000 } = options;
-    const parts = { store, spaces: this.#spaces, placement: this.#placement, counters, graceMs, log: this.#log };
-    this.#adoption = new Adoption(parts);
+    this.#adoption = new Adoption({
+      store,
+      spaces: this.#spaces,
+      placement: this.#placement,
+      counters,
+      log: this.#log,
+      graceMs,
+      recovered: () => this.#spaces.recovered(),
+    });
     this.#resizing = new Resizing(store);
   }
 
-  /** Opens a cache over what its tiers kept. @throws RepriseError TIER_UNAVAILABLE when a tier cannot be read at all; all is closed then. */
+  /**
+   * Opens a cache over what its tiers kept. That comes back in the background, and until it has it is a miss; a second is
+   * waited for it, which is enough for some million chunks.
+   */
   static async open(options: CacheOptions): Promise<Cache> {
     const cache = new Cache(options);
-    try {
-      for (const tier of cache.#tiers) await cache.#spaces.recover(tier);
-      cache.#adoption.start();
-      return cache;
-    } catch (error) {
-      await cache.close();
-      throw error;
-    }
+    cache.#spaces.recover(cache.#tiers, (tier, error) =>
+      cache.#log.warn(`${tier.name} tier: what it kept cannot be read: ${describe(error)}`),
+    );
+    cache.#adoption.start();
+    await cache.recovered(1000);
+    return cache;
+  }
+
+  /** Resolves when what the tiers kept is known, and can be found in the spaces that are open, or `waitMs` are over. */
+  async recovered(waitMs: number): Promise<void> {
+    await within(this.#spaces.recovered(), waitMs);
   }
 
   /**
@@ -205,6 +218,8 @@ export class Cache implements AsyncDisposable {
    * @throws RepriseError TIER_UNAVAILABLE when a tier below cannot be cleared.
    */
   async clear(): Promise<Cleared> {
+    // What is not in the index yet would be found again.
+    await Promise.all([this.#adoption.done, this.#spaces.recovered()]);
     const before = this.#usedBytes();
     const { table } = this.#store.chunks;
     this.#store.unpinAll();
@@ -229,6 +244,7 @@ export class Cache implements AsyncDisposable {
 
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
   async flush(): Promise<void> {
+    await this.#adoption.handedOver;
     await this.#placement.drained();
     for (const tier of this.#tiers) await tier.flush();
   }
@@ -240,6 +256,7 @@ export class Cache implements AsyncDisposable {
     this.#resizing.close();
     await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
+    await this.#spaces.stop();
     if ((await within(this.#placement.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
     await this.#placement.close();

@@ -15,6 +15,9 @@ import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import { flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
+import type { SlotPool } from "./slot-pool.ts";
+
+const pageBytes = 4096;
 
 export interface PlacementOptions {
   readonly store: ChunkStore;
@@ -150,6 +153,10 @@ export class Placement {
           counters.refusedWrites += 1;
           continue;
         }
+        if (store.record(chunk, tier) !== undefined) {
+          tier.drop(id); // what the tier kept from before came back meanwhile (returning-records.ts)
+          continue;
+        }
         store.addRecord(chunk, tier, id);
         this.#seal(chunk, tier, id);
         store.supersede(chunk);
@@ -189,7 +196,7 @@ export class Placement {
       const id = store.record(chunk, tier);
       if (id === undefined) continue;
       try {
-        if ((await tier.read(id, this.#views(chunk), this.#stop.signal)) === "read") {
+        if ((await tier.read(id, store.chunks.key(chunk), this.#views(chunk), this.#stop.signal)) === "read") {
           store.keep(chunk);
           this.#seal(chunk, tier, id);
           return true;
@@ -215,7 +222,7 @@ export class Placement {
   /** The payloads of a chunk that has its slots and is pinned. */
   #views(chunk: ChunkId): Uint8Array[] {
     const { chunks, pool } = this.#options.store;
-    return chunks.payloadBytes(chunk).map((bytes, rank) => pool.view(chunks.slot(chunk, rank)!, bytes)); // it has them
+    return chunks.payloadBytes(chunk).map((bytes, rank) => paddedView(pool, chunks.slot(chunk, rank)!, bytes)); // it has them
   }
 
   /** One line per outage; after a while waiting chunks are written again. */
@@ -230,4 +237,9 @@ export class Placement {
     timer.unref();
     this.#outages.set(tier, timer);
   }
+}
+
+/** A payload with what pads it to whole pages: slots are whole pages, so it is always there, and the tiers' to use. */
+function paddedView(pool: SlotPool, slot: number, bytes: number): Uint8Array {
+  return pool.view(slot, Math.ceil(bytes / pageBytes) * pageBytes);
 }

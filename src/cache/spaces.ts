@@ -1,15 +1,12 @@
 /**
- * The index of all spaces: space → root → radix tree.
- *
- * Records that a tier brings back at start name their space only by its digest, so they wait here until a guest
- * describes that space; then they are put into its trees, parents first. A record whose key does not follow from its
- * tokens, or whose parent is nowhere, can never be found again and is dropped.
+ * The index of all spaces: space → root → radix tree. What tiers kept from before comes back while guests are served
+ * (returning-records.ts); until it has, it is a miss.
  */
-import type { RecordId, StoredRecord, Tier, TierOwner } from "../tier.ts";
-import { chunkKey, rootKey, type ChunkKey, type Root, type RootKey } from "./chunk.ts";
-import type { ChunkId } from "./chunk-id.ts";
+import type { Tier, TierOwner } from "../tier.ts";
+import { rootKey, type Root, type RootKey } from "./chunk.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
+import { ReturningRecords } from "./returning-records.ts";
 import { spaceId, type SpaceDescription, type SpaceId } from "./space.ts";
 import type { IndexedSpace, RootIndex } from "./stored-chunk.ts";
 
@@ -17,26 +14,20 @@ export interface Space extends IndexedSpace {
   readonly roots: Map<RootKey, RootIndex>;
 }
 
-interface ParkedRecord {
-  readonly tier: Tier;
-  id: RecordId;
-  readonly record: StoredRecord;
-}
-
 const minimumSweep = 1024;
 
 export class Spaces {
   readonly #store: ChunkStore;
-  readonly #counters: Counters;
+  readonly #returning: ReturningRecords;
   readonly #spaces = new Map<SpaceId, Space>();
-  readonly #parked = new Map<SpaceId, Set<ParkedRecord>>();
   /** Roots of a space at which the empty ones among them are swept out. */
   #sweepAt = minimumSweep;
-  readonly #parkedByRecord = new Map<Tier, Map<RecordId, ParkedRecord>>();
+  #recovery: Promise<void> = Promise.resolve();
+  #stopped = false;
 
   constructor(options: { store: ChunkStore; counters: Counters }) {
     this.#store = options.store;
-    this.#counters = options.counters;
+    this.#returning = new ReturningRecords({ ...options, makeRoot: (space, key) => this.makeRoot(space, key) });
   }
 
   /** The space, with what the tiers know of it. */
@@ -47,7 +38,7 @@ export class Spaces {
       space = { id, description, shape: this.#store.chunks.shape(description), roots: new Map() };
       this.#spaces.set(id, space);
     }
-    this.#unpark(space);
+    this.#returning.open(space);
     return space;
   }
 
@@ -69,17 +60,22 @@ export class Spaces {
     return index;
   }
 
-  /** Takes over what `tier` kept, and answers its questions from then on. */
-  async recover(tier: Tier): Promise<void> {
-    const parked = new Map<RecordId, ParkedRecord>();
-    this.#parkedByRecord.set(tier, parked);
-    for await (const record of tier.recover(this.#ownerOf(tier))) {
-      const entry = { tier, id: record.id, record };
-      parked.set(record.id, entry);
-      let ofSpace = this.#parked.get(record.space);
-      if (ofSpace === undefined) this.#parked.set(record.space, (ofSpace = new Set()));
-      ofSpace.add(entry);
-    }
+  /** Takes over what the tiers kept, in the background, and answers their questions from then on. */
+  recover(tiers: readonly Tier[], onFailure: (tier: Tier, error: unknown) => void): void {
+    const work = tiers.map((tier) => this.#recover(tier).catch((error: unknown) => onFailure(tier, error)));
+    this.#recovery = Promise.all(work).then(() => this.#returning.end());
+  }
+
+  /** Resolves when what the tiers kept is known, and that of open spaces can be found. */
+  recovered(): Promise<void> {
+    return this.#returning.settled();
+  }
+
+  /** Ends the recovery where it is. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#returning.stop();
+    await this.#recovery;
   }
 
   *indexes(): Iterable<RootIndex> {
@@ -104,18 +100,11 @@ export class Spaces {
       },
       onEvicted: (ids) => {
         for (const id of ids) {
-          this.#forgetParked(tier, id);
           const chunk = this.#store.forgetRecord(tier, id);
           if (chunk !== undefined) this.#store.removeIfEmpty(chunk);
         }
       },
       onMoved: (from, to) => {
-        const parked = this.#parkedByRecord.get(tier)?.get(from);
-        if (parked !== undefined) {
-          this.#parkedByRecord.get(tier)?.delete(from);
-          this.#parkedByRecord.get(tier)?.set(to, parked);
-          parked.id = to;
-        }
         const chunk = this.#store.recordOwner(tier, from);
         if (chunk === undefined) return;
         this.#store.moveRecord(chunk, tier, to);
@@ -132,60 +121,10 @@ export class Spaces {
     }
   }
 
-  #forgetParked(tier: Tier, id: RecordId): void {
-    const parked = this.#parkedByRecord.get(tier)?.get(id);
-    if (parked === undefined) return;
-    this.#parkedByRecord.get(tier)?.delete(id);
-    this.#parked.get(parked.record.space)?.delete(parked);
-  }
-
-  /** Puts the records that waited for this space into its trees. */
-  #unpark(space: Space): void {
-    const waiting = this.#parked.get(space.id);
-    if (waiting === undefined) return;
-    this.#parked.delete(space.id);
-    const nodes = new Map<ChunkKey | RootKey, ChunkId>();
-    // By position, so that a parent comes before its children whatever order the tier had them in.
-    const ordered = [...waiting].sort((a, b) => a.record.firstToken - b.record.firstToken);
-    for (const parked of ordered) {
-      this.#parkedByRecord.get(parked.tier)?.delete(parked.id);
-      if (!this.#place(space, parked, nodes)) parked.tier.drop(parked.id);
+  async #recover(tier: Tier): Promise<void> {
+    for await (const batch of tier.recover(this.#ownerOf(tier))) {
+      if (this.#stopped) return;
+      this.#returning.add(tier, batch);
     }
-    this.#sweep(space);
-  }
-
-  #place(space: Space, { tier, id, record }: ParkedRecord, nodes: Map<ChunkKey | RootKey, ChunkId>): boolean {
-    const { tensorParallel, chunkTokens } = space.description;
-    const { tokens, payloadBytes } = record;
-    const fits = tokens.length > 0 && tokens.length <= chunkTokens && payloadBytes.length === tensorParallel;
-    if (!fits || chunkKey(record.parent, tokens) !== record.key) {
-      this.#counters.corruptRecords += 1;
-      return false;
-    }
-    const index = this.makeRoot(space, record.root);
-    if (index === undefined) return false;
-    const { chunks } = this.#store;
-    const parent = record.firstToken === 0 ? index.tree.top : nodes.get(record.parent);
-    const follows =
-      parent === index.tree.top
-        ? record.parent === record.root
-        : parent !== undefined &&
-          chunks.rootOf(parent) === index &&
-          chunks.tokenCount(parent) === chunkTokens &&
-          chunks.firstToken(parent) + chunkTokens === record.firstToken;
-    if (parent === undefined || !follows) return false;
-    const chunk = index.tree.insert(parent, tokens);
-    if (chunk === undefined) return false;
-    if (this.#store.record(chunk, tier) !== undefined) return false; // the same chunk twice: a rewrite that a crash cut short
-    // Adopted in the pool, and written anew since this record was: what is in memory counts.
-    if (chunks.hasSlots(chunk) && payloadBytes.some((bytes, rank) => bytes !== chunks.bytes(chunk, rank))) return false;
-    this.#store.fill(chunk);
-    chunks.setKey(chunk, record.key);
-    for (const [rank, bytes] of payloadBytes.entries()) chunks.setBytes(chunk, rank, bytes);
-    this.#store.addRecord(chunk, tier, id);
-    if (!chunks.isVisible(chunk)) this.#store.stored(chunk);
-    this.#store.supersede(chunk);
-    nodes.set(record.key, chunk);
-    return true;
   }
 }

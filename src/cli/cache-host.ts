@@ -4,7 +4,7 @@
  *
  *     dataDir/  lock        held while a server lives
  *               secret      32 random bytes, 0600: what tenants' salts are derived with
- *               disk/       the disk tier
+ *               disk/       the disk tier, unless --disk names other directories
  *               cache.sock  where engines connect, unless --socket says otherwise
  */
 import { randomBytes } from "node:crypto";
@@ -97,7 +97,7 @@ export class CacheHost implements AsyncDisposable {
         log: log.named("memory"),
       });
       undo.push(() => pool[Symbol.asyncDispose]());
-      const tiers = config.disk === 0 ? [] : [await openDisk(join(directory, "disk"), config.disk, log)];
+      const tiers = await openDisk(config.disk, directory, log);
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
@@ -219,6 +219,24 @@ function mustFit(wanted: number, { directory, pages, freeBytes }: PoolPlace, hel
   );
 }
 
-async function openDisk(directory: string, capacityBytes: number, log: Log): Promise<DiskTier> {
-  return DiskTier.open({ directory, capacityBytes, log: log.named("disk") });
+/** Where the disk tier may have left records: what the settings name, and the data directory, whatever they say now. */
+export function diskDirectories({ dataDir, disk }: Pick<Config, "dataDir" | "disk">): string[] {
+  const dataDirectory = resolve(dataDir);
+  const named = disk.map(({ directory }) => diskDirectory(directory, dataDirectory));
+  return [...new Set([diskDirectory(undefined, dataDirectory), ...named])];
+}
+
+function diskDirectory(named: string | undefined, dataDirectory: string): string {
+  return named === undefined ? join(dataDirectory, "disk") : resolve(named);
+}
+
+/** The drives that were asked for; a size without a directory means the data directory's. None when all is 0. */
+async function openDisk(settings: Config["disk"], dataDirectory: string, log: Log): Promise<DiskTier[]> {
+  const drives = settings
+    .filter(({ bytes }) => bytes > 0)
+    .map(({ directory, bytes }) => ({ directory: diskDirectory(directory, dataDirectory), capacityBytes: bytes }));
+  const twice = drives.find(({ directory }, i) => drives.findIndex((each) => each.directory === directory) < i);
+  if (twice !== undefined)
+    throw new RepriseError("BAD_CONFIG", `--disk names ${twice.directory} twice: give each directory one size`);
+  return drives.length === 0 ? [] : [await DiskTier.open({ drives, log: log.named("disk") })];
 }

@@ -3,16 +3,16 @@
  * removes the records itself.
  */
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
 import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { CacheControl } from "../wire/control.ts";
-import { socketPathOf } from "./cache-host.ts";
+import { diskDirectories, socketPathOf } from "./cache-host.ts";
 
 /** @throws RepriseError CACHE_UNAVAILABLE, DATA_DIRECTORY_IN_USE, TIER_UNAVAILABLE */
-export async function clearCache(config: Pick<Config, "dataDir" | "socket">): Promise<number> {
+export async function clearCache(config: Pick<Config, "dataDir" | "disk" | "socket">): Promise<number> {
   await using running = await CacheControl.connect(socketPathOf(config));
   if (running === undefined) {
     process.stdout.write(`Cleared ${formatBytes(await clearDirectory(config))} on disk; no cache was running.\n`);
@@ -27,14 +27,15 @@ export async function clearCache(config: Pick<Config, "dataDir" | "socket">): Pr
   return 0;
 }
 
-/** Removes the records of a data directory that nobody owns. @returns bytes */
-async function clearDirectory({ dataDir }: Pick<Config, "dataDir">): Promise<number> {
-  const directory = resolve(dataDir);
-  const diskDirectory = join(directory, "disk");
-  if (!existsSync(diskDirectory)) return 0;
-  using _lock = DirectoryLock.take(directory);
+/** Removes the records of a data directory that nobody owns, and of its drives. @returns bytes */
+async function clearDirectory(config: Pick<Config, "dataDir" | "disk">): Promise<number> {
+  const directory = resolve(config.dataDir);
+  const directories = diskDirectories(config).filter((each) => existsSync(each));
+  if (directories.length === 0) return 0;
+  using _lock = existsSync(directory) ? DirectoryLock.take(directory) : undefined;
   // Nothing is written: whatever the capacity was, all of it goes.
-  await using disk = await DiskTier.open({ directory: diskDirectory, capacityBytes: Number.MAX_SAFE_INTEGER });
+  const drives = directories.map((each) => ({ directory: each, capacityBytes: Number.MAX_SAFE_INTEGER }));
+  await using disk = await DiskTier.open({ drives });
   const { usedBytes } = disk.stats();
   await disk.clear();
   return usedBytes;

@@ -1,13 +1,13 @@
 /** `reprise inspect`: what a data directory holds, and whether a cache runs on it. Changes nothing. */
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { textTable } from "../bench/text-table.ts";
 import { formatBytes } from "../bytes.ts";
 import { RepriseError } from "../errors.ts";
+import { inspectDisk, type DiskContents } from "../tiers/disk/inspect.ts";
 import { CacheControl } from "../wire/control.ts";
-import { socketPathOf } from "./cache-host.ts";
+import { diskDirectories, socketPathOf } from "./cache-host.ts";
 import type { Command } from "./command.ts";
-import { readStoredRecords, type StoredRecords } from "./stored-records.ts";
 
 type Running = { readonly [figure: string]: unknown } | undefined;
 
@@ -16,14 +16,14 @@ export const inspect: Command = {
   summary: "tells what a data directory holds, whether a server runs on it or not",
   operands: ["[DATA_DIR]"],
   options: { json: { value: undefined, help: "Print JSON." } },
-  settings: ["dataDir", "socket"],
+  settings: ["dataDir", "disk", "socket"],
 
   async run({ config, operands, own }) {
     const dataDir = resolve(operands[0] ?? config.dataDir);
     if (!existsSync(dataDir))
       throw new RepriseError("BAD_CONFIG", `there is no data directory ${dataDir}: give its path, or --data-dir`);
     const running = await statsOf(socketPathOf({ dataDir, socket: config.socket }));
-    const stored = await readStoredRecords(join(dataDir, "disk"));
+    const stored = await inspectDisk(diskDirectories({ dataDir, disk: config.disk }));
     process.stdout.write(
       own["json"] === undefined
         ? page(dataDir, running, stored, Date.now())
@@ -39,23 +39,26 @@ async function statsOf(socketPath: string): Promise<Running> {
   return control?.stats();
 }
 
-function page(dataDir: string, running: Running, { spaces, ...disk }: StoredRecords, nowMs: number): string {
-  const rows = spaces.map(({ space, roots, ranks, chunks, tokens, payloadBytes, oldestMs, newestMs }) => [
+function page(dataDir: string, running: Running, { bytes, spaces, regions }: DiskContents, nowMs: number): string {
+  const rows = spaces.map(({ space, roots, ranks, chunks, tokens, payloadBytes, oldest, newest }) => [
     space.slice(0, 12),
     ...[roots, ranks, chunks, tokens].map((figure) => figure.toLocaleString("en")),
     formatBytes(payloadBytes),
-    `${age(nowMs - oldestMs)} … ${age(nowMs - newestMs)}`,
+    `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
   ]);
   const table =
     rows.length === 0
       ? "No records.\n"
       : textTable(["space", "roots", "ranks", "chunks", "tokens", "KV", "written … ago"], rows, 1);
+  const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
+  const foreign = regions.filter(({ state }) => state === "foreign").length;
   const troubles = [
-    disk.damagedPlaces === 0 ? "" : `${disk.damagedPlaces} damaged places (what stood there is a miss)\n`,
-    disk.foreignFiles === 0 ? "" : `${disk.foreignFiles} files of another version (removed when room is needed)\n`,
+    damaged === 0 ? "" : `${damaged} damaged records (each is a miss)\n`,
+    foreign === 0 ? "" : `${foreign} files of another version (removed when room is needed)\n`,
+    ...regions.map(({ path, problem }) => (problem === undefined ? "" : `${path} cannot be read: ${problem}\n`)),
   ].join("");
-  const files = disk.files === 1 ? "file" : "files";
-  return `${dataDir}: ${formatBytes(disk.fileBytes)} in ${disk.files} ${files}; ${describeRunning(running)}\n\n${table}${troubles}`;
+  const files = regions.length === 1 ? "file" : "files";
+  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${troubles}`;
 }
 
 function describeRunning(running: Running): string {

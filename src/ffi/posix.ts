@@ -4,7 +4,7 @@
  * Each returns what it made or throws an error shaped like Node's own (`code`, `errno`, `syscall`). Pointers are plain
  * numbers of type bigint, which koffi takes for `void *`.
  */
-import { writeSync } from "node:fs";
+import { constants, writeSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
 
@@ -17,6 +17,7 @@ const nativeMmap = libc.func(
 );
 const nativeMunmap = libc.func("int munmap(void *address, size_t bytes)");
 const nativeFlock = libc.func("int flock(int file, int operation)");
+const nativeFcntl = libc.func("int fcntl(int file, int command, ...)");
 // macOS has no posix_fallocate; see allocate().
 const isLinux = process.platform === "linux";
 const nativeFallocate = isLinux ? libc.func("int posix_fallocate(int file, int64_t offset, int64_t bytes)") : undefined;
@@ -31,6 +32,8 @@ const keepSizeAndPunchHole = 1 | 2;
 const adviseHugePage = 14;
 const mapFailed = 0xffff_ffff_ffff_ffffn;
 const lockExclusiveNow = 2 | 4;
+const getFlags = 3;
+const setFlags = 4;
 const zeros = Buffer.alloc(1 << 20);
 
 /** Maps the first `bytes` of an open file, shared, for reading and writing. @throws ENOMEM, EACCES … */
@@ -50,6 +53,11 @@ export function memoryAt(pointer: Pointer, bytes: number): ArrayBuffer {
   return koffi.view(pointer, bytes);
 }
 
+/** Where bytes lie. It holds as long as they are referenced. */
+export function addressOf(bytes: Uint8Array | ArrayBufferLike): Pointer {
+  return koffi.address(bytes);
+}
+
 /**
  * Takes the lock of an open file without waiting. The lock falls when the file is closed or its owner dies, in
  * whatever way.
@@ -61,6 +69,15 @@ export function tryLock(file: number): "locked" | "busy" {
     if (errno !== koffi.os.errno["EINTR"]) throw posixError("flock", errno);
   }
   return "locked";
+}
+
+/** Lets the calls on an open file go through the system's cache from now on, those under way not. @throws EBADF … */
+export function endDirect(file: number): void {
+  // Undefined where the system has no such thing (macOS).
+  const direct = (constants as { readonly O_DIRECT?: number }).O_DIRECT ?? 0;
+  const flags = nativeFcntl(file, getFlags, "int", 0) as number;
+  if (flags === -1 || nativeFcntl(file, setFlags, "int", flags & ~direct) === -1)
+    throw posixError("fcntl", koffi.errno());
 }
 
 /**

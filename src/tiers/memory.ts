@@ -21,7 +21,7 @@ import { assert, RepriseError } from "../errors.ts";
 import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
 import { allocate } from "../ffi/posix.ts";
 import { silentLog, type Log } from "../log.ts";
-import { payloadChecksum } from "./disk/record.ts";
+import { payloadChecksum } from "./payload-checksum.ts";
 import { ExtentMap, slotAt, type Extent } from "./pool/extent-map.ts";
 import {
   adoptFile,

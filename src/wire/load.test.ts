@@ -30,10 +30,14 @@ async function setUp() {
   const socketPath = join(folder.path, "s");
   const open = async (files: DiskFiles = nodeFiles) => {
     const pool = testPool();
-    const disk = await DiskTier.open({ directory: join(folder.path, "disk"), capacityBytes: 2 ** 24, files });
+    const disk = await DiskTier.open({
+      drives: [{ directory: join(folder.path, "disk"), capacityBytes: 2 ** 24 }],
+      files,
+    });
     const cache = await openTestCache({ pool, tiers: [disk] });
     const server = await WireServer.listen({ socketPath, cache });
     const session = await connectCache({ ...options, socketPath });
+    await cache.recovered(10_000);
     const close = async () => {
       await session.close();
       await server.close();

@@ -27,11 +27,12 @@ async function setUp(ranks: number) {
   const space = testSpace({ tensorParallel: ranks });
   const open = async () => {
     const pool = testPool();
-    const disk = await DiskTier.open({ directory: join(folder.path, "disk"), capacityBytes: 2 ** 24 });
+    const disk = await DiskTier.open({ drives: [{ directory: join(folder.path, "disk"), capacityBytes: 2 ** 24 }] });
     const cache = await openTestCache({ pool, tiers: [disk] });
     const server = await WireServer.listen({ socketPath, cache, graceMs: 0 });
     const connect = (rank: number) => connectCache({ space, rank, slotBytes, socketPath });
     const sessions = await Promise.all(Array.from({ length: ranks }, (_, rank) => connect(rank)));
+    await cache.recovered(10_000);
     const close = async () => {
       await Promise.all(sessions.map((session) => session.close()));
       await server.close();

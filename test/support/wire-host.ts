@@ -13,7 +13,9 @@ import { testPool } from "./cache.ts";
 const [socketPath, memoryBytes, directory, token] = process.argv.slice(2);
 const pool = testPool(Number(memoryBytes ?? 64 * 2 ** 20));
 const tiers =
-  directory === undefined || directory === "" ? [] : [await DiskTier.open({ directory, capacityBytes: 2 ** 30 })];
+  directory === undefined || directory === ""
+    ? []
+    : [await DiskTier.open({ drives: [{ directory, capacityBytes: 2 ** 30 }] })];
 const cache = await Cache.open({ pool, tiers });
 const server = await WireServer.listen({
   cache,

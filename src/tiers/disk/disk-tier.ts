@@ -1,131 +1,156 @@
 /**
- * The disk tier: a log of segments in one directory.
+ * The disk tier: a log of regions over one directory or several, each on a drive of its own.
  *
- *     DIR/lock   0000000007.segment   0000000008.segment   0000000009.segment ◄── the active one: records are appended
- *                └ evicted first                                                 as groups, one write call each
+ *     DIR/lock   0000000007.region   0000000008.region   0000000009.region ◄── the open one: groups are appended
+ *                └ evicted first     └ contents at its end
  *
- * Room is made before a segment is begun, so the directory never exceeds its capacity: the oldest segment goes, and what
- * the owner still wants of it (at most half a segment) is appended to the active one first. There is no index file: at
- * open the headers are read. What was written survives a killed process at once and a power cut within a second.
+ *     write ──► the drive with the least queued ──► writer.ts        read ──► record-table.ts ──► reader.ts
+ *     recover ──► recovery.ts, region by region                      scrubber.ts reads everything again, slowly
+ *
+ * A drive never takes more than its capacity. A drive that is gone costs its own records. docs/disk.md tells what survives
+ * what.
  */
-import { mkdirSync } from "node:fs";
-import { assert, codeOf, describe, RepriseError } from "../../errors.ts";
+import { assert, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
-import type { ChunkRecord, RecordId, StoredRecord, Tier, TierOwner, TierStats } from "../../tier.ts";
-import { DirectoryLock } from "./directory-lock.ts";
+import type { ChunkKey } from "../../cache/chunk.ts";
+import type { ChunkRecord, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
+import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
-import { encodeHeader, padded, pageBytes, payloadChecksum, payloadOffsets, recordBytes } from "./record.ts";
-import { isReadable, scanSegment, segmentNumber, type Segment } from "./segment.ts";
-import { SegmentLog } from "./segment-log.ts";
+import { readRecord, readWholeRecord } from "./reader.ts";
+import { recordBytes } from "./record.ts";
+import { RecordTable } from "./record-table.ts";
+import { recoverRegion } from "./recovery.ts";
+import type { Region } from "./region.ts";
+import { Scrubber } from "./scrubber.ts";
+import { Writer } from "./writer.ts";
 
-export interface DiskTierOptions {
+export interface DriveSetting {
   readonly directory: string;
   /** At least 1 MiB. */
   readonly capacityBytes: number;
-  /** 64 MiB, or an eighth of the capacity if that is less, unless given. A record that is larger gets a segment of its size. */
-  readonly segmentBytes?: number;
-  /** How long written records may stay in the system's cache before they are forced to the disk; 1 s unless given. */
+}
+
+export interface DiskTierOptions {
+  /** At least one. */
+  readonly drives: readonly DriveSetting[];
+  /** 256 MiB, less where the capacity has no room for eight of them, more above 1 TiB, unless given. */
+  readonly regionBytes?: number;
+  /** How long written records may stay in the drive's cache before they are forced to it; 1 s unless given. */
   readonly flushMs?: number;
+  /** How fast rot is searched for; 4 MiB/s unless given, 0 for not at all. */
+  readonly scrubBytesPerSecond?: number;
   readonly log?: Log;
   readonly files?: DiskFiles;
 }
 
 export interface DiskTierStats extends TierStats {
-  readonly segments: number;
-  /** Bytes of segments of another format version, given back when room is needed. */
+  readonly regions: number;
+  /** Bytes of regions of another format version, given back when room is needed. */
   readonly foreignBytes: number;
+  /** Records found at start whose writing had not ended. */
+  readonly tornRecords: number;
+  /** Bytes that were read again in search of rot. */
+  readonly scrubbedBytes: number;
+  /** What lay here is still being read. */
+  readonly recovering: boolean;
+  readonly drives: readonly DriveStats[];
 }
 
-interface Entry {
-  readonly segment: Segment;
-  readonly offset: number;
-  readonly totalBytes: number;
-  readonly firstToken: number;
-  readonly payloads: readonly { readonly offset: number; readonly bytes: number; readonly checksum: bigint }[];
+export interface DriveStats {
+  readonly directory: string;
+  readonly usedBytes: number;
+  readonly capacityBytes: number;
+  /** False when the file system does not take O_DIRECT. */
+  readonly direct: boolean;
+  /** It failed and is left alone until the next start. */
+  readonly gone: boolean;
 }
 
-interface QueuedWrite {
-  readonly record: ChunkRecord;
-  readonly checksums: readonly bigint[];
-  readonly pieces: readonly Uint8Array[];
-  readonly totalBytes: number;
-  readonly resolve: (id: RecordId | "rejected") => void;
-  readonly reject: (error: Error) => void;
+interface Lane {
+  readonly drive: Drive;
+  readonly writer: Writer;
+  /** Failures since the last success. */
+  failures: number;
+  gone: boolean;
 }
 
 const minimumCapacity = 1024 * 1024;
-const largestSegment = 64 * 1024 * 1024;
-/** One write call takes at most so much, and at least one record. */
-const groupBytes = 16 * 1024 * 1024;
-const groupRecords = 64;
-const zeros = Buffer.alloc(pageBytes);
+const usualRegion = 256 * 1024 * 1024;
+const mostRegions = 4096;
+/** One of several drives that fails so often in a row is given up. */
+const failuresToGiveUp = 3;
+/** Regions whose contents are read at the same time at start. */
+const regionsAtOnce = 8;
 
 export class DiskTier implements Tier {
   readonly name = "disk";
-  readonly #capacityBytes: number;
-  readonly #segmentBytes: number;
   readonly #flushMs: number;
   readonly #log: Log;
-  readonly #lock: DirectoryLock;
-  readonly #segments: SegmentLog;
-  readonly #entries = new Map<RecordId, Entry>();
-  readonly #queue: QueuedWrite[] = [];
+  readonly #table = new RecordTable();
+  readonly #lanes: Lane[] = [];
+  readonly #located = new Map<number, { readonly region: Region; readonly lane: Lane }>();
+  readonly #scrubber: Scrubber | undefined;
   #owner: TierOwner | undefined;
-  #lastId = 0;
   #corrupt = 0;
-  #pump: Promise<void> | undefined;
+  #torn = 0;
+  #recovering = true;
+  #recovered = () => {};
+  readonly #whenRecovered = new Promise<void>((resolve) => (this.#recovered = resolve));
   #flushTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
-  private constructor(options: DiskTierOptions, lock: DirectoryLock) {
-    const wanted = options.segmentBytes ?? Math.min(largestSegment, options.capacityBytes / 8);
-    this.#capacityBytes = options.capacityBytes;
-    this.#segmentBytes = Math.floor(wanted / pageBytes) * pageBytes;
+  private constructor(options: DiskTierOptions) {
     this.#flushMs = options.flushMs ?? 1000;
     this.#log = options.log ?? silentLog;
-    this.#lock = lock;
-    this.#segments = new SegmentLog(options.directory, options.files ?? nodeFiles);
+    const bytesPerSecond = options.scrubBytesPerSecond ?? 4 * 1024 * 1024;
+    if (bytesPerSecond > 0)
+      this.#scrubber = new Scrubber({
+        bytesPerSecond,
+        records: () => this.#allRecords(),
+        verify: (id) => this.#verify(id),
+      });
   }
 
   /**
-   * Takes the directory, which is made if it is missing, and looks which segments there are.
+   * Takes the directories, which are made if they are missing, and looks which regions there are. Of several, those that
+   * cannot be opened are left out.
    *
-   * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_CONFIG (a capacity too small), TIER_UNAVAILABLE.
+   * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_CONFIG (a capacity too small), TIER_UNAVAILABLE (no drive can be opened).
    */
   static async open(options: DiskTierOptions): Promise<DiskTier> {
-    if (options.capacityBytes < minimumCapacity)
-      throw new RepriseError(
-        "BAD_CONFIG",
-        `a disk tier of ${options.capacityBytes} bytes is too small: give it ${minimumCapacity} or more`,
-      );
-    mkdirSync(options.directory, { recursive: true, mode: 0o700 });
-    const tier = new DiskTier(options, DirectoryLock.take(options.directory));
+    for (const { directory, capacityBytes } of options.drives)
+      if (capacityBytes < minimumCapacity)
+        throw new RepriseError(
+          "BAD_CONFIG",
+          `${capacityBytes} bytes for ${directory} are too few: give it ${minimumCapacity} or more`,
+        );
+    const tier = new DiskTier(options);
     try {
-      await tier.#segments.open(segmentNumber, isReadable);
+      for (const drive of options.drives) await tier.#openDrive(drive, options);
       return tier;
     } catch (error) {
       await tier[Symbol.asyncDispose]();
-      throw unavailable(`open ${options.directory}`, error);
+      throw error;
     }
   }
 
-  async *recover(owner: TierOwner): AsyncGenerator<StoredRecord, void, void> {
+  async *recover(owner: TierOwner): AsyncGenerator<RecordBatch, void, void> {
     assert(this.#owner === undefined, "a tier is recovered once");
     this.#owner = owner;
-    // The capacity may be less than last time.
-    for (const oldest of this.#segments.inEvictionOrder()) {
-      if (this.#segments.bytes + this.#segmentBytes <= this.#capacityBytes) break;
-      await this.#segments.remove(oldest);
-    }
-    for (const segment of this.#segments.all()) {
-      if (segment.foreign) continue;
-      try {
-        yield* this.#recoverSegment(segment);
-      } catch (error) {
-        // One bad file costs what lies behind the bad place, not the cache.
-        this.#corrupt += 1;
-        this.#log.warn(`cannot read all of ${segment.path}: ${describe(error)}; going on with the next`);
+    try {
+      const pending: Promise<RecordBatch[]>[] = [];
+      for (const [region, lane] of this.#regionsToRecover()) {
+        const work = this.#recoverRegion(region, lane);
+        pending.push(work);
+        if (pending.length >= regionsAtOnce) yield* await pending.shift()!; // not empty
       }
+      for (const work of pending) yield* await work;
+      for (const { drive } of this.#lanes) await this.#trim(drive);
+    } finally {
+      this.#recovering = false;
+      this.#recovered();
+      if (!this.#closed) this.#scrubber?.start();
     }
   }
 
@@ -135,250 +160,281 @@ export class DiskTier implements Tier {
     signal: AbortSignal,
   ): Promise<RecordId | "rejected"> {
     assert(this.#owner !== undefined, "a tier is recovered before it is written");
-    const totalBytes = recordBytes(record);
-    if (totalBytes > this.#capacityBytes / 4) return "rejected";
-    const checksums: bigint[] = [];
-    for (const payload of payloads) checksums.push(await payloadChecksum(payload));
     if (signal.aborted || this.#closed) throw new RepriseError("TIER_UNAVAILABLE", "the disk tier is closing");
-    const pieces: Uint8Array[] = [encodeHeader(record, checksums)];
-    for (const payload of payloads) {
-      pieces.push(payload);
-      const padding = padded(payload.length) - payload.length;
-      if (padding > 0) pieces.push(zeros.subarray(0, padding));
+    const totalBytes = recordBytes(record);
+    const lanes = this.#lanes.filter(({ drive, gone }) => !gone && totalBytes <= drive.capacityBytes / 4);
+    const [lane] = lanes.sort((a, b) => load(a) - load(b));
+    if (lane === undefined) return "rejected";
+    try {
+      const id = await lane.writer.write(
+        record,
+        payloads.map((payload, rank) => paddedWithZeros(payload, record.payloadBytes[rank]!)), // one per rank
+      );
+      lane.failures = 0;
+      return id;
+    } catch (error) {
+      this.#failed(lane, error);
+      throw error;
     }
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ record, checksums, pieces, totalBytes, resolve, reject });
-      this.#pump ??= this.#writeQueued();
-    });
   }
 
-  async read(id: RecordId, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone"> {
-    const entry = this.#entries.get(id);
-    if (entry === undefined) return "gone";
-    for (const [rank, payload] of entry.payloads.entries()) {
-      const target = into[rank];
-      assert(target?.length === payload.bytes, "a buffer is as long as its payload");
-      let bytes: number;
-      try {
-        bytes = await entry.segment.file.read(target, entry.offset + payload.offset);
-      } catch (error) {
-        if (this.#entries.get(id) !== entry) return "gone"; // evicted while it was read
-        throw unavailable(`read ${entry.segment.path}`, error);
-      }
-      signal.throwIfAborted();
-      if (bytes === payload.bytes && (await payloadChecksum(target)) === payload.checksum) continue;
-      if (this.#entries.get(id) !== entry) return "gone";
+  async read(id: RecordId, key: ChunkKey, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone"> {
+    const position = this.#table.find(id);
+    if (position === undefined) return "gone";
+    const { region, lane } = this.#located.get(position.regionSlot)!; // a region with records is located
+    const targets = into.map((bytes) => (bytes.length % pageBytes === 0 ? bytes : alignedBuffer(bytes.length)));
+    let whole: Awaited<ReturnType<typeof readRecord>>;
+    try {
+      const from = { file: region.file!, nonce: region.nonce }; // open: its records are known
+      whole = await lane.drive.traffic.during(() => readRecord(from, position, targets, key));
+      lane.failures = 0;
+    } catch (error) {
+      if (!this.#table.has(id)) return "gone"; // evicted while it was read
+      this.#failed(lane, error);
+      throw new RepriseError("TIER_UNAVAILABLE", `cannot read ${region.path}`, { cause: error });
+    }
+    signal.throwIfAborted();
+    if (whole === "damaged") {
+      if (!this.#table.has(id)) return "gone";
       this.#corrupt += 1;
       this.drop(id);
       throw new RepriseError(
         "RECORD_CORRUPT",
-        `a record in ${entry.segment.path} at ${entry.offset} does not match its checksum; it is dropped`,
+        `a record in ${region.path} at ${position.offset} does not match its checksum or its key; it is dropped`,
       );
     }
+    for (const [rank, bytes] of into.entries())
+      if (targets[rank] !== bytes) bytes.set(targets[rank]!.subarray(0, bytes.length)); // one each
+    this.#table.countRead(id);
+    this.#table.noteChecksums(id, whole.decoded.checksums);
     return "read";
   }
 
   checksums(id: RecordId): readonly bigint[] | undefined {
-    return this.#entries.get(id)?.payloads.map(({ checksum }) => checksum);
+    return this.#table.checksums(id);
   }
 
   drop(id: RecordId): void {
-    const entry = this.#entries.get(id);
-    if (entry === undefined) return;
-    this.#entries.delete(id);
-    entry.segment.records.delete(id);
-    if (entry.segment.records.size > 0 || entry.segment === this.#segments.active) return;
+    const slot = this.#table.drop(id);
+    if (slot === undefined || this.#table.liveOf(slot) > 0) return;
+    const { region, lane } = this.#located.get(slot)!; // it had a record
+    if (region.state !== "sealed") return;
     // Nothing in it is needed: its room comes back now. A failure shows at the next write.
-    this.#segments
-      .remove(entry.segment)
-      .catch((error: unknown) => this.#log.warn(`cannot remove ${entry.segment.path}: ${describe(error)}`));
+    lane.drive.noted(`remove ${region.path}`, lane.drive.remove(region));
   }
 
   async clear(): Promise<void> {
-    while (this.#pump !== undefined) await this.#pump;
-    const cleared = this.#segments.seal().then(() => this.#shrinkTo(0, { rewrite: false }));
-    // Writes that come meanwhile wait, and go into a new segment.
-    this.#pump = cleared
-      .catch(() => {}) // told below
-      .then(() => this.#writeQueued());
-    try {
-      await cleared;
-    } catch (error) {
-      throw unavailable("clear the disk tier", error);
-    }
+    if (this.#owner !== undefined) await this.#whenRecovered;
+    const outcomes = await Promise.allSettled(
+      this.#lanes.map(({ writer, drive }) => writer.whenIdle(() => this.#clearDrive(drive))),
+    );
+    mustAllSucceed(outcomes, "clear");
   }
 
   async flush(): Promise<void> {
     clearTimeout(this.#flushTimer);
     this.#flushTimer = undefined;
-    try {
-      await this.#segments.sync();
-    } catch (error) {
-      throw unavailable("flush the disk tier", error);
-    }
+    const outcomes = await Promise.allSettled(
+      this.#lanes
+        .filter(({ gone }) => !gone)
+        .map(async ({ writer, drive }) => {
+          await writer.idle();
+          await drive.sync();
+        }),
+    );
+    mustAllSucceed(outcomes, "flush");
   }
 
   stats(): DiskTierStats {
-    const segments = this.#segments.all();
+    const sum = (value: (drive: Drive) => number) => this.#lanes.reduce((total, { drive }) => total + value(drive), 0);
     return {
-      records: this.#entries.size,
-      usedBytes: this.#segments.bytes,
-      capacityBytes: this.#capacityBytes,
+      records: this.#table.size,
+      usedBytes: sum((drive) => drive.bytes),
+      capacityBytes: sum((drive) => drive.capacityBytes),
       corruptRecords: this.#corrupt,
-      segments: segments.length,
-      foreignBytes: segments.reduce((sum, { foreign, bytes }) => sum + (foreign ? bytes : 0), 0),
+      regions: sum((drive) => drive.regions().length),
+      foreignBytes: sum((drive) => drive.foreignBytes),
+      tornRecords: this.#torn,
+      scrubbedBytes: this.#scrubber?.progress.bytes ?? 0,
+      recovering: this.#recovering,
+      drives: this.#lanes.map(({ drive, gone }) => ({
+        directory: drive.directory,
+        usedBytes: drive.bytes,
+        capacityBytes: drive.capacityBytes,
+        direct: drive.direct ?? false,
+        gone,
+      })),
     };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#pump;
     clearTimeout(this.#flushTimer);
-    try {
-      await this.#segments.close();
-    } finally {
-      this.#lock[Symbol.dispose]();
-    }
-  }
-
-  async *#recoverSegment(segment: Segment): AsyncGenerator<StoredRecord, void, void> {
-    let end = pageBytes;
-    for await (const step of scanSegment(segment.file, segment.bytes)) {
-      if (step.kind === "damage") {
-        this.#corrupt += 1;
-        this.#log.warn(`${segment.path} is damaged; going on at the next record`);
-        continue;
-      }
-      const { record, checksums } = step.decoded;
-      end = step.offset + step.decoded.totalBytes;
-      yield { ...record, id: this.#enter(segment, step.offset, record, checksums) };
-    }
-    if (end < segment.bytes) await this.#segments.cut(segment, end);
-    if (segment.records.size === 0) await this.#segments.remove(segment);
-  }
-
-  /** Writes what is queued, group after group. Never throws: each write learns its own fate. */
-  async #writeQueued(): Promise<void> {
-    for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
-      let group = [first];
+    await this.#scrubber?.stop();
+    for (const { drive, writer } of this.#lanes) {
+      await writer.idle();
+      drive.seal();
+      await drive.sealed();
       try {
-        const segment = await this.#roomFor(first.totalBytes);
-        group = this.#groupFor(segment);
-        await this.#append(segment, group);
+        await drive.sync();
       } catch (error) {
-        for (const write of group) {
-          if (codeOf(error) === "ENOSPC" || codeOf(error) === "EDQUOT") write.resolve("rejected");
-          else write.reject(unavailable("write to the disk tier", error));
-        }
+        this.#log.warn(`cannot flush ${drive.directory}: ${describe(error)}`);
       }
-      this.#queue.splice(0, group.length);
+      await drive.close();
     }
-    // In the same step that saw the queue empty: a write that comes a moment later must find no pump that has ended.
-    this.#pump = undefined;
   }
 
-  #groupFor(segment: Segment): QueuedWrite[] {
-    const room = Math.min(segment.limitBytes - segment.bytes, Math.max(groupBytes, this.#queue[0]!.totalBytes)); // asked by writeQueued
-    const group: QueuedWrite[] = [];
-    let bytes = 0;
-    for (const write of this.#queue.slice(0, groupRecords)) {
-      bytes += write.totalBytes;
-      if (bytes > room) break;
-      group.push(write);
+  async #openDrive({ directory, capacityBytes }: DriveSetting, options: DiskTierOptions): Promise<void> {
+    const wanted =
+      options.regionBytes ?? Math.max(Math.min(usualRegion, capacityBytes / 8), capacityBytes / mostRegions);
+    const found: Region[] = [];
+    let onRegion = (region: Region): void => void found.push(region);
+    let drive: Drive;
+    try {
+      drive = await Drive.open({
+        directory,
+        capacityBytes,
+        regionBytes: Math.floor(wanted / pageBytes) * pageBytes,
+        files: options.files ?? nodeFiles,
+        table: this.#table,
+        log: this.#log,
+        onRegion: (region) => onRegion(region),
+      });
+    } catch (error) {
+      if (error instanceof RepriseError) throw error;
+      const failure = new RepriseError("TIER_UNAVAILABLE", `cannot open the disk tier in ${directory}`, {
+        cause: error,
+      });
+      if (options.drives.length === 1) throw failure;
+      this.#log.warn(`${describe(failure)}; going on without this drive`);
+      return;
     }
-    return group;
+    const writer = new Writer({
+      drive,
+      table: this.#table,
+      owner: () => this.#owner,
+      recovered: this.#whenRecovered,
+      onWritten: () => this.#flushLater(),
+    });
+    const lane: Lane = { drive, writer, failures: 0, gone: false };
+    onRegion = (region) => void this.#located.set(region.slot, { region, lane });
+    for (const region of found) onRegion(region);
+    this.#lanes.push(lane);
   }
 
-  async #append(segment: Segment, group: readonly QueuedWrite[]): Promise<void> {
-    let offset = await this.#segments.append(
-      segment,
-      group.flatMap((write) => write.pieces),
-    );
-    for (const write of group) {
-      write.resolve(this.#enter(segment, offset, write.record, write.checksums));
-      offset += write.totalBytes;
+  /** What there is, the oldest first over all drives. */
+  #regionsToRecover(): [Region, Lane][] {
+    const regions: [Region, Lane][] = [];
+    for (const lane of this.#lanes)
+      for (const region of lane.drive.regions()) if (region.state === "unread") regions.push([region, lane]);
+    return regions.sort(([a], [b]) => a.number - b.number);
+  }
+
+  /**
+   * Drops what the capacity has no room for: it may be less than last time, and a power cut may bring back removed files.
+   * Only now, when it is known which regions hold nothing.
+   */
+  async #trim(drive: Drive): Promise<void> {
+    for (const region of drive.inEvictionOrder()) {
+      if (drive.bytes <= drive.capacityBytes) return;
+      if (region === drive.active) continue;
+      this.#evict(region);
+      await drive.remove(region);
     }
+  }
+
+  async #clearDrive(drive: Drive): Promise<void> {
+    if (drive.active !== undefined) drive.abandon(drive.active);
+    for (const region of drive.regions()) {
+      this.#evict(region);
+      await drive.remove(region);
+    }
+    await drive.sync(); // a power cut must not bring the files back
+  }
+
+  #evict(region: Region): void {
+    const ids = [...this.#table.of(region.slot)];
+    for (const id of ids) this.#table.drop(id);
+    this.#owner?.onEvicted(ids);
+  }
+
+  /** Never throws: one bad file costs its records, not the tier. */
+  async #recoverRegion(region: Region, { drive }: Lane): Promise<RecordBatch[]> {
+    try {
+      return await recoverRegion(region, {
+        drive,
+        table: this.#table,
+        log: this.#log,
+        onCorrupt: () => (this.#corrupt += 1),
+        onTorn: () => (this.#torn += 1),
+      });
+    } catch (error) {
+      this.#corrupt += 1;
+      if (region.state === "unread") region.state = "foreign";
+      this.#log.warn(`cannot read ${region.path}: ${describe(error)}; going on with the next`);
+      return [];
+    }
+  }
+
+  *#allRecords(): Generator<RecordId, void, void> {
+    for (const { drive, gone } of this.#lanes)
+      for (const region of gone ? [] : drive.regions()) yield* this.#table.of(region.slot);
+  }
+
+  /** For the scrubber: never throws. */
+  async #verify(id: RecordId): Promise<number> {
+    const position = this.#table.find(id);
+    if (position === undefined) return 0;
+    const { region, lane } = this.#located.get(position.regionSlot)!; // a region with records is located
+    try {
+      await lane.drive.traffic.turn();
+      const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // open: it has records
+      if (whole !== "damaged" || !this.#table.has(id)) return position.totalBytes;
+      this.#corrupt += 1;
+      this.#log.warn(`a record in ${region.path} at ${position.offset} has rotted; it is dropped`);
+      this.drop(id);
+      this.#owner?.onEvicted([id]);
+    } catch (error) {
+      if (this.#table.has(id)) this.#failed(lane, error);
+    }
+    return position.totalBytes;
+  }
+
+  /** A drive that is gone costs its records, and no more writes go to it; the only one is tried again and again. */
+  #failed(lane: Lane, error: unknown): void {
+    lane.failures += 1;
+    const others = this.#lanes.some((other) => other !== lane && !other.gone);
+    if (lane.gone || lane.failures < failuresToGiveUp || !others) return;
+    lane.gone = true;
+    this.#log.warn(`${lane.drive.directory} failed ${lane.failures} times in a row: ${describe(error)}; its records are lost until it works at a start`); // prettier-ignore
+    for (const region of lane.drive.regions()) this.#evict(region);
+  }
+
+  #flushLater(): void {
     this.#flushTimer ??= setTimeout(() => {
       this.flush().catch((error: unknown) => this.#log.warn(describe(error)));
     }, this.#flushMs).unref();
   }
-
-  #enter(segment: Segment, offset: number, record: ChunkRecord, checksums: readonly bigint[]): RecordId {
-    const id = (this.#lastId += 1) as RecordId;
-    const offsets = payloadOffsets(record);
-    const payloads = record.payloadBytes.map((bytes, rank) => ({
-      bytes,
-      offset: offsets[rank]!,
-      checksum: checksums[rank]!,
-    })); // one per rank
-    this.#entries.set(id, {
-      segment,
-      offset,
-      totalBytes: recordBytes(record),
-      firstToken: record.firstToken,
-      payloads,
-    });
-    segment.records.add(id);
-    return id;
-  }
-
-  /** The active segment with room for a record; a new one is begun, and old ones go, when it has none. */
-  async #roomFor(totalBytes: number): Promise<Segment> {
-    for (let rewrite = true; ; rewrite = false) {
-      const { active } = this.#segments;
-      if (active !== undefined && active.bytes + totalBytes <= active.limitBytes) return active;
-      const limitBytes = Math.max(this.#segmentBytes, pageBytes + totalBytes);
-      await this.#segments.seal();
-      // What was rewritten last time must not fill the new segment again: the second time nothing is.
-      await this.#shrinkTo(this.#capacityBytes - limitBytes, { rewrite: false });
-      await this.#segments.begin(limitBytes);
-      // One segment's room stays free, so that next time what is wanted can be copied before it goes.
-      await this.#shrinkTo(this.#capacityBytes - this.#segmentBytes - limitBytes, { rewrite });
-    }
-  }
-
-  /** Evicts the oldest segments until all but the active one together have at most `bytes`. */
-  async #shrinkTo(bytes: number, { rewrite }: { rewrite: boolean }): Promise<void> {
-    for (const segment of this.#segments.inEvictionOrder()) {
-      if (this.#segments.sealedBytes <= bytes) return;
-      if (segment === this.#segments.active) continue;
-      if (rewrite) await this.#rewriteWanted(segment);
-      const ids = [...segment.records];
-      for (const id of ids) this.#entries.delete(id);
-      segment.records.clear();
-      this.#owner?.onEvicted(ids);
-      await this.#segments.remove(segment);
-    }
-  }
-
-  /** Copies what the owner wants of a segment to the active one: parents first, half a segment at most. */
-  async #rewriteWanted(segment: Segment): Promise<void> {
-    const { active } = this.#segments;
-    const owner = this.#owner;
-    if (active === undefined || owner === undefined) return;
-    const room = Math.min(this.#segmentBytes, active.limitBytes) / 2;
-    const wanted = [...segment.records]
-      .filter((id) => owner.isWanted(id))
-      .map((id) => ({ id, entry: this.#entries.get(id)! })) // a segment's records are entered
-      .sort((a, b) => a.entry.firstToken - b.entry.firstToken);
-    for (const { id, entry } of wanted) {
-      if (active.bytes + entry.totalBytes > room || this.#entries.get(id) !== entry) continue;
-      const bytes = Buffer.allocUnsafe(entry.totalBytes);
-      if ((await segment.file.read(bytes, entry.offset)) < bytes.length) continue;
-      const offset = await this.#segments.append(active, [bytes]);
-      if (this.#entries.get(id) !== entry) continue; // dropped meanwhile: its copy is garbage
-      const moved = (this.#lastId += 1) as RecordId;
-      this.#entries.set(moved, { ...entry, segment: active, offset });
-      active.records.add(moved);
-      this.#entries.delete(id);
-      segment.records.delete(id);
-      owner.onMoved(id, moved);
-    }
-    await this.#segments.sync();
-  }
 }
 
-function unavailable(what: string, cause: unknown): RepriseError {
-  return new RepriseError("TIER_UNAVAILABLE", `cannot ${what}`, { cause });
+/** @throws RepriseError TIER_UNAVAILABLE */
+function mustAllSucceed(outcomes: readonly PromiseSettledResult<void>[], what: string): void {
+  const failure = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failure !== undefined)
+    throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });
+}
+
+/** What a drive has to do; how full it is, below 1, when it has nothing to do. */
+function load({ drive, writer }: Lane): number {
+  return writer.queuedBytes > 0 ? 1 + writer.queuedBytes : drive.writtenBytes / drive.capacityBytes;
+}
+
+/** The payload padded to whole pages: in place where there is room behind it. */
+function paddedWithZeros(payload: Uint8Array, bytes: number): Uint8Array {
+  if (payload.length === padded(bytes)) return payload.fill(0, bytes);
+  assert(payload.length === bytes, "a view is as long as its payload, or padded to whole pages");
+  const copy = alignedBuffer(bytes).fill(0, bytes);
+  copy.set(payload);
+  return copy;
 }

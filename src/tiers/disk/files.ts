@@ -1,12 +1,38 @@
-/** The file operations that the disk tier needs, so that tests can make them fail. */
-import { open, readdir, rm, stat } from "node:fs/promises";
+/**
+ * The file operations that the disk tier needs, and the system's files. Tests give others, which tear, lose and fail.
+ *
+ * Files are opened with O_DIRECT where the file system takes it, so that bytes go between the drive and a pool slot without
+ * a copy in between. Positions and lengths of a whole call are multiples of 4096.
+ */
+import { close, constants, ftruncate, open } from "node:fs";
+import { open as openHandle, readdir, rm, stat } from "node:fs/promises";
+import { promisify } from "node:util";
+import { codeOf } from "../../errors.ts";
+import { endDirect } from "../../ffi/posix.ts";
+import type { IoAnswer } from "./io-thread.ts";
+import { IoThreads, placesOf } from "./io-threads.ts";
+
+export interface ReadAnswer {
+  /** Fewer than asked for only at the end of the file. */
+  readonly bytes: number;
+  /** The checksum leaves of each piece. */
+  readonly leaves: readonly (readonly bigint[])[];
+}
 
 export interface DiskFile {
-  /** Reads at `position`; fewer bytes than asked for only at the end of the file. */
-  read(into: Uint8Array, position: number): Promise<number>;
-  /** Writes all of `pieces`, one after the other. */
-  write(pieces: readonly Uint8Array[], position: number): Promise<void>;
+  /** False when the system's cache stands between. It may become false with a call that O_DIRECT was refused. */
+  readonly direct: boolean;
+  /** Fills `pieces`, one after the other, from `position`. */
+  read(pieces: readonly Uint8Array[], position: number): Promise<ReadAnswer>;
+  /**
+   * Writes all of `pieces`, one after the other. Those whose numbers are in `headers` are headers of records, which
+   * {@link completeHeaders} completes first, off the main thread.
+   */
+  write(pieces: readonly Uint8Array[], position: number, headers: readonly number[]): Promise<void>;
+  /** Makes the file `bytes` long with room that is reserved. */
+  allocate(bytes: number): Promise<"allocated" | "full">;
   truncate(bytes: number): Promise<void>;
+  /** Makes everything that was written survive a power cut. */
   datasync(): Promise<void>;
   /** Waits for operations under way. */
   close(): Promise<void>;
@@ -15,64 +41,94 @@ export interface DiskFile {
 export interface DiskFiles {
   create(path: string): Promise<DiskFile>;
   open(path: string): Promise<DiskFile>;
+  openReadOnly(path: string): Promise<DiskFile>;
   remove(path: string): Promise<void>;
   list(directory: string): Promise<string[]>;
   size(path: string): Promise<number>;
+  /** Makes names made and removed in a directory survive a power cut. */
+  syncDirectory(directory: string): Promise<void>;
 }
 
-/** Bytes per read call: large enough for a fast disk, small enough that several are under way. */
-const pieceBytes = 4 * 1024 * 1024;
+type Move = { readonly kind: "read" } | { readonly kind: "write"; readonly headers: readonly number[] };
+
+const openFile = promisify(open);
+const closeFile = promisify(close);
+const truncateFile = promisify(ftruncate);
+
+/** Shared by all tiers of the process, as libuv's threads are; they start with the first call. */
+const reads = new IoThreads({ most: 8 });
+const writes = new IoThreads({ most: 6 });
 
 export const nodeFiles: DiskFiles = {
-  create: (path) => openFile(path, "wx+"),
-  open: (path) => openFile(path, "r+"),
+  create: (path) => openSystemFile(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL),
+  open: (path) => openSystemFile(path, constants.O_RDWR),
+  openReadOnly: (path) => openSystemFile(path, constants.O_RDONLY),
   remove: (path) => rm(path, { force: true }),
   list: (directory) => readdir(directory),
   size: async (path) => (await stat(path)).size,
+  async syncDirectory(directory) {
+    const handle = await openHandle(directory, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
 };
 
-async function openFile(path: string, flags: string): Promise<DiskFile> {
-  const handle = await open(path, flags, 0o600);
-
-  async function readPiece(into: Uint8Array, position: number): Promise<number> {
-    let done = 0;
-    while (done < into.length) {
-      const { bytesRead } = await handle.read(into, done, into.length - done, position + done);
-      if (bytesRead === 0) break;
-      done += bytesRead;
-    }
-    return done;
+async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
+  // Undefined where the system has no such thing (macOS).
+  const direct = (constants as { readonly O_DIRECT?: number }).O_DIRECT ?? 0;
+  if (direct === 0) return systemFile(await openFile(path, flags, 0o600), false);
+  try {
+    return systemFile(await openFile(path, flags | direct, 0o600), true);
+  } catch (error) {
+    if (codeOf(error) !== "EINVAL") throw error;
+    // Some file systems make the file before they refuse.
+    return systemFile(await openFile(path, flags & ~constants.O_EXCL, 0o600), false);
   }
-
-  return {
-    async read(into, position) {
-      const reads: Promise<number>[] = [];
-      for (let at = 0; at < into.length; at += pieceBytes)
-        reads.push(readPiece(into.subarray(at, at + pieceBytes), position + at));
-      return (await Promise.all(reads)).reduce((sum, bytes) => sum + bytes, 0);
-    },
-    async write(pieces, position) {
-      let left = [...pieces];
-      let at = position;
-      while (left.length > 0) {
-        const { bytesWritten } = await handle.writev(left, at);
-        at += bytesWritten;
-        left = afterBytes(left, bytesWritten);
-      }
-    },
-    truncate: (bytes) => handle.truncate(bytes),
-    datasync: () => handle.datasync(),
-    close: () => handle.close(),
-  };
 }
 
-/** What is left of `pieces` after a short write. */
-function afterBytes(pieces: readonly Uint8Array[], written: number): Uint8Array[] {
-  const left: Uint8Array[] = [];
-  let skip = written;
-  for (const piece of pieces) {
-    if (skip < piece.length) left.push(piece.subarray(skip));
-    skip = Math.max(0, skip - piece.length);
-  }
-  return left;
+function systemFile(file: number, openedDirect: boolean): DiskFile {
+  let direct = openedDirect;
+  const underWay = new Set<Promise<unknown>>();
+  const during = <T>(work: Promise<T>): Promise<T> => {
+    const noted: Promise<T> = work.finally(() => underWay.delete(noted));
+    underWay.add(noted);
+    return noted;
+  };
+  const move = async (what: Move, pieces: readonly Uint8Array[], position: number): Promise<IoAnswer> => {
+    const threads = what.kind === "read" ? reads : writes;
+    const places = placesOf(pieces);
+    try {
+      return await threads.run({ ...what, file, direct, position, places }, pieces);
+    } catch (error) {
+      // Some file systems take O_DIRECT when a file is opened and refuse it later, or for some memory.
+      if (!openedDirect || codeOf(error) !== "EINVAL") throw error;
+      endDirect(file);
+      direct = false;
+      return threads.run({ ...what, file, direct, position, places }, pieces);
+    }
+  };
+  return {
+    get direct() {
+      return direct;
+    },
+    read: (pieces, position) => during(move({ kind: "read" }, pieces, position)),
+    write: async (pieces, position, headers) => {
+      await during(move({ kind: "write", headers }, pieces, position));
+    },
+    allocate: async (bytes) => {
+      const { full } = await during(writes.run({ kind: "allocate", file, bytes }));
+      return full ? "full" : "allocated";
+    },
+    truncate: (bytes) => during(truncateFile(file, bytes)),
+    datasync: async () => {
+      await during(writes.run({ kind: "datasync", file }));
+    },
+    close: async () => {
+      while (underWay.size > 0) await Promise.allSettled(underWay);
+      await closeFile(file);
+    },
+  };
 }

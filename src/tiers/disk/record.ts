@@ -3,53 +3,86 @@
  *
  *     offset  bytes
  *          0      4  magic "RPRC"
- *          4      2  format version (1)                       all numbers little-endian
+ *          4      2  format version (2)                       all numbers little-endian
  *          6      2  ranks
  *          8      4  header bytes, padding not counted
  *         12      4  token count
  *         16      4  position of the first token
- *         20      4  zero
- *         24     32  space
- *         56     32  root
- *         88     32  key
- *        120     32  parent's key, or the root's
- *        152   24·R  per rank: payload bytes (4), zero (4), payload checksum (16)
+ *         20      4  times it was read before it was last rewritten
+ *         24      8  when the chunk was first written, ms since 1970
+ *         32      8  offset of this record in its region
+ *         40     16  nonce of its region
+ *         56     32  space
+ *         88     32  root
+ *        120     32  key
+ *        152     32  parent's key, or the root's
+ *        184   24·R  per rank: payload bytes (4), zero (4), payload checksum (16, see payload-checksum.ts)
  *          …    4·T  tokens
  *          …     16  xxh3-128 of everything before
  *          …         zeros to the next multiple of 4096
  *          …         payload of rank 0, zeros to the next multiple of 4096; rank 1 …
  *
- * A payload's checksum is the xxh3-128 of the xxh3-128s of its pieces of 1 MiB, so that a large one is hashed without
- * holding up the event loop.
+ * Nonce and offset tie a header to its place: bytes of another region, of an older one that lay in the same place, or
+ * of another place in the same one are no record.
  */
 import { xxh3 } from "@node-rs/xxhash";
 import { tokenBytes, tokensFromBytes, type ChunkKey, type RootKey } from "../../cache/chunk.ts";
 import type { SpaceId } from "../../cache/space.ts";
 import type { ChunkRecord } from "../../tier.ts";
+import { leavesOf, rootOf } from "../payload-checksum.ts";
+import { padded } from "./aligned.ts";
 
-export const formatVersion = 1;
-export const pageBytes = 4096;
+export const formatVersion = 2;
+export const nonceBytes = 16;
+export const checksumBytes = 16;
 const magic = 0x43525052; // "RPRC"
-const fixedBytes = 152;
+const fixedBytes = 184;
 const rankBytes = 24;
-const checksumBytes = 16;
 const maxRanks = 1024;
 const maxTokens = 65_536;
-const checksumPieceBytes = 1024 * 1024;
 
-export interface DecodedRecord {
-  readonly record: ChunkRecord;
-  readonly checksums: readonly bigint[];
-  /** Header and payloads with their padding. */
-  readonly totalBytes: number;
-  /** Offset of each rank's payload from the record's start. */
-  readonly payloadOffsets: readonly number[];
+/** Where a record stands. */
+export interface RecordPlace {
+  readonly nonce: Uint8Array;
+  readonly offset: number;
 }
 
-/** The header, padded to whole pages. */
-export function encodeHeader(record: ChunkRecord, checksums: readonly bigint[]): Buffer {
+/** What a header says besides the chunk. */
+export interface RecordHistory {
+  readonly writtenAt: number;
+  readonly reads: number;
+}
+
+export interface DecodedRecord extends RecordHistory {
+  readonly record: ChunkRecord;
+  readonly checksums: readonly bigint[];
+  readonly headerBytes: number;
+}
+
+export function headerLength(record: ChunkRecord): number {
+  return fixedBytes + rankBytes * record.payloadBytes.length + 4 * record.tokens.length + checksumBytes;
+}
+
+/** Bytes a record takes, padding included. */
+export function recordBytes(record: ChunkRecord): number {
+  return record.payloadBytes.reduce((sum, bytes) => sum + padded(bytes), padded(headerLength(record)));
+}
+
+/**
+ * Writes the header to the start of `into` and zeros behind it; without checksums it is to be completed by
+ * {@link completeHeaders}.
+ *
+ * @returns the header without padding, a view
+ */
+export function encodeHeader(
+  into: Buffer,
+  record: ChunkRecord,
+  checksums: readonly bigint[] | undefined,
+  place: RecordPlace,
+  history: RecordHistory,
+): Buffer {
   const headerBytes = headerLength(record);
-  const header = Buffer.alloc(padded(headerBytes));
+  const header = into.subarray(0, headerBytes);
   header.writeUInt32LE(magic, 0);
   header.writeUInt16LE(formatVersion, 4);
   header.writeUInt16LE(record.payloadBytes.length, 6);
@@ -57,23 +90,58 @@ export function encodeHeader(record: ChunkRecord, checksums: readonly bigint[]):
   header.writeUInt32LE(record.tokens.length, 12);
   header.writeUInt32LE(record.firstToken, 16);
   for (const [i, digest] of [record.space, record.root, record.key, record.parent].entries())
-    header.write(digest, 24 + 32 * i, 32, "hex");
+    header.write(digest, 56 + 32 * i, 32, "hex");
   for (const [rank, bytes] of record.payloadBytes.entries()) {
     header.writeUInt32LE(bytes, fixedBytes + rankBytes * rank);
-    writeChecksum(header, fixedBytes + rankBytes * rank + 8, checksums[rank]!); // one per payload
+    header.writeUInt32LE(0, fixedBytes + rankBytes * rank + 4);
+    writeChecksum(header, fixedBytes + rankBytes * rank + 8, checksums?.[rank] ?? 0n);
   }
   header.set(tokenBytes(record.tokens), fixedBytes + rankBytes * record.payloadBytes.length);
-  writeChecksum(header, headerBytes - checksumBytes, xxh3.xxh128(header.subarray(0, headerBytes - checksumBytes)));
+  into.fill(0, headerBytes, padded(headerBytes));
+  placeHeader(header, place, history);
   return header;
 }
 
 /**
- * Reads a header at the start of `bytes`.
+ * Computes the checksums of payloads that are about to be written and writes them into their headers.
  *
- * @returns how many bytes are needed when `bytes` ends before the header does.
+ * @param pieces as they will lie in the region, all whole pages
+ * @param headers which of them are headers to complete; each one's payloads follow it, by rank
  */
-export function decodeHeader(bytes: Buffer): DecodedRecord | { readonly neededBytes: number } | "damaged" {
-  if (bytes.length < fixedBytes || bytes.readUInt32LE(0) !== magic) return "damaged";
+export function completeHeaders(pieces: readonly Uint8Array[], headers: readonly number[]): void {
+  for (const index of headers) {
+    const { buffer, byteOffset, length } = pieces[index]!; // named by the caller
+    const header = Buffer.from(buffer, byteOffset, length);
+    for (let rank = 0; rank < header.readUInt16LE(6); rank += 1)
+      writeChecksum(header, fixedBytes + rankBytes * rank + 8, rootOf(leavesOf(pieces[index + 1 + rank]!)));
+    const end = header.readUInt32LE(8) - checksumBytes;
+    writeChecksum(header, end, xxh3.xxh128(header.subarray(0, end)));
+  }
+}
+
+/** The payloads' checksums as a header that is whole says them. */
+export function checksumsIn(header: Buffer): bigint[] {
+  return Array.from({ length: header.readUInt16LE(6) }, (_, rank) =>
+    readChecksum(header, fixedBytes + rankBytes * rank + 8),
+  );
+}
+
+/** Gives a header, as it was read elsewhere, its new place. */
+export function placeHeader(header: Buffer, place: RecordPlace, history: RecordHistory): void {
+  header.writeUInt32LE(Math.min(history.reads, 0xffff_ffff), 20);
+  header.writeBigUInt64LE(BigInt(history.writtenAt), 24);
+  header.writeBigUInt64LE(BigInt(place.offset), 32);
+  header.set(place.nonce, 40);
+  const end = header.readUInt32LE(8) - checksumBytes;
+  writeChecksum(header, end, xxh3.xxh128(header.subarray(0, end)));
+}
+
+/**
+ * The length of the header at the start of `bytes` (two pages or fewer may not hold it all), or undefined when none
+ * begins here that belongs to this place.
+ */
+export function headerBytesAt(bytes: Buffer, place: RecordPlace): number | undefined {
+  if (bytes.length < fixedBytes || bytes.readUInt32LE(0) !== magic) return undefined;
   const ranks = bytes.readUInt16LE(6);
   const headerBytes = bytes.readUInt32LE(8);
   const tokenCount = bytes.readUInt32LE(12);
@@ -82,71 +150,46 @@ export function decodeHeader(bytes: Buffer): DecodedRecord | { readonly neededBy
     ranks >= 1 &&
     ranks <= maxRanks &&
     tokenCount >= 1 &&
-    tokenCount <= maxTokens;
-  if (!plausible || headerBytes !== fixedBytes + rankBytes * ranks + 4 * tokenCount + checksumBytes) return "damaged";
-  if (bytes.length < headerBytes) return { neededBytes: headerBytes };
-  const checksum = readChecksum(bytes, headerBytes - checksumBytes);
-  if (xxh3.xxh128(bytes.subarray(0, headerBytes - checksumBytes)) !== checksum) return "damaged";
+    tokenCount <= maxTokens &&
+    headerBytes === fixedBytes + rankBytes * ranks + 4 * tokenCount + checksumBytes;
+  const isHere =
+    bytes.readBigUInt64LE(32) === BigInt(place.offset) &&
+    bytes.compare(place.nonce, 0, nonceBytes, 40, 40 + nonceBytes) === 0;
+  return plausible && isHere ? headerBytes : undefined;
+}
 
-  const digest = (i: number) => bytes.toString("hex", 24 + 32 * i, 56 + 32 * i);
+/** Decodes a whole header, or says that it does not match its checksum or its place. */
+export function decodeHeader(bytes: Buffer, place: RecordPlace): DecodedRecord | "damaged" {
+  const headerBytes = headerBytesAt(bytes, place);
+  if (headerBytes === undefined || bytes.length < headerBytes) return "damaged";
+  const end = headerBytes - checksumBytes;
+  if (xxh3.xxh128(bytes.subarray(0, end)) !== readChecksum(bytes, end)) return "damaged";
+  const digest = (i: number) => bytes.toString("hex", 56 + 32 * i, 88 + 32 * i);
+  const ranks = bytes.readUInt16LE(6);
   const payloadBytes: number[] = [];
   const checksums: bigint[] = [];
   for (let rank = 0; rank < ranks; rank += 1) {
     payloadBytes.push(bytes.readUInt32LE(fixedBytes + rankBytes * rank));
     checksums.push(readChecksum(bytes, fixedBytes + rankBytes * rank + 8));
   }
-  const tokensAt = fixedBytes + rankBytes * ranks;
   const record: ChunkRecord = {
     space: digest(0) as SpaceId,
     root: digest(1) as RootKey,
     key: digest(2) as ChunkKey,
     parent: digest(3) as ChunkKey | RootKey,
     firstToken: bytes.readUInt32LE(16),
-    tokens: tokensFromBytes(bytes.subarray(tokensAt, tokensAt + 4 * tokenCount)),
+    tokens: tokensFromBytes(bytes.subarray(fixedBytes + rankBytes * ranks, end)),
     payloadBytes,
   };
-  return { record, checksums, totalBytes: recordBytes(record), payloadOffsets: payloadOffsets(record) };
+  const writtenAt = Number(bytes.readBigUInt64LE(24));
+  return { record, checksums, headerBytes, writtenAt, reads: bytes.readUInt32LE(20) };
 }
 
-/** Bytes a record takes, padding included. */
-export function recordBytes(record: ChunkRecord): number {
-  return record.payloadBytes.reduce((sum, bytes) => sum + padded(bytes), padded(headerLength(record)));
-}
-
-export function payloadOffsets(record: ChunkRecord): number[] {
-  let at = padded(headerLength(record));
-  return record.payloadBytes.map((bytes) => {
-    const offset = at;
-    at += padded(bytes);
-    return offset;
-  });
-}
-
-export function padded(bytes: number): number {
-  return Math.ceil(bytes / pageBytes) * pageBytes;
-}
-
-/** See the layout above. Lets other work in between the pieces. */
-export async function payloadChecksum(payload: Uint8Array): Promise<bigint> {
-  const pieces = Math.ceil(payload.length / checksumPieceBytes);
-  const digests = Buffer.alloc(checksumBytes * pieces);
-  for (let piece = 0; piece < pieces; piece += 1) {
-    const from = piece * checksumPieceBytes;
-    writeChecksum(digests, checksumBytes * piece, xxh3.xxh128(payload.subarray(from, from + checksumPieceBytes)));
-    if (piece + 1 < pieces) await new Promise((resolve) => setImmediate(resolve));
-  }
-  return xxh3.xxh128(digests);
-}
-
-function headerLength(record: ChunkRecord): number {
-  return fixedBytes + rankBytes * record.payloadBytes.length + 4 * record.tokens.length + checksumBytes;
-}
-
-function writeChecksum(into: Buffer, at: number, checksum: bigint): void {
+export function writeChecksum(into: Buffer, at: number, checksum: bigint): void {
   into.writeBigUInt64LE(checksum & 0xffff_ffff_ffff_ffffn, at);
   into.writeBigUInt64LE(checksum >> 64n, at + 8);
 }
 
-function readChecksum(from: Buffer, at: number): bigint {
+export function readChecksum(from: Buffer, at: number): bigint {
   return from.readBigUInt64LE(at) | (from.readBigUInt64LE(at + 8) << 64n);
 }

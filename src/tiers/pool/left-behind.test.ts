@@ -8,7 +8,7 @@ import { bareRoot, chunkKey, rootKey } from "../../cache/chunk.ts";
 import type { SlotNote } from "../../cache/slot-pool.ts";
 import { spaceId } from "../../cache/space.ts";
 import { createLog } from "../../log.ts";
-import { payloadChecksum } from "../disk/record.ts";
+import { payloadChecksum } from "../payload-checksum.ts";
 import { MemoryPool, type MemoryPoolOptions } from "../memory.ts";
 import { fileBytes, tableBytes } from "./pool-table.ts";
 

@@ -1,0 +1,75 @@
+import { expect, test } from "vitest";
+import {
+  counting,
+  loadAndVerify,
+  openTestCache,
+  save,
+  slotBytes,
+  temporaryFolder,
+  testPool,
+  testSpace,
+  wait,
+} from "../../test/support/cache.ts";
+import { backwards, gated } from "../../test/support/late-tier.ts";
+import { DiskTier } from "../tiers/disk/disk-tier.ts";
+import { bareRoot } from "./chunk.ts";
+
+const options = { space: testSpace(), rank: 0, slotBytes };
+
+function openTier(directory: string): Promise<DiskTier> {
+  return DiskTier.open({ drives: [{ directory, capacityBytes: 16 * 2 ** 20 }] });
+}
+
+async function filled(directory: string): Promise<void> {
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [await openTier(directory)] });
+  await save(cache.openSession(options), pool, counting(40));
+  await cache.flush();
+}
+
+test("what a tier kept is a miss until it is back, whatever the order in which it comes", async () => {
+  using folder = temporaryFolder();
+  await filled(folder.path);
+  const { promise, open } = gated();
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [backwards(await openTier(folder.path), promise)] });
+  const session = cache.openSession(options);
+  expect((await session.lookup(bareRoot, counting(40), wait)).hitTokens).toBe(0);
+  open();
+  await cache.recovered(10_000);
+  expect(await session.lookup(bareRoot, counting(40), wait)).toEqual({ hitTokens: 40, tokensByTier: { disk: 40 } });
+  expect(await loadAndVerify(session, pool, counting(40))).toBe(40);
+  cache.check();
+}, 20_000);
+
+test("what a guest saves before it is back is stored once", async () => {
+  using folder = temporaryFolder();
+  await filled(folder.path);
+  const { promise, open } = gated();
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [backwards(await openTier(folder.path), promise)] });
+  const session = cache.openSession(options);
+  expect(await save(session, pool, counting(20))).toBe(5);
+  await cache.flush();
+  open();
+  await cache.recovered(10_000);
+  expect((await session.lookup(bareRoot, counting(40), wait)).hitTokens).toBe(40);
+  expect(cache.stats().tiers.disk?.records).toBe(10);
+  cache.check();
+}, 20_000);
+
+test("cleared before it is back, it does not come back", async () => {
+  using folder = temporaryFolder();
+  await filled(folder.path);
+  const { promise, open } = gated();
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [backwards(await openTier(folder.path), promise)] });
+  const session = cache.openSession(options);
+  const cleared = cache.clear();
+  open();
+  await cleared;
+  await cache.recovered(10_000);
+  expect((await session.lookup(bareRoot, counting(40), wait)).hitTokens).toBe(0);
+  expect(cache.stats()).toMatchObject({ chunks: 0, tiers: { disk: { records: 0 } } });
+  cache.check();
+}, 20_000);

@@ -1,0 +1,22 @@
+/** Memory that O_DIRECT takes: page-aligned, whole pages. Slots of the pool are; other buffers mostly are not. */
+import { addressOf } from "../../ffi/posix.ts";
+
+/** The unit of the disk tier: everything in a region begins at a multiple of it. */
+export const pageBytes = 4096;
+
+export function padded(bytes: number): number {
+  return Math.ceil(bytes / pageBytes) * pageBytes;
+}
+
+/** A buffer of whole pages, its content whatever it was. */
+export function alignedBuffer(bytes: number): Buffer {
+  const size = padded(bytes);
+  const room = Buffer.allocUnsafeSlow(size + pageBytes);
+  const past = Number(addressOf(room) % BigInt(pageBytes));
+  const from = past === 0 ? 0 : pageBytes - past;
+  return room.subarray(from, from + size);
+}
+
+export function isAligned(bytes: Uint8Array): boolean {
+  return bytes.length % pageBytes === 0 && Number(addressOf(bytes) % BigInt(pageBytes)) === 0;
+}

@@ -1,0 +1,172 @@
+/**
+ * What lies in directories of the disk tier, read without touching it: beside a running server, or when there is none.
+ *
+ * Sealed regions are read by their contents, open ones record by record; payloads are not read. A region that goes while it
+ * is looked at is left out. Dropped records are counted until their region goes, since only the running tier knows them; a
+ * chunk that is there twice counts once.
+ */
+import { basename, dirname, join } from "node:path";
+import type { ChunkKey, RootKey } from "../../cache/chunk.ts";
+import type { SpaceId } from "../../cache/space.ts";
+import { codeOf, describe, RepriseError } from "../../errors.ts";
+import { alignedBuffer, pageBytes } from "./aligned.ts";
+import { columnCount, decodeColumns, decodeTrailer } from "./contents.ts";
+import { nodeFiles, type DiskFile, type DiskFiles } from "./files.ts";
+import { decodeHeader, recordBytes, type DecodedRecord } from "./record.ts";
+import { decodeRegionHeader, parseName } from "./region.ts";
+import { scanRegion } from "./scan.ts";
+
+export interface SpaceOnDisk {
+  readonly space: SpaceId;
+  /** Tenants, salts and adapters are kept apart as roots. */
+  roots: number;
+  readonly ranks: number;
+  chunks: number;
+  tokens: number;
+  /** Bytes of KV, without headers and padding. */
+  payloadBytes: number;
+  /** Of the records, with their headers and padding. */
+  bytes: number;
+  /** When its oldest and newest chunk were written. */
+  oldest: Date;
+  newest: Date;
+  /** Times its chunks had been read when they were last rewritten; a chunk that never was counts 0. */
+  reads: number;
+}
+
+export interface RegionOnDisk {
+  readonly path: string;
+  readonly bytes: number;
+  /** `open` is written, or was when its server died; `foreign` is of another version; `unreadable` failed. */
+  readonly state: "sealed" | "open" | "foreign" | "unreadable";
+  readonly chunks: number;
+  /** Records whose headers do not match their checksums. */
+  readonly damaged: number;
+  readonly problem: string | undefined;
+}
+
+export interface DiskContents {
+  /** Of all files. */
+  readonly bytes: number;
+  /** The largest first. */
+  readonly spaces: readonly SpaceOnDisk[];
+  /** The oldest first. */
+  readonly regions: readonly RegionOnDisk[];
+}
+
+/** A directory that is missing holds nothing. @throws RepriseError BAD_CONFIG when one cannot be listed */
+export async function inspectDisk(directories: readonly string[], files: DiskFiles = nodeFiles): Promise<DiskContents> {
+  const inspection: Inspection = { files, tallies: new Map() };
+  const regions: RegionOnDisk[] = [];
+  for (const directory of directories) {
+    for (const name of await namesIn(directory, files)) {
+      const parsed = parseName(name);
+      if (parsed === undefined) continue;
+      const region = await inspectRegion(join(directory, name), parsed.isRegion, inspection);
+      if (region !== undefined) regions.push(region);
+    }
+  }
+  return {
+    bytes: regions.reduce((sum, { bytes }) => sum + bytes, 0),
+    spaces: [...inspection.tallies.values()].map(({ space }) => space).sort((a, b) => b.bytes - a.bytes),
+    regions,
+  };
+}
+
+async function namesIn(directory: string, files: DiskFiles): Promise<string[]> {
+  try {
+    return (await files.list(directory)).sort();
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return [];
+    throw new RepriseError("BAD_CONFIG", `cannot read ${directory}: ${describe(error)}`, { cause: error });
+  }
+}
+
+interface Tally {
+  readonly space: SpaceOnDisk;
+  readonly roots: Set<RootKey>;
+  readonly keys: Set<ChunkKey>;
+}
+
+interface Inspection {
+  readonly files: DiskFiles;
+  readonly tallies: Map<SpaceId, Tally>;
+}
+
+/** @returns undefined when the region is gone */
+async function inspectRegion(
+  path: string,
+  isRegion: boolean,
+  { files, tallies }: Inspection,
+): Promise<RegionOnDisk | undefined> {
+  let bytes = 0;
+  let file: DiskFile | undefined;
+  try {
+    bytes = await files.size(path);
+    const state = { path, bytes, chunks: 0, damaged: 0, problem: undefined };
+    if (!isRegion || bytes < 2 * pageBytes) return { ...state, state: "foreign" };
+    file = await files.openReadOnly(path);
+    const nonce = decodeRegionHeader(await readPages(file, 0, pageBytes));
+    if (nonce === "foreign") return { ...state, state: "foreign" };
+    if (nonce === "damaged")
+      return { ...state, state: "unreadable", problem: "its header does not match its checksum" };
+    const { isSealed, records, damaged } = await recordsOf(file, { nonce, fileBytes: bytes });
+    for (const record of records) count(tallies, record);
+    return { ...state, state: isSealed ? "sealed" : "open", chunks: records.length, damaged };
+  } catch (error) {
+    const isThere = (await files.list(dirname(path))).includes(basename(path));
+    return isThere ? { path, bytes, state: "unreadable", chunks: 0, damaged: 0, problem: describe(error) } : undefined;
+  } finally {
+    await file?.close();
+  }
+}
+
+async function recordsOf(
+  file: DiskFile,
+  region: { readonly nonce: Buffer; readonly fileBytes: number },
+): Promise<{ isSealed: boolean; records: DecodedRecord[]; damaged: number }> {
+  const last = Math.floor(region.fileBytes / pageBytes) * pageBytes - pageBytes;
+  const trailer = decodeTrailer(await readPages(file, last, pageBytes), region.fileBytes);
+  const records: DecodedRecord[] = [];
+  if (trailer?.nonce.equals(region.nonce) !== true) {
+    for await (const { decoded } of scanRegion(file, region)) records.push(decoded);
+    return { isSealed: false, records, damaged: 0 }; // one that is being written looks the same
+  }
+  const { columns } = decodeColumns(await readPages(file, trailer.columnsOffset, trailer.columnsBytes), trailer);
+  const headers = await readPages(file, trailer.headersOffset, trailer.headersBytes);
+  let at = 0;
+  for (let i = 0; i < trailer.count; i += 1) {
+    const header = headers.subarray(at, (at += columns[columnCount * i + 2]!)); // five values for each
+    const decoded = decodeHeader(header, { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes });
+    if (decoded !== "damaged") records.push(decoded);
+  }
+  return { isSealed: true, records, damaged: trailer.count - records.length };
+}
+
+function count(tallies: Map<SpaceId, Tally>, { record, writtenAt, reads }: DecodedRecord): void {
+  const date = new Date(writtenAt);
+  let tally = tallies.get(record.space);
+  if (tally === undefined) {
+    const figures = { roots: 0, chunks: 0, tokens: 0, payloadBytes: 0, bytes: 0, reads: 0 };
+    const space = { space: record.space, ranks: record.payloadBytes.length, ...figures, oldest: date, newest: date };
+    tallies.set(record.space, (tally = { space, roots: new Set(), keys: new Set() }));
+  }
+  const { space, roots, keys } = tally;
+  if (keys.has(record.key)) return;
+  keys.add(record.key);
+  roots.add(record.root);
+  space.roots = roots.size;
+  space.chunks += 1;
+  space.tokens += record.tokens.length;
+  space.payloadBytes += record.payloadBytes.reduce((sum, bytes) => sum + bytes, 0);
+  space.bytes += recordBytes(record);
+  space.reads += reads;
+  if (date < space.oldest) space.oldest = date;
+  if (date > space.newest) space.newest = date;
+}
+
+async function readPages(file: DiskFile, position: number, bytes: number): Promise<Buffer> {
+  const pages = alignedBuffer(bytes).fill(0);
+  await file.read([pages], position);
+  return pages;
+}
