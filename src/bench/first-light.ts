@@ -1,8 +1,8 @@
 /**
  * One long prompt, and how long its first token takes: without a cache, cold, again, after others took the server's slots,
- * and after `kill -9` of everything and a restart.
+ * after `kill -9` of everything, and after an orderly end (which gives the memory tier back).
  *
- *     round:  no cache │ cold │ warm │ others, all at once │ after others │ kill -9, start │ restarted
+ *     round:  no cache │ cold │ warm │ others, all at once │ after others │ kill -9, start │ after kill -9 │ end, start │ restarted
  *
  * Each round has texts of its own, so that cold is cold. "no cache" is another text of the same length, with reading and
  * saving turned off as Reprise and llama-server understand it, before or after "cold" by turns: what the cache costs where
@@ -25,7 +25,7 @@ import { charactersOf, OPEN_QUESTION, passage } from "./workloads/passage.ts";
 import { requestList } from "./workloads/request-list.ts";
 
 export const firstLightSummary =
-  "one prompt cold, again, and after kill -9 and a restart; without --url our own server with the shipped model";
+  "one prompt cold, again, after kill -9 and after a restart; without --url our own server with the shipped model";
 
 export const firstLightOptions: WorkloadOptions = {
   tokens: { value: "TOKENS", help: "length of the text in each prompt", default: "4000" },
@@ -104,15 +104,20 @@ async function oneRound(target: Target, run: Round): Promise<void> {
     // Nothing is sent between: a warm-up would take the place of one of the others.
     await send(target, [{ ...request, group: "after others" }], run, "counted");
   }
-  await target.saved(signal);
-  if (signal.aborted) return;
-  try {
-    await target.restart(signal);
-  } catch (error) {
-    if (signal.aborted) return; // what was measured until then stands
-    throw error;
+  for (const [how, group] of [
+    ["killed", "after kill -9"],
+    ["stopped", "restarted"],
+  ] as const) {
+    await target.saved(signal);
+    if (signal.aborted) return;
+    try {
+      await target.restart(how, signal);
+    } catch (error) {
+      if (signal.aborted) return; // what was measured until then stands
+      throw error;
+    }
+    await measure({ ...request, group });
   }
-  await measure({ ...request, group: "restarted" });
 }
 
 async function send(
@@ -167,7 +172,7 @@ export function firstLightLines({ targets, samples }: BenchResult): string[] {
         samples.filter((sample) => sample.target === label && sample.group === group),
       );
     const cold = of("cold");
-    const others = ["warm", "after others", "restarted", "no cache"].flatMap((group) => {
+    const others = ["warm", "after others", "after kill -9", "restarted", "no cache"].flatMap((group) => {
       const times = of(group);
       return cold.length === 0 || times.length === 0 ? [] : [`${group} ${(median(cold) / median(times)).toFixed(2)}`];
     });

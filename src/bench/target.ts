@@ -120,11 +120,11 @@ export class Target implements AsyncDisposable {
   }
 
   /**
-   * Kills the server that was started, without warning, and starts it again.
+   * Ends the server that was started, and starts it again: without warning, or as whoever runs it would.
    *
    * @throws RepriseError TARGET_UNAVAILABLE when it does not come again; CANCELLED.
    */
-  async restart(signal: AbortSignal): Promise<void> {
+  async restart(how: "killed" | "stopped", signal: AbortSignal): Promise<void> {
     const { start, url } = this.#options;
     assert(start !== undefined && this.#server !== undefined, `${url} was not started here, and cannot be restarted`);
     this.#costOfEarlier = this.#costSinceBefore() ?? this.#costOfEarlier;
@@ -132,7 +132,8 @@ export class Target implements AsyncDisposable {
     this.#watch?.[Symbol.dispose]();
     this.#watch = undefined;
     this.#agent.destroy();
-    await this.#server.kill();
+    if (how === "killed") await this.#server.kill();
+    else await this.#server[Symbol.asyncDispose]();
     this.#agent = streamAgent(new URL(url));
     this.#server = await StartedServer.start(start);
     this.#watch = new TreeWatch(this.#server.pid);
