@@ -32,3 +32,31 @@ test("a call that O_DIRECT is refused goes through the system's cache, and so do
   await again.close();
   await expect(again.read([into], 0)).rejects.toMatchObject({ code: "EBADF" });
 });
+
+test("of many reads at once each gets its own bytes and leaves, or its own failure", async () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "file");
+  const pieces = Array.from({ length: 100 }, (_, i) => alignedBuffer(4096 * (1 + (i % 3))).fill(randomBytes(512)));
+  const file = await nodeFiles.create(path);
+  await file.write(pieces, 0, []);
+  let at = 0;
+  const reads = [...pieces, alignedBuffer(4096), alignedBuffer(4096)].map((piece) => {
+    const position = at;
+    at += piece.length;
+    const into = [alignedBuffer(4096), alignedBuffer(piece.length - 4096)].filter(({ length }) => length > 0);
+    return { piece, into, answer: file.read(into, position) };
+  });
+  for (const [i, { piece, into, answer }] of reads.entries()) {
+    const { bytes, leaves } = await answer;
+    expect(bytes).toBe(i < pieces.length ? piece.length : 0);
+    if (i >= pieces.length) continue;
+    expect(Buffer.concat(into)).toEqual(piece);
+    expect(leaves).toEqual(into.map(leavesOf));
+  }
+
+  await file.close();
+  const closed = await Promise.allSettled(pieces.map(async (_, i) => file.read([alignedBuffer(4096)], 4096 * i)));
+  expect(
+    closed.every((outcome) => outcome.status === "rejected" && (outcome.reason as { code: string }).code === "EBADF"),
+  ).toBe(true);
+});
