@@ -40,6 +40,8 @@ export interface RigOptions {
   readonly slots?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
+  /** A context for every slot, as on CPU, and prompt pieces padded wherever that is possible. */
+  readonly apart?: boolean;
   /** Cells of the one context; undefined = as many as all slots may need. */
   readonly cells?: number;
   /** A cache that another rig filled. */
@@ -62,10 +64,10 @@ export class Rig {
   readonly #running: Promise<void>;
 
   constructor(model: Model, options: RigOptions = {}) {
-    const { slots = 2, contextTokens = 1024, deterministic = false } = options;
+    const { slots = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
     const shape = { library, model, threads: 1, deterministic, abortFlag: undefined };
     this.model = model;
-    this.contexts = deterministic
+    this.contexts = apart
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
       : [Context.create({ ...shape, cells: options.cells ?? slots * contextTokens, sequences: slots })];
     this.reuse = refusal(familyFacts(model)) === undefined;
@@ -81,6 +83,7 @@ export class Rig {
       shortSteps: false,
       stored: () => this.cache,
       computeMsPerToken: 1,
+      attentionCost: apart ? 1 : 0,
       log: silentLog,
       listener: {
         onStarted: () => {},

@@ -14,13 +14,14 @@ import { createLog } from "../../log.ts";
 import type { Log, LogLevel } from "../../log.ts";
 import { mapAbortFlag } from "./abort-flag.ts";
 import { CacheConnection } from "./cache-connection.ts";
-import { Context } from "./context.ts";
+import { Context, headSizes } from "./context.ts";
 import { checkModelFile } from "./gguf-header.ts";
 import { openLibrary } from "./library.ts";
 import { physicalCores } from "./machine.ts";
 import { defaultContextTokens } from "./messages.ts";
 import type { FromEngine, GenerateMessage, LoadedModel, StartOptions, ToEngine } from "./messages.ts";
 import { isGpuBuild, Model } from "./model.ts";
+import { attentionCost } from "./prompt-slicer.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
@@ -89,6 +90,7 @@ class EngineProcess {
       shortSteps: !canAbort(facts),
       stored: () => this.#cache?.stored,
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
+      attentionCost: isGpuBuild(library.build) ? 0 : attentionCostOf(this.#model),
       listener: {
         onStarted: (id) => tell({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),
@@ -261,6 +263,12 @@ function contextTokensOf(model: Model, wanted: number | undefined): number {
     "BAD_CONFIG",
     `A context of ${wanted} tokens was asked for; this model was trained for ${trained}: use --context ${trained} or less`,
   );
+}
+
+function attentionCostOf(model: Model): number {
+  const { functions, pointer, parameters } = model;
+  const headSize = headSizes(model).key;
+  return attentionCost({ layers: functions.layers(pointer), heads: functions.heads(pointer), headSize, parameters });
 }
 
 /** Tells the server how far loading is; stops it when the server is gone, since no message can arrive meanwhile. */

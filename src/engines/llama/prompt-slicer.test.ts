@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Context } from "./context.ts";
 import type { Generation } from "./generation.ts";
-import { PromptSlicer } from "./prompt-slicer.ts";
+import { PromptSlicer, attentionCost } from "./prompt-slicer.ts";
 import type { PromptSlicerOptions, Slice } from "./prompt-slicer.ts";
 import { Sequence } from "./sequence.ts";
 
@@ -16,7 +16,14 @@ function reader(promptTokens: number, options: { held?: number; lastUsed?: numbe
 }
 
 function slicer(change: Partial<PromptSlicerOptions> = {}): PromptSlicer {
-  return new PromptSlicer({ sliceTokens: undefined, shortSteps: false, computeMsPerToken: 1, ...change });
+  return new PromptSlicer({
+    sliceTokens: undefined,
+    shortSteps: false,
+    computeMsPerToken: 1,
+    contextTokens: 10_000,
+    attentionCost: 0,
+    ...change,
+  });
 }
 
 function computed(slices: readonly Slice[]): void {
@@ -93,4 +100,22 @@ test("deterministic mode cuts at multiples of the chunk size, whoever else reads
   expect(lengths(slicing.next(3, [one, two]))).toEqual([64, 64]);
   two.append(new Uint32Array(256));
   expect(lengths(slicing.next(3, [two]))).toEqual([44]);
+});
+
+test("a piece of a tile is padded where attention row by row would cost more", () => {
+  const cost = attentionCost({ layers: 12, heads: 6, headSize: 64, parameters: 22e6 });
+  const padding = (promptTokens: number, held: number, change: Partial<PromptSlicerOptions> = {}) =>
+    slicer({ attentionCost: cost, ...change }).next(0, [reader(promptTokens, { held })])[0]!.padding;
+  // Measured after 1,260 tokens: 25 rows take 73 ms, 32 take 99, a tile takes 90.
+  expect(padding(1285, 1260)).toBe(0);
+  expect(padding(1306, 1260)).toBe(18);
+  expect(padding(1260 + 64, 1260)).toBe(0);
+  expect(padding(46, 0)).toBe(0);
+  expect(padding(1306, 1260, { attentionCost: 0 })).toBe(0);
+  expect(padding(1306, 1260, { sliceTokens: 64 })).toBe(0);
+  expect(padding(1306, 1260, { contextTokens: 1320 })).toBe(0);
+  // A model of 8 billion parameters computes few rows more than it must.
+  const large = attentionCost({ layers: 32, heads: 32, headSize: 128, parameters: 8e9 });
+  expect(padding(1306, 1260, { attentionCost: large })).toBe(0);
+  expect(padding(1320, 1260, { attentionCost: large })).toBe(4);
 });

@@ -143,6 +143,22 @@ test("four at a time answer as each would alone, and more wait their turn", asyn
   }
 });
 
+test("padded prompt pieces leave no trace: neither in answers nor in slots nor in the cache", async () => {
+  const apart = rig({ apart: true });
+  const known = someTokens(200, 31);
+  for (const length of [40, 63, 240, 263]) {
+    const prompt = Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, length);
+    const padded = await apart.ask(prompt);
+    await apart.settled();
+    expect(padded.tokens).toEqual((await rig().ask(prompt, { cache: noCache })).tokens);
+  }
+  const { report } = await apart.ask(Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, 290));
+  expect(report.reused).toEqual({ resident: 263 });
+  const near = await apart.ask(someTokens(1020, 33), { maxTokens: 2 });
+  expect(near.tokens).toHaveLength(2);
+  await apart.settled();
+});
+
 test("deterministic mode: cold, resident and stored give the same logits bit for bit", async () => {
   const prompt = someTokens(333, 30);
   const ask = { maxTokens: 12, logprobs: 5 };

@@ -51,6 +51,8 @@ export interface SchedulerOptions {
   readonly stored: FindStoredKv;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
+  /** See prompt-slicer.ts. */
+  readonly attentionCost: number;
   readonly listener: SchedulerListener;
   readonly log: Log;
 }
@@ -236,12 +238,14 @@ export class Scheduler {
       const { generation, id, count } = sequence;
       outputs.push({ sequence, index: context.add(id, count, generation!.next, true) }); // decoding has generations
     }
-    for (const { sequence, tokens, last } of slices) {
+    for (const { sequence, tokens, padding, last } of slices) {
       for (const [offset, token] of tokens.entries()) {
         const wanted = last && offset === tokens.length - 1;
         const index = context.add(sequence.id, sequence.count + offset, token, wanted);
         if (wanted) outputs.push({ sequence, index });
       }
+      const end = sequence.count + tokens.length;
+      for (let row = 0; row < padding; row += 1) context.add(sequence.id, end + row, 0, false);
     }
 
     const started = performance.now();
@@ -255,8 +259,9 @@ export class Scheduler {
     for (const { sequence, index } of outputs.slice(0, decoding.length)) {
       sequence.append(Uint32Array.of(context.batch.tokens[index]!)); // what was put there above
     }
-    for (const { sequence, tokens } of slices) {
+    for (const { sequence, tokens, padding } of slices) {
       sequence.append(tokens);
+      if (padding > 0) context.truncate(sequence.id, sequence.count);
       if (sequence.count % (this.#options.sliceTokens ?? Infinity) === 0) sequence.markExact();
     }
     // The first use of the logits copies them from where they were computed; it belongs to the step.
