@@ -14,6 +14,7 @@ import { openLibrary } from "../../src/engines/llama/library.ts";
 import { Model } from "../../src/engines/llama/model.ts";
 import { Scheduler } from "../../src/engines/llama/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
+import { StepThreads } from "../../src/engines/llama/thread-choice.ts";
 import type { RepriseError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
@@ -65,7 +66,7 @@ export class Rig {
 
   constructor(model: Model, options: RigOptions = {}) {
     const { slots = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
-    const shape = { library, model, threads: 1, deterministic, abortFlag: undefined };
+    const shape = { library, model, threads: new StepThreads(1, { deterministic }), abortFlag: undefined };
     this.model = model;
     this.contexts = apart
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))

@@ -25,6 +25,7 @@ import { attentionCost } from "./prompt-slicer.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { StepThreads } from "./thread-choice.ts";
 
 /** How long a stopped decode waits for the message that says why. */
 const abortReasonMs = 500;
@@ -62,6 +63,7 @@ class EngineProcess {
     const sequences = isApart ? 1 : options.slots;
     const count = isApart ? options.slots : 1;
     this.#cells = sequences * this.#contextTokens;
+    const threads = new StepThreads(this.#threads, options);
     const contexts = Array.from({ length: count }, () =>
       Context.create({
         library,
@@ -69,8 +71,7 @@ class EngineProcess {
         cells: this.#cells,
         sequences,
         contexts: count,
-        threads: this.#threads,
-        deterministic: options.deterministic,
+        threads,
         abortFlag: canAbort(facts) ? flag.address : undefined,
       }),
     );
