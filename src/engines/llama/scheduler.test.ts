@@ -320,6 +320,20 @@ test("penalties keep a greedy answer from repeating itself", async () => {
   expect(new Set(tokens).size).toBe(40);
 });
 
+test("an answer that must not end never draws an end token, however likely", async () => {
+  const engine = rig();
+  const ask = (seed: number, ignoreEnd: boolean) =>
+    engine.ask(someTokens(12, 300), { sampling: { ...greedy, temperature: 10, seed }, ignoreEnd, maxTokens: 60 });
+  const ended: number[] = [];
+  for (let seed = 1; seed <= 60; seed += 1) if ((await ask(seed, false)).tokens.length < 60) ended.push(seed);
+  expect(ended.length).toBeGreaterThan(0);
+  for (const seed of ended) {
+    const { tokens } = await ask(seed, true);
+    expect(tokens).toHaveLength(60);
+    expect(tokens.filter((token) => model.isEnd(token))).toEqual([]);
+  }
+});
+
 test("the context's end is a length end", async () => {
   const engine = rig({ contextTokens: 256 });
   const answer = await engine.ask(someTokens(250, 73), { maxTokens: 100 });
