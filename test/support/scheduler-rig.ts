@@ -15,6 +15,7 @@ import { Model } from "../../src/engines/llama/model.ts";
 import { Scheduler } from "../../src/engines/llama/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
 import { StepThreads } from "../../src/engines/llama/thread-choice.ts";
+import { TiledAttention } from "../../src/engines/llama/tiled-attention.ts";
 import type { RepriseError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
@@ -29,6 +30,9 @@ export function loadTiny(tiny: TinyModel): Model {
   writeTinyGguf(path, tiny);
   return Model.load({ library, file: checkModelFile(path), onProgress: () => true });
 }
+
+/** A shape whose attention costs so much that every piece that can be padded is. */
+const dear = { layers: 1000, heads: 1, headSize: 64, parameters: 1000, threads: 1 };
 
 export interface Answer {
   readonly report: PromptReport;
@@ -84,7 +88,7 @@ export class Rig {
       shortSteps: false,
       stored: () => this.cache,
       computeMsPerToken: 1,
-      attentionCost: apart ? 1 : 0,
+      attention: apart ? new TiledAttention(dear) : undefined,
       log: silentLog,
       listener: {
         onStarted: () => {},

@@ -21,11 +21,11 @@ import { physicalCores } from "./machine.ts";
 import { defaultContextTokens } from "./messages.ts";
 import type { FromEngine, GenerateMessage, LoadedModel, StartOptions, ToEngine } from "./messages.ts";
 import { isGpuBuild, Model } from "./model.ts";
-import { attentionCost } from "./prompt-slicer.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StepThreads } from "./thread-choice.ts";
+import { TiledAttention } from "./tiled-attention.ts";
 
 /** How long a stopped decode waits for the message that says why. */
 const abortReasonMs = 500;
@@ -91,7 +91,7 @@ class EngineProcess {
       shortSteps: !canAbort(facts),
       stored: () => this.#cache?.stored,
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
-      attentionCost: isGpuBuild(library.build) ? 0 : attentionCostOf(this.#model),
+      attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
       listener: {
         onStarted: (id) => tell({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),
@@ -266,10 +266,10 @@ function contextTokensOf(model: Model, wanted: number | undefined): number {
   );
 }
 
-function attentionCostOf(model: Model): number {
+function attentionOf(model: Model, threads: number): TiledAttention {
   const { functions, pointer, parameters } = model;
-  const headSize = headSizes(model).key;
-  return attentionCost({ layers: functions.layers(pointer), heads: functions.heads(pointer), headSize, parameters });
+  const shape = { layers: functions.layers(pointer), heads: functions.heads(pointer), headSize: headSizes(model).key };
+  return new TiledAttention({ ...shape, parameters, threads });
 }
 
 /** Tells the server how far loading is; stops it when the server is gone, since no message can arrive meanwhile. */

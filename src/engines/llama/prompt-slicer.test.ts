@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 import type { Context } from "./context.ts";
 import type { Generation } from "./generation.ts";
-import { PromptSlicer, attentionCost } from "./prompt-slicer.ts";
+import { PromptSlicer } from "./prompt-slicer.ts";
 import type { PromptSlicerOptions, Slice } from "./prompt-slicer.ts";
 import { Sequence } from "./sequence.ts";
+import { TiledAttention } from "./tiled-attention.ts";
 
 const nowhere = {} as Context; // cutting moves nothing
 
@@ -21,7 +22,7 @@ function slicer(change: Partial<PromptSlicerOptions> = {}): PromptSlicer {
     shortSteps: false,
     computeMsPerToken: 1,
     contextTokens: 10_000,
-    attentionCost: 0,
+    attention: undefined,
     ...change,
   });
 }
@@ -102,20 +103,33 @@ test("deterministic mode cuts at multiples of the chunk size, whoever else reads
   expect(lengths(slicing.next(3, [two]))).toEqual([44]);
 });
 
+const small = { layers: 12, heads: 6, headSize: 64, parameters: 22e6 };
+
 test("a piece of a tile is padded where attention row by row would cost more", () => {
-  const cost = attentionCost({ layers: 12, heads: 6, headSize: 64, parameters: 22e6 });
+  const attention = new TiledAttention({ ...small, threads: 1 });
   const padding = (promptTokens: number, held: number, change: Partial<PromptSlicerOptions> = {}) =>
-    slicer({ attentionCost: cost, ...change }).next(0, [reader(promptTokens, { held })])[0]!.padding;
-  // Measured after 1,260 tokens: 25 rows take 73 ms, 32 take 99, a tile takes 90.
+    slicer({ attention, ...change }).next(0, [reader(promptTokens, { held })])[0]!.padding;
+  // Measured after 1,260 tokens: 25 rows take 73 ms, 46 take 131, a tile takes 90.
   expect(padding(1285, 1260)).toBe(0);
   expect(padding(1306, 1260)).toBe(18);
   expect(padding(1260 + 64, 1260)).toBe(0);
   expect(padding(46, 0)).toBe(0);
-  expect(padding(1306, 1260, { attentionCost: 0 })).toBe(0);
+  expect(padding(1306, 1260, { attention: undefined })).toBe(0);
   expect(padding(1306, 1260, { sliceTokens: 64 })).toBe(0);
   expect(padding(1306, 1260, { contextTokens: 1320 })).toBe(0);
   // A model of 8 billion parameters computes few rows more than it must.
-  const large = attentionCost({ layers: 32, heads: 32, headSize: 128, parameters: 8e9 });
-  expect(padding(1306, 1260, { attentionCost: large })).toBe(0);
-  expect(padding(1320, 1260, { attentionCost: large })).toBe(4);
+  const large = new TiledAttention({ layers: 32, heads: 32, headSize: 128, parameters: 8e9, threads: 1 });
+  expect(padding(1306, 1260, { attention: large })).toBe(0);
+  expect(padding(1320, 1260, { attention: large })).toBe(4);
+});
+
+test("slices have the size that the threads can share in whole tiles", () => {
+  const cut = (threads: number, computeMsPerToken: number) =>
+    lengths(
+      slicer({ attention: new TiledAttention({ ...small, threads }), computeMsPerToken }).next(2, [
+        reader(5000, { held: 1000 }),
+      ]),
+    );
+  expect(cut(1, 0.6)).toEqual([320]);
+  expect(cut(2, 0.6)).toEqual([256]);
 });

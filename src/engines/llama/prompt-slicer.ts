@@ -1,15 +1,16 @@
 /**
  * Which pieces of which prompts the next step computes.
  *
- * While others wait for their next token a step is short. Within that, pieces are as large as ggml likes them: its CPU
- * attention computes 64 rows together and goes row by row where a piece has fewer, which costs several times as much a row (a
- * step of 63 tokens after 1,260 took 182 ms of processor time, one of 64 took 90). So one prompt is read after the other in
- * whole tiles, instead of a little of each.
+ * While others wait for their next token a step is short. Within that, pieces are as large as ggml's CPU attention likes them
+ * (tiled-attention.ts): one prompt is read after the other in whole tiles, instead of a little of each, and a piece that is
+ * nearly a tile is filled up with rows that are forgotten again.
  *
  * In deterministic mode every prompt is cut at multiples of the chunk size, whoever else is served.
  */
 import { batchTokens } from "./context.ts";
 import type { Sequence } from "./sequence.ts";
+import { tileTokens } from "./tiled-attention.ts";
+import type { TiledAttention } from "./tiled-attention.ts";
 
 /** A piece of a prompt that a step computes. */
 export interface Slice {
@@ -30,25 +31,15 @@ export interface PromptSlicerOptions {
   readonly computeMsPerToken: number;
   /** Tokens of prompt and answer of one request. */
   readonly contextTokens: number;
-  /** From {@link attentionCost}; 0 = attention has no tiles, or a step's rows are not of one sequence. */
-  readonly attentionCost: number;
-}
-
-/** What attending to one position costs in a tile, where all else that a token costs is 1: the ratio of operations and of speeds. */
-export function attentionCost(shape: { layers: number; heads: number; headSize: number; parameters: number }): number {
-  const { layers, heads, headSize, parameters } = shape;
-  return (mulMatSpeed * 4 * layers * heads * headSize) / (2 * parameters);
+  /** Undefined = attention has no tiles, or the rows of a step are not of one sequence. */
+  readonly attention: TiledAttention | undefined;
 }
 
 /** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
 const stepMs = 200;
 const smallestSlice = 16;
-/** Rows that ggml's CPU attention computes together. */
-const tileTokens = 64;
-/** How much faster ggml multiplies weights than it attends in tiles, operation for operation: 67 and 37 GFLOPS were measured. */
-const mulMatSpeed = 1.8;
-/** How much more attention costs row by row than in tiles: 3.6 was measured; with 3, padding is worth it in any case. */
-const untiledCost = 3;
+/** Another size must be cheaper than this share of the plain one's cost: costs are estimates. */
+const clearly = 0.97;
 /** One step in so many goes to the request that came first. */
 const turnsOfOldest = 4;
 
@@ -75,30 +66,54 @@ export class PromptSlicer {
     for (const sequence of this.#inOrder(reading)) {
       const rest = promptRest(sequence);
       const border =
-        sliceTokens === undefined ? sliceLength(rest.length, room) : sliceTokens - (sequence.count % sliceTokens);
+        sliceTokens === undefined
+          ? this.#length(sequence, rest.length, room)
+          : sliceTokens - (sequence.count % sliceTokens);
       const length = Math.min(border, rest.length);
       if (length > room || room === 0) break;
       // What others left of the room is not worth a piece that is neither a tile nor all the rest.
       const isScrap = length < Math.min(tileTokens, rest.length);
       if (isScrap && slices.length > 0 && sliceTokens === undefined) break;
       const tokens = rest.subarray(0, length);
-      const padding = this.#padding(sequence, length, room);
+      const padding = sliceTokens === undefined ? this.#padding(sequence, length, room) : 0;
       room -= length + padding;
       slices.push({ sequence, tokens, padding, last: length === rest.length });
     }
     return slices;
   }
 
-  /**
-   * A question of 46 tokens after a text of 1,260 took 131 ms of processor time row by row, and 90 ms when 18 rows more made
-   * it a tile: how many it takes to be worth it depends on the share that attention has in the cost of a token.
-   */
+  /** Rows that make the piece cheaper, up to the next tile. */
   #padding(sequence: Sequence, tokens: number, room: number): number {
-    const { sliceTokens, attentionCost, contextTokens } = this.#options;
-    if (sliceTokens !== undefined || tokens >= tileTokens || room < tileTokens) return 0;
-    if (sequence.count + tileTokens > contextTokens) return 0;
-    const attention = attentionCost * (sequence.count + tokens);
-    return tokens * (1 + untiledCost * attention) > tileTokens * (1 + attention) ? tileTokens - tokens : 0;
+    const { attention, contextTokens } = this.#options;
+    if (attention === undefined) return 0;
+    const most = Math.min(tokens + tileTokens - 1, room, contextTokens - sequence.count);
+    let best = { rows: tokens, cost: attention.cost(tokens, sequence.count) * clearly };
+    for (let rows = tokens + 1; rows <= most; rows += 1) {
+      const cost = attention.cost(rows, sequence.count);
+      if (cost < best.cost) best = { rows, cost };
+    }
+    return best.rows - tokens;
+  }
+
+  /** How many of the `left` tokens of a prompt go into a step with that much room: whole tiles, and a tile for the last slice. */
+  #length(sequence: Sequence, left: number, room: number): number {
+    if (left <= room) return left;
+    if (room < tileTokens) return room;
+    const most = this.#cheapest(sequence, wholeTiles(room));
+    return left < most + tileTokens && left >= 2 * tileTokens ? left - tileTokens : most;
+  }
+
+  /** So many whole tiles, `most` at most, that a token costs the least. */
+  #cheapest(sequence: Sequence, most: number): number {
+    const { attention } = this.#options;
+    if (attention === undefined) return most;
+    const end = sequence.count + most; // what comes later costs more for its place, however it is cut
+    let best = { rows: most, cost: (attention.cost(most, end - most) / most) * clearly };
+    for (let rows = most - tileTokens; rows >= tileTokens; rows -= tileTokens) {
+      const cost = attention.cost(rows, end - rows) / rows;
+      if (cost < best.cost) best = { rows, cost };
+    }
+    return best.rows;
   }
 
   /** Steps of mostly prompt tokens tell what one costs. Small slices cost more: they tell what it costs at most. */
@@ -137,14 +152,6 @@ export class PromptSlicer {
 /** What is still to be computed of the prompt. */
 function promptRest(sequence: Sequence): Uint32Array {
   return sequence.generation!.work.tokens.subarray(sequence.count); // asked of those that read
-}
-
-/** How many of the `left` tokens of a prompt go into a step with that much room: whole tiles, and a tile for the last slice. */
-function sliceLength(left: number, room: number): number {
-  if (left <= room) return left;
-  if (room < tileTokens) return room;
-  const most = wholeTiles(room);
-  return left < most + tileTokens && left >= 2 * tileTokens ? left - tileTokens : most;
 }
 
 function wholeTiles(tokens: number): number {

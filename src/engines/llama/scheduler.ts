@@ -24,6 +24,7 @@ import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
 import type { FindStoredKv } from "./stored-kv.ts";
+import type { TiledAttention } from "./tiled-attention.ts";
 
 /** What the scheduler tells of. */
 export interface SchedulerListener {
@@ -51,8 +52,8 @@ export interface SchedulerOptions {
   readonly stored: FindStoredKv;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
-  /** See prompt-slicer.ts. */
-  readonly attentionCost: number;
+  /** Undefined = prompt pieces of any size cost the same. */
+  readonly attention: TiledAttention | undefined;
   readonly listener: SchedulerListener;
   readonly log: Log;
 }
