@@ -190,6 +190,19 @@ test("a cancelled request leaves its slot, and what it computed stays", async ()
   engine.scheduler.cancel(12_345);
 });
 
+test("an answer is saved before the next request takes its slot", async () => {
+  const engine = rig({ slots: 1 });
+  engine.cache.faults.slow = "reserve";
+  const prompt = someTokens(150, 48);
+  const first = engine.start(prompt, { maxTokens: 60 });
+  const other = engine.start(someTokens(100, 49));
+  const { tokens } = await first.answer;
+  await other.answer;
+  await engine.settled();
+  const { report } = await engine.ask(Uint32Array.from([...prompt, ...tokens, ...someTokens(20, 47)]));
+  expect(report.reused).toEqual({ memory: 209 });
+});
+
 test("a cache that hangs, fails or is full costs no request", async () => {
   const healthy = rig();
   const prompt = someTokens(200, 50);

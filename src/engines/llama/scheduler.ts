@@ -153,7 +153,7 @@ export class Scheduler {
   async #sleep(): Promise<void> {
     const startable = this.#waiting.length > 0 && this.#sequences.some(({ generation }) => generation === undefined);
     const runnable = this.#running().some(({ generation }) => generation?.phase !== "loading");
-    if (this.#closed || startable || runnable) return;
+    if (this.#closed || startable || runnable) return nextTurn(); // a request may wait for an answer of the cache
     await new Promise<void>((resolve) => (this.#wake = resolve));
     this.#wake = undefined;
   }
@@ -173,8 +173,10 @@ export class Scheduler {
         sliceTokens,
       });
       if (placement === undefined) return;
-      this.#waiting.shift();
       const { sequence, prefix, donor } = placement;
+      // Right after an answer, where it is to be saved is not known yet: with the slot its next turn would lose it.
+      if (this.#saver?.isAsking(sequence, donor === undefined ? prefix : 0) === true) return;
+      this.#waiting.shift();
       const generation = new Generation(work, { model, contextTokens, accepted });
       generation.countReused("resident", prefix);
       this.#truncate(sequence, donor === undefined ? prefix : 0);
