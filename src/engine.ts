@@ -66,7 +66,7 @@ export interface GenerateRequest {
   readonly maxTokens: number;
   /** Generation ends before any of these texts. */
   readonly stop: readonly string[];
-  /** Go on after an end-of-generation token (for benchmarks). */
+  /** Never draw an end-of-generation token (for benchmarks). */
   readonly ignoreEnd?: boolean;
   /** Alternatives to report for each token: undefined = no logprobs, 0 = the chosen token's alone. */
   readonly logprobs?: number;

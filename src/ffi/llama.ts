@@ -248,6 +248,10 @@ function declare(library: LibraryHandle) {
     topKSampler: fn<(k: number) => SamplerPointer>("void* llama_sampler_init_top_k(int32)"),
     topPSampler: fn<(p: number, minKeep: number) => SamplerPointer>("void* llama_sampler_init_top_p(float, size_t)"),
     minPSampler: fn<(p: number, minKeep: number) => SamplerPointer>("void* llama_sampler_init_min_p(float, size_t)"),
+    /** `biases`: pairs of an int32 token and a float, copied by the call. */
+    biasSampler: fn<(vocabulary: number, count: number, biases: Uint8Array) => SamplerPointer>(
+      "void* llama_sampler_init_logit_bias(int32, int32, void*)",
+    ),
     temperatureSampler: fn<(temperature: number) => SamplerPointer>("void* llama_sampler_init_temp(float)"),
     penaltySampler: fn<
       (vocabulary: number, window: number, repeat: number, frequency: number, presence: number) => SamplerPointer

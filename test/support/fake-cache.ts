@@ -32,6 +32,8 @@ export interface Faults {
   hang?: "lookup" | "load" | "reserve" | "commit";
   /** Verbs that reject. */
   fail?: "lookup" | "load" | "reserve" | "commit";
+  /** Verbs that answer after 10 ms. */
+  slow?: "reserve";
   /** No slots are given. */
   full?: boolean;
 }
@@ -87,6 +89,7 @@ export class FakeCache implements StoredKv {
   async #answer<T>(verb: NonNullable<Faults["hang"]>, body: () => T): Promise<T> {
     if (this.faults.hang === verb) return new Promise(() => {});
     if (this.faults.fail === verb) throw new Error(`${verb} fails`);
+    if (this.faults.slow === verb) await new Promise((resolve) => setTimeout(resolve, 10));
     await Promise.resolve();
     return body();
   }

@@ -14,6 +14,8 @@ import { openLibrary } from "../../src/engines/llama/library.ts";
 import { Model } from "../../src/engines/llama/model.ts";
 import { Scheduler } from "../../src/engines/llama/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
+import { StepThreads } from "../../src/engines/llama/thread-choice.ts";
+import { TiledAttention } from "../../src/engines/llama/tiled-attention.ts";
 import type { RepriseError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
@@ -29,6 +31,9 @@ export function loadTiny(tiny: TinyModel): Model {
   return Model.load({ library, file: checkModelFile(path), onProgress: () => true });
 }
 
+/** A shape whose attention costs so much that every piece that can be padded is. */
+const dear = { layers: 1000, heads: 1, headSize: 64, parameters: 1000, threads: 1 };
+
 export interface Answer {
   readonly report: PromptReport;
   readonly text: string;
@@ -40,6 +45,8 @@ export interface RigOptions {
   readonly slots?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
+  /** A context for every slot, as on CPU, and prompt pieces padded wherever that is possible. */
+  readonly apart?: boolean;
   /** Cells of the one context; undefined = as many as all slots may need. */
   readonly cells?: number;
   /** A cache that another rig filled. */
@@ -62,10 +69,10 @@ export class Rig {
   readonly #running: Promise<void>;
 
   constructor(model: Model, options: RigOptions = {}) {
-    const { slots = 2, contextTokens = 1024, deterministic = false } = options;
-    const shape = { library, model, threads: 1, deterministic, abortFlag: undefined };
+    const { slots = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
+    const shape = { library, model, threads: new StepThreads(1, { deterministic }), abortFlag: undefined };
     this.model = model;
-    this.contexts = deterministic
+    this.contexts = apart
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
       : [Context.create({ ...shape, cells: options.cells ?? slots * contextTokens, sequences: slots })];
     this.reuse = refusal(familyFacts(model)) === undefined;
@@ -81,6 +88,7 @@ export class Rig {
       shortSteps: false,
       stored: () => this.cache,
       computeMsPerToken: 1,
+      attention: apart ? new TiledAttention(dear) : undefined,
       log: silentLog,
       listener: {
         onStarted: () => {},

@@ -12,7 +12,7 @@ import type { Library } from "./library.ts";
 import { availableMemoryBytes } from "./machine.ts";
 import { gibibytes, isGpuBuild } from "./model.ts";
 import type { Model } from "./model.ts";
-import { ThreadChoice } from "./thread-choice.ts";
+import type { StepThreads } from "./thread-choice.ts";
 
 /** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
 export const batchTokens = 512;
@@ -32,9 +32,8 @@ export interface ContextOptions {
   readonly sequences: number;
   /** Contexts of this shape that there will be; 1 unless given. All must fit into memory before the first is made. */
   readonly contexts?: number;
-  readonly threads: number;
-  /** One thread count for every step: bits depend on it. */
-  readonly deterministic: boolean;
+  /** The same for all contexts of an engine. */
+  readonly threads: StepThreads;
   /** Address of a byte that stops a running decode when it is not zero. */
   readonly abortFlag: Pointer | undefined;
 }
@@ -49,8 +48,7 @@ export class Context {
   readonly #model: Model;
   readonly #context: ContextPointer;
   readonly #memory: MemoryPointer;
-  readonly #smallSteps: ThreadChoice;
-  readonly #largeSteps: ThreadChoice;
+  readonly #threads: StepThreads;
   #filled = 0;
 
   private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
@@ -59,8 +57,7 @@ export class Context {
     this.#context = context;
     this.#memory = functions.memory(context);
     this.sequences = options.sequences;
-    this.#smallSteps = new ThreadChoice(options.threads, options.deterministic ? "deterministic" : "small");
-    this.#largeSteps = new ThreadChoice(options.threads, options.deterministic ? "deterministic" : "large");
+    this.#threads = options.threads;
     this.batch = createBatch(functions, batchTokens);
   }
 
@@ -82,8 +79,8 @@ export class Context {
         n_ubatch: batchTokens,
         n_seq_max: options.sequences + 1,
         n_outputs_max: options.sequences + 1,
-        n_threads: options.threads,
-        n_threads_batch: options.threads,
+        n_threads: options.threads.most,
+        n_threads_batch: options.threads.most,
         flash_attn_type: flashAttentionEnabled,
         type_k: typeF16,
         type_v: typeF16,
@@ -128,7 +125,7 @@ export class Context {
   decode(): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
     const small = this.#filled < smallStepTokens;
-    const choice = small ? this.#smallSteps : this.#largeSteps;
+    const choice = small ? this.#threads.small : this.#threads.large;
     const threads = choice.next();
     this.#functions.setThreads(this.#context, threads, threads);
     const started = performance.now();

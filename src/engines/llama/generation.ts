@@ -55,6 +55,7 @@ export class Generation {
     this.#sampler = new Sampler(options.model.functions, {
       sampling: work.sampling,
       vocabularySize: options.model.vocabularySize,
+      never: work.ignoreEnd ? options.model.endTokens : [],
       prompt: work.tokens,
       maxTokens: Math.min(work.maxTokens, options.contextTokens),
     });
@@ -83,7 +84,7 @@ export class Generation {
       this.phase = "decoding";
     }
     const token = this.#sampler.sample(context, index);
-    if (!this.work.ignoreEnd && this.#model.isEnd(token)) return [...events, ...this.#end("stop")];
+    if (this.#model.isEnd(token)) return [...events, ...this.#end("stop")];
 
     this.#drawnTokens += 1;
     this.next = token;

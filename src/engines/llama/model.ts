@@ -26,6 +26,7 @@ export class Model {
   readonly parameters: number;
   readonly vocabularySize: number;
   readonly #vocabulary: VocabularyPointer;
+  #endTokens: readonly number[] | undefined;
   readonly #pieces = new Map<number, Uint8Array>();
 
   private constructor(functions: LlamaFunctions, pointer: ModelPointer) {
@@ -126,6 +127,14 @@ export class Model {
 
   get #beginToken(): number {
     return this.functions.beginToken(this.#vocabulary);
+  }
+
+  /** All tokens that end a generation; found on the first call, since all of the vocabulary is asked. */
+  get endTokens(): readonly number[] {
+    this.#endTokens ??= Array.from({ length: this.vocabularySize }, (_, token) => token).filter((token) =>
+      this.isEnd(token),
+    );
+    return this.#endTokens;
   }
 
   /** Does this token end the generation? */

@@ -14,7 +14,7 @@ import { createLog } from "../../log.ts";
 import type { Log, LogLevel } from "../../log.ts";
 import { mapAbortFlag } from "./abort-flag.ts";
 import { CacheConnection } from "./cache-connection.ts";
-import { Context } from "./context.ts";
+import { Context, headSizes } from "./context.ts";
 import { checkModelFile } from "./gguf-header.ts";
 import { openLibrary } from "./library.ts";
 import { physicalCores } from "./machine.ts";
@@ -24,6 +24,8 @@ import { isGpuBuild, Model } from "./model.ts";
 import { Scheduler } from "./scheduler.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { StepThreads } from "./thread-choice.ts";
+import { TiledAttention } from "./tiled-attention.ts";
 
 /** How long a stopped decode waits for the message that says why. */
 const abortReasonMs = 500;
@@ -61,6 +63,7 @@ class EngineProcess {
     const sequences = isApart ? 1 : options.slots;
     const count = isApart ? options.slots : 1;
     this.#cells = sequences * this.#contextTokens;
+    const threads = new StepThreads(this.#threads, options);
     const contexts = Array.from({ length: count }, () =>
       Context.create({
         library,
@@ -68,8 +71,7 @@ class EngineProcess {
         cells: this.#cells,
         sequences,
         contexts: count,
-        threads: this.#threads,
-        deterministic: options.deterministic,
+        threads,
         abortFlag: canAbort(facts) ? flag.address : undefined,
       }),
     );
@@ -89,6 +91,7 @@ class EngineProcess {
       shortSteps: !canAbort(facts),
       stored: () => this.#cache?.stored,
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
+      attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
       listener: {
         onStarted: (id) => tell({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),
@@ -261,6 +264,12 @@ function contextTokensOf(model: Model, wanted: number | undefined): number {
     "BAD_CONFIG",
     `A context of ${wanted} tokens was asked for; this model was trained for ${trained}: use --context ${trained} or less`,
   );
+}
+
+function attentionOf(model: Model, threads: number): TiledAttention {
+  const { functions, pointer, parameters } = model;
+  const shape = { layers: functions.layers(pointer), heads: functions.heads(pointer), headSize: headSizes(model).key };
+  return new TiledAttention({ ...shape, parameters, threads });
 }
 
 /** Tells the server how far loading is; stops it when the server is gone, since no message can arrive meanwhile. */

@@ -1,7 +1,7 @@
 /**
  * Choosing the next token: llama.cpp's own samplers in its own order.
  *
- *     repeat penalty (prompt and answer) → frequency and presence (answer) → top-k → top-p → min-p → temperature → draw
+ *     never the end, where it is ignored → repeat penalty (prompt and answer) → frequency and presence (answer) → top-k → top-p → min-p → temperature → draw
  *
  * The same seed over the same logits draws the same tokens.
  */
@@ -17,15 +17,24 @@ export class Sampler {
   readonly #functions: LlamaFunctions;
   #chain: SamplerPointer | undefined;
 
-  /** `prompt` is what the repeat penalty has already seen; `maxTokens` bounds what the other penalties will count. */
+  /** `never` are tokens that are not drawn; `prompt` is what the repeat penalty has already seen; `maxTokens` bounds what the other penalties will count. */
   constructor(
     functions: LlamaFunctions,
-    options: { sampling: Sampling; vocabularySize: number; prompt: Uint32Array; maxTokens: number },
+    options: {
+      sampling: Sampling;
+      vocabularySize: number;
+      never: readonly number[];
+      prompt: Uint32Array;
+      maxTokens: number;
+    },
   ) {
-    const { sampling, vocabularySize } = options;
+    const { sampling, vocabularySize, never } = options;
     this.#functions = functions;
     const chain = functions.samplerChain({ no_perf: true });
     this.#chain = chain;
+    if (never.length > 0) {
+      functions.addSampler(chain, functions.biasSampler(vocabularySize, never.length, excluding(never)));
+    }
     if (sampling.repeatPenalty !== 1) {
       const penalty = functions.penaltySampler(vocabularySize, repeatWindow, sampling.repeatPenalty, 0, 0);
       for (const token of options.prompt.subarray(-repeatWindow)) functions.acceptToken(penalty, token);
@@ -59,6 +68,16 @@ export class Sampler {
     if (this.#chain !== undefined) this.#functions.freeSampler(this.#chain);
     this.#chain = undefined;
   }
+}
+
+/** `llama_logit_bias` structs that make tokens impossible. */
+function excluding(tokens: readonly number[]): Uint8Array {
+  const bytes = new DataView(new ArrayBuffer(8 * tokens.length));
+  for (const [i, token] of tokens.entries()) {
+    bytes.setInt32(8 * i, token, true);
+    bytes.setFloat32(8 * i + 4, -Infinity, true);
+  }
+  return new Uint8Array(bytes.buffer);
 }
 
 /** llama.cpp takes the largest seed as "choose one": it stands for 0 here, so that every seed given is reproducible. */

@@ -24,6 +24,8 @@ interface Job {
   chunks: ReservedChunk[] | undefined;
   /** The sequence holds the job's tokens up to here. */
   limit: number;
+  /** The cache was asked at this time, in ms. */
+  readonly asked: number;
 }
 
 export interface SaverOptions {
@@ -40,6 +42,8 @@ const reserveDeadlineMs = 1000;
 const commitDeadlineMs = 5000;
 /** Time to finish what was begun when a sequence is wanted for another request. */
 const settleMs = 50;
+/** How long a sequence is kept for an answer of the cache that is due: usually it takes a few milliseconds. */
+const answerMs = 50;
 /** Jobs at most; a save beyond that is left out. */
 const maxJobs = 64;
 
@@ -56,7 +60,14 @@ export class Saver {
   add(sequence: Sequence, tokens: Tokens, salt: string): void {
     const stored = this.#options.stored();
     if (stored === undefined || tokens.length === 0 || this.#jobs.length >= maxJobs) return;
-    const job: Job = { sequence, stored, tokens: tokens.slice(), chunks: undefined, limit: tokens.length };
+    const job: Job = {
+      sequence,
+      stored,
+      tokens: tokens.slice(),
+      chunks: undefined,
+      limit: tokens.length,
+      asked: performance.now(),
+    };
     this.#jobs.push(job);
     this.#ask(job, salt).catch((error: unknown) => {
       this.#drop(job);
@@ -72,6 +83,14 @@ export class Saver {
       if (performance.now() >= end) break;
     }
     return this.#jobs.some((job) => job.chunks !== undefined);
+  }
+
+  /** KV beyond `keep` waits for the cache to say where it goes, and would be lost with the sequence. */
+  isAsking(sequence: Sequence, keep: number): boolean {
+    const since = performance.now() - answerMs;
+    return this.#jobs.some(
+      (job) => job.sequence === sequence && job.chunks === undefined && job.limit > keep && job.asked > since,
+    );
   }
 
   /** Must be called before `sequence` loses its tokens from `keep` on. */

@@ -143,6 +143,22 @@ test("four at a time answer as each would alone, and more wait their turn", asyn
   }
 });
 
+test("padded prompt pieces leave no trace: neither in answers nor in slots nor in the cache", async () => {
+  const apart = rig({ apart: true });
+  const known = someTokens(200, 31);
+  for (const length of [40, 63, 240, 263]) {
+    const prompt = Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, length);
+    const padded = await apart.ask(prompt);
+    await apart.settled();
+    expect(padded.tokens).toEqual((await rig().ask(prompt, { cache: noCache })).tokens);
+  }
+  const { report } = await apart.ask(Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, 290));
+  expect(report.reused).toEqual({ resident: 263 });
+  const near = await apart.ask(someTokens(1020, 33), { maxTokens: 2 });
+  expect(near.tokens).toHaveLength(2);
+  await apart.settled();
+});
+
 test("deterministic mode: cold, resident and stored give the same logits bit for bit", async () => {
   const prompt = someTokens(333, 30);
   const ask = { maxTokens: 12, logprobs: 5 };
@@ -172,6 +188,19 @@ test("a cancelled request leaves its slot, and what it computed stays", async ()
   const next = await engine.ask(prompt);
   expect(next.report.promptTokens).toBe(900);
   engine.scheduler.cancel(12_345);
+});
+
+test("an answer is saved before the next request takes its slot", async () => {
+  const engine = rig({ slots: 1 });
+  engine.cache.faults.slow = "reserve";
+  const prompt = someTokens(150, 48);
+  const first = engine.start(prompt, { maxTokens: 60 });
+  const other = engine.start(someTokens(100, 49));
+  const { tokens } = await first.answer;
+  await other.answer;
+  await engine.settled();
+  const { report } = await engine.ask(Uint32Array.from([...prompt, ...tokens, ...someTokens(20, 47)]));
+  expect(report.reused).toEqual({ memory: 209 });
 });
 
 test("a cache that hangs, fails or is full costs no request", async () => {
@@ -302,6 +331,20 @@ test("penalties keep a greedy answer from repeating itself", async () => {
   const sampling = { ...greedy, presencePenalty: 100 };
   const { tokens } = await engine.ask(someTokens(20, 72), { sampling, maxTokens: 40 });
   expect(new Set(tokens).size).toBe(40);
+});
+
+test("an answer that must not end never draws an end token, however likely", async () => {
+  const engine = rig();
+  const ask = (seed: number, ignoreEnd: boolean) =>
+    engine.ask(someTokens(12, 300), { sampling: { ...greedy, temperature: 10, seed }, ignoreEnd, maxTokens: 60 });
+  const ended: number[] = [];
+  for (let seed = 1; seed <= 60; seed += 1) if ((await ask(seed, false)).tokens.length < 60) ended.push(seed);
+  expect(ended.length).toBeGreaterThan(0);
+  for (const seed of ended) {
+    const { tokens } = await ask(seed, true);
+    expect(tokens).toHaveLength(60);
+    expect(tokens.filter((token) => model.isEnd(token))).toEqual([]);
+  }
 });
 
 test("the context's end is a length end", async () => {

@@ -1,9 +1,9 @@
 /**
  * The scheduler: which tokens go through the model next.
  *
- * A step is one `llama_decode` per context that has something to do: one token for every sequence that decodes, and prefill
- * slices shared fairly between those that still read. On CPU every slot has a context of its own, on GPU all share one. Decode is synchronous; between steps the event loop sees messages, cache answers and
- * timers.
+ * A step is one `llama_decode` per context that has something to do: one token for every sequence that decodes, and the
+ * prompt pieces that prompt-slicer.ts chooses. On CPU every slot has a context of its own, on GPU all share one. Decode is
+ * synchronous; between steps the event loop sees messages, cache answers and timers.
  *
  *     waiting ──► placed in a slot ──► loading ──► reading ──► decoding ──► ended: the KV stays resident and is saved
  *
@@ -12,17 +12,19 @@
 import { RepriseError, assert } from "../../errors.ts";
 import type { GenerateEvent } from "../../engine.ts";
 import type { Log } from "../../log.ts";
-import { batchTokens } from "./context.ts";
 import type { Context, DecodeResult } from "./context.ts";
 import { Generation } from "./generation.ts";
 import type { Work } from "./generation.ts";
 import type { Model } from "./model.ts";
 import { place } from "./placement.ts";
 import { Saver } from "./saver.ts";
+import { PromptSlicer } from "./prompt-slicer.ts";
+import type { Slice } from "./prompt-slicer.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
 import type { FindStoredKv } from "./stored-kv.ts";
+import type { TiledAttention } from "./tiled-attention.ts";
 
 /** What the scheduler tells of. */
 export interface SchedulerListener {
@@ -50,19 +52,12 @@ export interface SchedulerOptions {
   readonly stored: FindStoredKv;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
+  /** Undefined = prompt pieces of any size cost the same. */
+  readonly attention: TiledAttention | undefined;
   readonly listener: SchedulerListener;
   readonly log: Log;
 }
 
-/** How many sequences, of all contexts, are in a step. */
-interface StepLoad {
-  readonly decoding: number;
-  readonly reading: number;
-}
-
-/** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
-const stepMs = 200;
-const smallestSlice = 16;
 /** Time for saving in a step, and while nothing else is to be done. */
 const saveMs = 5;
 const idleSaveMs = 20;
@@ -74,15 +69,14 @@ export class Scheduler {
   readonly #sequences: Sequence[];
   readonly #waiting: { work: Work; accepted: number }[] = [];
   readonly #saver: Saver | undefined;
-  #computeMsPerToken: number;
+  readonly #slicer: PromptSlicer;
   #uses = 0;
-  #rotation = 0;
   #closed = false;
   #wake: (() => void) | undefined;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
-    this.#computeMsPerToken = options.computeMsPerToken;
+    this.#slicer = new PromptSlicer(options);
     this.#sequences = options.contexts.flatMap((context) =>
       Array.from({ length: context.sequences }, (_, id) => new Sequence(context, id, options.contextTokens)),
     );
@@ -159,7 +153,7 @@ export class Scheduler {
   async #sleep(): Promise<void> {
     const startable = this.#waiting.length > 0 && this.#sequences.some(({ generation }) => generation === undefined);
     const runnable = this.#running().some(({ generation }) => generation?.phase !== "loading");
-    if (this.#closed || startable || runnable) return;
+    if (this.#closed || startable || runnable) return nextTurn(); // a request may wait for an answer of the cache
     await new Promise<void>((resolve) => (this.#wake = resolve));
     this.#wake = undefined;
   }
@@ -179,8 +173,10 @@ export class Scheduler {
         sliceTokens,
       });
       if (placement === undefined) return;
-      this.#waiting.shift();
       const { sequence, prefix, donor } = placement;
+      // Right after an answer, where it is to be saved is not known yet: with the slot its next turn would lose it.
+      if (this.#saver?.isAsking(sequence, donor === undefined ? prefix : 0) === true) return;
+      this.#waiting.shift();
       const generation = new Generation(work, { model, contextTokens, accepted });
       generation.countReused("resident", prefix);
       this.#truncate(sequence, donor === undefined ? prefix : 0);
@@ -207,7 +203,7 @@ export class Scheduler {
       layout,
       sequence,
       generation,
-      computeMsPerToken: this.#computeMsPerToken,
+      computeMsPerToken: this.#slicer.computeMsPerToken,
       wholeChunks: sliceTokens !== undefined,
       makeRoom: () => this.#dropIdle(sequence.context),
       log,
@@ -221,90 +217,60 @@ export class Scheduler {
 
   /** One decode in every context that has something to do. */
   async #step(): Promise<boolean> {
-    let stepped = false;
-    const load = this.#countLoad();
+    const active = this.#running().filter(({ generation }) => generation?.phase !== "loading");
+    const decoding = active.filter(({ generation }) => generation?.phase === "decoding");
+    const reading = active.filter(({ generation }) => generation?.phase === "reading");
+    const slices = this.#slicer.next(decoding.length, reading);
     for (const context of this.#options.contexts) {
-      const active = this.#sequences.filter(
-        (sequence) => sequence.context === context && sequence.generation !== undefined,
+      const isHere = (sequence: Sequence) => sequence.context === context;
+      const result = await this.#decode(
+        context,
+        decoding.filter(isHere),
+        slices.filter(({ sequence }) => isHere(sequence)),
       );
-      const decoding = active.filter(({ generation }) => generation?.phase === "decoding");
-      const reading = active.filter(({ generation }) => generation?.phase === "reading");
-      if (decoding.length + reading.length === 0) continue;
-      stepped = true;
-      if ((await this.#decode(context, decoding, reading, load)) === "aborted") break;
+      if (result === "aborted") break;
     }
-    return stepped;
+    return active.length > 0;
   }
 
-  #countLoad(): StepLoad {
-    const phases = this.#running().map(({ generation }) => generation?.phase);
-    return {
-      decoding: phases.filter((phase) => phase === "decoding").length,
-      reading: phases.filter((phase) => phase === "reading").length,
-    };
-  }
-
-  async #decode(context: Context, decoding: Sequence[], reading: Sequence[], load: StepLoad): Promise<DecodeResult> {
-    const slices = this.#slices(decoding.length, reading, load);
+  async #decode(context: Context, decoding: readonly Sequence[], slices: readonly Slice[]): Promise<DecodeResult> {
+    if (decoding.length + slices.length === 0) return "done";
     const outputs: { sequence: Sequence; index: number }[] = [];
     context.begin();
     for (const sequence of decoding) {
       const { generation, id, count } = sequence;
       outputs.push({ sequence, index: context.add(id, count, generation!.next, true) }); // decoding has generations
     }
-    for (const { sequence, tokens, last } of slices) {
+    for (const { sequence, tokens, padding, last } of slices) {
       for (const [offset, token] of tokens.entries()) {
         const wanted = last && offset === tokens.length - 1;
         const index = context.add(sequence.id, sequence.count + offset, token, wanted);
         if (wanted) outputs.push({ sequence, index });
       }
+      const end = sequence.count + tokens.length;
+      for (let row = 0; row < padding; row += 1) context.add(sequence.id, end + row, 0, false);
     }
 
     const started = performance.now();
     const result = context.decode();
+    const active = [...decoding, ...slices.map(({ sequence }) => sequence)];
     if (result === "aborted") await this.#options.listener.onAborted();
-    else if (result === "no room") this.#makeRoom(context, [...decoding, ...reading]);
-    else if (result !== "done") this.#fail([...decoding, ...reading], `llama_decode returned ${result.failed}`);
+    else if (result === "no room") this.#makeRoom(context, active);
+    else if (result !== "done") this.#fail(active, `llama_decode returned ${result.failed}`);
     if (result !== "done") return result;
 
     for (const { sequence, index } of outputs.slice(0, decoding.length)) {
       sequence.append(Uint32Array.of(context.batch.tokens[index]!)); // what was put there above
     }
-    for (const { sequence, tokens } of slices) {
+    for (const { sequence, tokens, padding } of slices) {
       sequence.append(tokens);
+      if (padding > 0) context.truncate(sequence.id, sequence.count);
       if (sequence.count % (this.#options.sliceTokens ?? Infinity) === 0) sequence.markExact();
     }
     // The first use of the logits copies them from where they were computed; it belongs to the step.
     for (const { sequence, index } of outputs) this.#draw(sequence, index);
-    this.#measure(performance.now() - started, slices);
+    this.#slicer.measured(performance.now() - started, slices);
     return result;
-  }
-
-  /** The prompt pieces of this step. */
-  #slices(
-    decoding: number,
-    reading: readonly Sequence[],
-    load: StepLoad,
-  ): { sequence: Sequence; tokens: Uint32Array; last: boolean }[] {
-    if (reading.length === 0) return [];
-    const { sliceTokens, shortSteps } = this.#options;
-    let room = batchTokens - decoding;
-    if ((load.decoding > 0 || shortSteps) && sliceTokens === undefined) {
-      const affordable = (stepMs / this.#computeMsPerToken) * (reading.length / load.reading);
-      room = Math.min(room, Math.max(smallestSlice, Math.floor(affordable)));
-    }
-    this.#rotation += 1;
-    return reading.flatMap((_, turn) => {
-      const sequence = reading[(turn + this.#rotation) % reading.length]!; // within bounds
-      const { tokens } = sequence.generation!.work; // reading has generations
-      const fair = Math.ceil(room / (reading.length - turn));
-      const border = sliceTokens === undefined ? fair : sliceTokens - (sequence.count % sliceTokens);
-      const slice = tokens.subarray(sequence.count, sequence.count + Math.min(border, room));
-      room -= slice.length;
-      return slice.length === 0
-        ? []
-        : [{ sequence, tokens: slice, last: sequence.count + slice.length === tokens.length }];
-    });
   }
 
   #draw(sequence: Sequence, index: number): void {
@@ -375,12 +341,6 @@ export class Scheduler {
   #use(sequence: Sequence): void {
     this.#uses += 1;
     sequence.lastUsed = this.#uses;
-  }
-
-  /** Steps of mostly prompt tokens tell what a prompt token costs. */
-  #measure(elapsedMs: number, slices: readonly { tokens: Uint32Array }[]): void {
-    const tokens = slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
-    if (tokens >= smallestSlice) this.#computeMsPerToken += (elapsedMs / tokens - this.#computeMsPerToken) * 0.3;
   }
 }
 

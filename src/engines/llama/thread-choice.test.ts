@@ -22,6 +22,12 @@ test("the fastest count is used, and the choice follows when the machine becomes
   expect(run(choice, 4000, free).get(4)).toBeGreaterThan(1000);
 });
 
+test("the first prompt is read with all threads: others are tried later, once for all contexts", () => {
+  const used = run(new ThreadChoice(2, "large"), 15, (threads) => 500 / threads);
+  expect([...used.keys()]).toEqual([2]);
+  expect(run(new ThreadChoice(2, "large"), 200, (threads) => 500 / threads).get(1)).toBeLessThan(5);
+});
+
 test("slices never try a single thread of many", () => {
   const used = run(new ThreadChoice(8, "large"), 200, (threads) => 100 * threads);
   expect(new Set(used.keys())).toEqual(new Set([4, 8]));

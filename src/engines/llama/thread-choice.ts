@@ -22,14 +22,14 @@ export class ThreadChoice {
 
   /** Threads for the next step. */
   next(): number {
-    const untried = this.#candidates.find(({ stepMs }) => stepMs === undefined);
-    if (untried !== undefined) return untried.threads;
     // Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most.
-    const best = this.#candidates.reduce((a, b) => (b.stepMs! * clearly < a.stepMs! ? b : a)); // all are tried
-    // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most.
-    const due = this.#candidates.find(
-      ({ stepMs, stepsSince }) => stepsSince > Math.min(longestRetrySteps, retrySteps * (stepMs! / best.stepMs!) ** 2),
-    );
+    const best = this.#candidates.reduce((a, b) => ((b.stepMs ?? Infinity) * clearly < (a.stepMs ?? 0) ? b : a));
+    // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most. One that is not
+    // known yet waits for its turn, too: on a machine that is free it would only make somebody's first prompt slow.
+    const due = this.#candidates.find(({ stepMs, stepsSince }) => {
+      const slowness = stepMs === undefined || best.stepMs === undefined ? 1 : stepMs / best.stepMs;
+      return stepsSince > Math.min(longestRetrySteps, retrySteps * slowness ** 2);
+    });
     return (due ?? best).threads;
   }
 
@@ -42,6 +42,19 @@ export class ThreadChoice {
       candidate.stepMs =
         candidate.stepMs === undefined ? elapsedMs : candidate.stepMs + (elapsedMs - candidate.stepMs) * 0.3;
     }
+  }
+}
+
+/** The counts of one engine: its contexts share what is learned. */
+export class StepThreads {
+  readonly most: number;
+  readonly small: ThreadChoice;
+  readonly large: ThreadChoice;
+
+  constructor(most: number, options: { readonly deterministic: boolean }) {
+    this.most = most;
+    this.small = new ThreadChoice(most, options.deterministic ? "deterministic" : "small");
+    this.large = new ThreadChoice(most, options.deterministic ? "deterministic" : "large");
   }
 }
 
