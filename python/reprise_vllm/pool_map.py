@@ -73,6 +73,8 @@ class PoolMap:
         self._wanted: set[int] = set()
         self._wake = threading.Condition()
         self._closed = False
+        #: Extents are still being registered ahead of need: what is not registered yet will be soon.
+        self.is_registering = registrar is not None
         self._thread: threading.Thread | None = None
         if registrar is not None:
             self._thread = threading.Thread(target=self._register_all, name="reprise-register", daemon=True)
@@ -122,9 +124,11 @@ class PoolMap:
             for extent in range(self._ahead):
                 if self._closed or not self._register(registrar, extent):
                     break
+            self.is_registering = False
             while (extent_or_none := self._next_wanted()) is not None:
                 self._register(registrar, extent_or_none)
         except Exception:  # a thread of a cache must not take the engine's log by storm
+            self.is_registering = False
             log.warning("the memory pool is registered in part only: copies beyond are slower", exc_info=True)
 
     def _next_wanted(self) -> int | None:

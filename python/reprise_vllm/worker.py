@@ -29,6 +29,7 @@ from reprise_vllm.plan import JobId, LoadJob, PoolRef, SaveJob, StepPlan, Transf
 from reprise_vllm.pool_map import PoolMap, Registrar
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
 log = logging.getLogger("vllm.reprise")
@@ -307,6 +308,13 @@ class WorkerSide:
             return "no_pool"
         if job.epoch != self._pool.epoch:
             return "wrong_epoch"
+        if (
+            isinstance(job, SaveJob)
+            and self._pool.is_registering
+            and not self._pool.is_registered(_slots(job, self.rank))
+        ):
+            # For the first seconds of a large pool: an unregistered copy would hold up the engine, a save can be missed.
+            return "registering"
         if self._now() > job.valid_until:
             return "expired_before_start"
         if not np.array_equal(job.old_positions, job.new_positions):
@@ -378,6 +386,10 @@ def _is_over(handle: Handle) -> bool:
         return handle.done
     except Exception:  # its load says so too
         return True
+
+
+def _slots(job: TransferJob, rank: int) -> npt.NDArray[np.int64]:
+    return job.slot_offsets[rank].astype(np.int64)
 
 
 def _open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:
