@@ -22,7 +22,7 @@ from reprise_vllm.tracked_request import Saving, TrackedRequest
 
 #: A long prompt is saved in pieces of so many tokens while the rest of it is computed.
 _piece_tokens = 8192
-#: A prompt shorter than this is saved with its answer: half the questions and copies, where requests are many and short.
+#: Shorter prompts are saved with their answers: half the questions and copies, where requests are many and short.
 _early_tokens = 2048
 _reserve_deadline_ms = 1000
 

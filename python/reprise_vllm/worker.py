@@ -29,7 +29,6 @@ from reprise_vllm.plan import JobId, LoadJob, PoolRef, SaveJob, StepPlan, Transf
 from reprise_vllm.pool_map import PoolMap, Registrar
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import torch
 
 log = logging.getLogger("vllm.reprise")
@@ -259,7 +258,7 @@ class WorkerSide:
 
     def _start(self, job: LoadJob | SaveJob) -> None:
         pool, copier, is_load = self._pool, self._copier, isinstance(job, LoadJob)
-        reason = self._refusal(job)
+        reason = self._refusal(job) or self._too_early(job)
         if reason is None and pool is not None and copier is not None:
             try:
                 if isinstance(job, LoadJob):
@@ -308,18 +307,18 @@ class WorkerSide:
             return "no_pool"
         if job.epoch != self._pool.epoch:
             return "wrong_epoch"
-        if (
-            isinstance(job, SaveJob)
-            and self._pool.is_registering
-            and not self._pool.is_registered(_slots(job, self.rank))
-        ):
-            # For the first seconds of a large pool: an unregistered copy would hold up the engine, a save can be missed.
-            return "registering"
         if self._now() > job.valid_until:
             return "expired_before_start"
         if not np.array_equal(job.old_positions, job.new_positions):
             return "moved"
         return None
+
+    def _too_early(self, job: TransferJob) -> str | None:
+        """In the first seconds of a large pool an unregistered copy would hold up the engine; a save can be missed."""
+        pool = self._pool
+        if pool is None or not isinstance(job, SaveJob) or not pool.is_registering:
+            return None
+        return None if pool.is_registered(job.slot_offsets[self.rank]) else "registering"
 
     def _notice_end(self, running: Running) -> None:
         job, handle = running.job, running.handle
@@ -386,10 +385,6 @@ def _is_over(handle: Handle) -> bool:
         return handle.done
     except Exception:  # its load says so too
         return True
-
-
-def _slots(job: TransferJob, rank: int) -> npt.NDArray[np.int64]:
-    return job.slot_offsets[rank].astype(np.int64)
 
 
 def _open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:
