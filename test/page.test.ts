@@ -6,7 +6,7 @@ import { startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
 
 test.runIf(browserIsHere)(
-  "the example is answered cold, warm, and from disk after kill -9 and a restart",
+  "the example is answered cold, warm, and from memory after kill -9 and a restart",
   async () => {
     const dataDirectory = temporaryDirectory();
     const first = await startServer({ dataDirectory, flags: ["--memory", "64MiB"] });
@@ -35,7 +35,7 @@ test.runIf(browserIsHere)(
     const second = await startServer({ dataDirectory, flags: ["--memory", "64MiB", "--port", port] });
     onTestFinished(() => second.killAll());
     await page.getByRole("button", { name: "Same again" }).click();
-    expect(await bar(2)).toMatch(/: 1 computed, [\d,]+ disk$/);
+    expect(await bar(2)).toMatch(/: 1 computed, [\d,]+ memory$/);
     expect(await page.locator(".answer").textContent()).toBe(answer);
   },
   60_000,
