@@ -3,7 +3,8 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,14 @@ class CacheProcess:
         """Ends it without a goodbye."""
         self.process.kill()
         self.process.wait(20)
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Waits for what comes by itself: a cache that has just started reads in the background what it has on disk."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CHUNK_TOKENS, SLOT_BYTES, CacheProcess, space
+from conftest import CHUNK_TOKENS, SLOT_BYTES, CacheProcess, eventually, space
 from reprise import GRACE_SECONDS, CacheLink, Pool
 
 SECONDS = 10.0
@@ -100,6 +100,7 @@ def test_a_load_of_what_is_ready_leaves_the_disk_alone_and_a_whole_one_reads_it(
     first.stop()
     second = CacheProcess(folder, disk=True)
     link = link_to(second)
+    eventually(lambda: hit(link, counting(40)) == 40)
     ready = link.load(counting(40), only_ready=True)
     assert ready is not None
     assert link.wait(ready, SECONDS)
