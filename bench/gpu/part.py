@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from report import Report
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ABC):
     """The fields of a part are its settings; in a command line `name:field=value:field=value`, lists with "+"."""
 
     #: Seconds that it may take once its arms run.
@@ -24,8 +25,9 @@ class Part:
         """What this part needs of the engines, starting from the run's settings."""
         return replace(base, shape=self.shape or base.shape)
 
+    @abstractmethod
     def measure(self, arms: Arms, report: Report) -> None:
-        raise NotImplementedError
+        """Asks the arms and writes what they answered into the report."""
 
     def running(self, arms: Arms) -> list[str]:
         return [name for name in arms.names if name in self.arms]

@@ -22,7 +22,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from reprise_vllm.contract import differences
 from reprise_vllm.engine_guest import EngineGuest
 from reprise_vllm.guard import guarded, log, note_fault
-from reprise_vllm.identity import NotSupported, WorkerLayout
+from reprise_vllm.identity import WorkerLayout
 from reprise_vllm.options import parse_options
 from reprise_vllm.plan import StepPlan, WorkerReport
 from reprise_vllm.same_process import introduce
@@ -244,6 +244,3 @@ def _calls_layer_hooks(vllm_config: Any) -> bool:
     """Whether attention runs from Python each time: a captured graph replays it without the hooks."""
     mode = getattr(vllm_config.compilation_config, "cudagraph_mode", None)
     return bool(vllm_config.model_config.enforce_eager) or getattr(mode, "name", "") == "NONE"
-
-
-__all__ = ["NotSupported", "RepriseConnector"]

@@ -90,10 +90,6 @@ class StepPlan:
     #: Blocks with a save under way may be overwritten from this step on: the forward pass waits for the gathers.
     fence_saves: bool = False
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.loads or self.saves or self.finish_loads or self.finish_saves or self.fence_saves)
-
 
 @dataclass(slots=True)
 class WorkerReport:

@@ -64,16 +64,6 @@ class Cache:
         link.close()
         return dict(pending.stats)
 
-    def wait_until_written(self) -> None:
-        """Until everything that was committed is on disk."""
-        until = time.monotonic() + 30
-        while time.monotonic() < until:
-            waiting = self.stats()["writeBehind"]
-            if waiting["chunks"] + waiting["waitingChunks"] == 0:
-                return
-            time.sleep(0.05)
-        raise AssertionError("chunks still wait to be written")
-
     def damage_disk(self, seed: int = 1, flips: int = 40) -> None:
         """Flips bits all over the disk tier's files. The cache must not be running."""
         rng = random.Random(seed)

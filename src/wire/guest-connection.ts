@@ -132,7 +132,8 @@ export class GuestConnection {
         `protocol version ${hello.version} was asked for; this cache speaks ${protocolVersion}`,
       );
     if (!this.#options.mayEnter(hello.token)) return new RepriseError("PROTOCOL", "the token is not this cache's");
-    if (hello.features.includes(pinnedPool) && this.#options.cache.stats().memory.leavingBytes > 0)
+    const { memory } = this.#options.cache.stats();
+    if (hello.features.includes(pinnedPool) && memory.leavingBytes > 0)
       return new RepriseError("QUEUE_FULL", "the memory pool is being shrunk: connect when it has been");
     try {
       const { space, rank, slotBytes } = hello;
@@ -153,7 +154,7 @@ export class GuestConnection {
       spaceId: this.#session?.spaceId ?? "",
       poolPath: this.#session?.pool.path ?? "",
       poolBytes: this.#session?.pool.bytes ?? 0,
-      poolCapacityBytes: this.#session === undefined ? 0 : this.#options.cache.stats().memory.capacityBytes,
+      poolCapacityBytes: this.#session === undefined ? 0 : memory.capacityBytes,
     });
     return undefined;
   }
