@@ -55,6 +55,9 @@ class Loads:
         self._slow: dict[str, TrackedRequest] = {}
         self._failures = 0
         self._paused_until = 0.0
+        #: Blocks that were promised and will not be loaded: in the next step, and between steps by request.
+        self._lost: list[int] = []
+        self._lost_slow: dict[str, list[int]] = {}
 
     @property
     def open_jobs(self) -> int:
@@ -116,11 +119,27 @@ class Loads:
         job.valid_until = self._links.leases_until
         self._hand_out(job, claim.load.chunks(0, claim.rows), claim.end - claim.begin)
 
+    def lost(self, tracked: TrackedRequest, claim: Claim, blocks: Sequence[int]) -> None:
+        """A claim could not be taken up though its blocks were allocated: they are to be computed."""
+        size = self._geometry.block_tokens
+        promised = list(blocks[claim.begin // size : claim.end // size])
+        if claim.job is None:
+            self._slow.pop(tracked.request_id, None)
+            tracked.slow_load = None
+            self._lost_slow[tracked.request_id] = promised
+        else:
+            self._lost += promised
+        tracked.gave_up = True
+        self._counters.add("lost_loads")
+
     def plan(self, plan: StepPlan) -> None:
         """Hands out the loads of this step, and what has arrived from below since the last one."""
         for tracked in list(self._slow.values()):
             self._advance(tracked, plan)
         plan.loads += self.take_jobs()
+        plan.unloaded += self._lost
+        plan.finish_loads.update(self._lost_slow)
+        self._lost, self._lost_slow = [], {}
 
     def take_jobs(self) -> list[LoadJob]:
         """Jobs that no plan has held yet."""

@@ -85,6 +85,8 @@ class StepPlan:
     #: Requests whose last load job (between steps) was given now or before, with the blocks that will not be loaded.
     #: The worker reports each received, once, when its jobs ended; failed jobs add their blocks to the invalid ones.
     finish_loads: dict[str, list[int]] = field(default_factory=dict)
+    #: Blocks that vLLM counts on in this step and that no load brings: to be computed.
+    unloaded: list[int] = field(default_factory=list)
     #: Finished requests whose blocks are kept, with the save jobs to wait for (perhaps none).
     finish_saves: dict[str, list[JobId]] = field(default_factory=dict)
     #: Blocks with a save under way may be overwritten from this step on: the forward pass waits for the gathers.

@@ -87,8 +87,17 @@ class SchedulerSide:
     def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
         """VLLM has given a request blocks; `external_tokens` of them are to be loaded."""
         tracked = self._requests.get(request_id)
-        if tracked is not None and tracked.claim is not None:
+        claim = None if tracked is None else tracked.claim
+        if tracked is None or claim is None:
+            return
+        try:
             self._loads.allocated(tracked, blocks() if external_tokens > 0 else (), external_tokens)
+        except Exception:
+            if external_tokens > 0:
+                # vLLM counts on these blocks, and so may others that share them.
+                self._loads.lost(tracked, claim, blocks())
+                self._saves.distrust(self._requests.values())
+            raise
 
     def preempted(self, request_ids: Iterable[str]) -> None:
         """These requests lose their blocks in the step that is being planned."""

@@ -183,6 +183,7 @@ class WorkerSide:
             self._start(load)
         for save in plan.saves:
             self._start(save)
+        self._invalid.update(plan.unloaded)
         for request_id, blocks in plan.finish_loads.items():
             arriving = self._arriving.setdefault(request_id, Arriving())
             arriving.complete = True

@@ -115,6 +115,7 @@ class SlowWorker:
             self._open.append((self.step + self.rng.randrange(4), job))
         for save in plan.saves:
             self._open.append((self.step + self.rng.randrange(6), save))
+        self.invalid.update(plan.unloaded)
         self._finish_loads.update(plan.finish_loads)
         self._finish_saves.update(plan.finish_saves)
 

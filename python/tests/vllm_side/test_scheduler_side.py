@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -253,3 +255,29 @@ def test_a_busy_engine_asks_early_and_does_not_wait_for_a_miss(cache: CacheProce
     assert counters["misses_known_early"] >= 4
     assert counters["lookups"] <= 2
     check_nothing_is_left(engine, side, links, 256)
+
+
+def test_a_fault_after_an_allocation_never_uses_a_wrong_block(
+    cache: CacheProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side, links, counters = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=9)
+    rng = random.Random(9)
+    hand_out, allocated = side._loads._hand_out, side.allocated
+
+    def unreliable(*arguments: Any) -> None:
+        if rng.random() < 0.2:
+            raise RuntimeError("a fault")
+        hand_out(*arguments)
+
+    def guarded(*arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):
+            allocated(*arguments)
+
+    monkeypatch.setattr(side._loads, "_hand_out", unreliable)
+    monkeypatch.setattr(side, "allocated", guarded)
+    for _ in work(engine, 9):
+        pass
+    assert counters["lost_loads"] > 0
+    assert len(engine.free) == 180
+    links.close()
