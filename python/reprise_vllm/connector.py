@@ -193,6 +193,7 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             self._worker.begin_step(metadata.plan)
         except Exception:
             note_fault(self, "start_load_kv")
+            self._failed_blocks.update(metadata.plan.unloaded)
             for job in metadata.plan.loads:
                 self._failed_blocks.update(job.block_ids.tolist())
 

@@ -150,12 +150,17 @@ class SchedulerSide:
         if tracked is None:
             return False
         prompt_is_computed = self._prefilling.pop(request.request_id, None) is None
-        self._loads.abandon(tracked)
-        if not prompt_is_computed or self._options.save != "all":
-            return self._saves.finished(tracked, (), 0)
-        # The last token was sampled and never read; what runs ahead of it is no text.
-        tokens = min(request.num_computed_tokens, request.num_tokens - 1)
-        return self._saves.finished(tracked, blocks, tokens)
+        try:
+            self._loads.abandon(tracked)
+            if not prompt_is_computed or self._options.save != "all":
+                return self._saves.finished(tracked, (), 0)
+            # The last token was sampled and never read; what runs ahead of it is no text.
+            tokens = min(request.num_computed_tokens, request.num_tokens - 1)
+            return self._saves.finished(tracked, blocks, tokens)
+        except Exception:
+            # vLLM takes the blocks back now: what is still being copied out of them is not stored.
+            self._saves.distrust([tracked])
+            raise
 
     def close(self) -> None:
         self._links.close()

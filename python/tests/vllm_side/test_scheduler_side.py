@@ -281,3 +281,33 @@ def test_a_fault_after_an_allocation_never_uses_a_wrong_block(
     assert counters["lost_loads"] > 0
     assert len(engine.free) == 180
     links.close()
+
+
+def test_a_fault_at_a_requests_end_stores_no_wrong_block(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, links, _ = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=11)
+    rng = random.Random(11)
+    save, finished = side._saves.finished, side.finished
+    faults = 0
+
+    def unreliable(*arguments: Any) -> bool:
+        nonlocal faults
+        if rng.random() < 0.3:
+            faults += 1
+            raise RuntimeError("a fault")
+        return save(*arguments)
+
+    def guarded(*arguments: Any) -> bool:
+        try:
+            return finished(*arguments)
+        except RuntimeError:
+            return False
+
+    monkeypatch.setattr(side._saves, "finished", unreliable)
+    monkeypatch.setattr(side, "finished", guarded)
+    for _ in work(engine, 11):
+        pass
+    assert faults > 5
+    assert engine.loaded_tokens > 300
+    assert len(engine.free) == 180
+    links.close()
