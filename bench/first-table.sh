@@ -30,7 +30,8 @@ measure() {
 }
 
 node scripts/ready.mjs -- node -e ''
-# Cold; in its slot; from memory, when four others took the slots; from disk, after kill -9 and a restart.
+# Cold; in its slot; from memory, when four others took the slots; after kill -9; from disk, after
+# an orderly restart.
 measure first-light --rounds 7 --tokens 3000 --others 4
 # More users than slots. The original's schedule with four rounds offers 4/3 of --qps: one request a second. 13 and 3 have no
 # common factor, so that requests come one by one.
