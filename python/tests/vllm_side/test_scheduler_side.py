@@ -297,7 +297,6 @@ def test_a_fault_at_a_requests_end_stores_no_wrong_block(cache: CacheProcess, mo
         except RuntimeError:
             return False
 
-    monkeypatch.setattr("reprise_vllm.saves._early_tokens", 0)  # the prompt is being saved when its request ends
     monkeypatch.setattr(side, "finished", guarded)
     monkeypatch.setattr(side._saves, "finished", faulty)
     for i in range(5):
