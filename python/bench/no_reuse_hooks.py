@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ from reprise_vllm import copy_cuda, lane, worker
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from reprise_vllm.tracked_request import Root
@@ -165,7 +166,19 @@ class Engine:
         self.running: list[Request] = []
         self.held: dict[str, Request] = {}
         self.spent: Counter[str] = Counter()
+        self.pinned: Counter[int] = Counter()
+        self.left: set[int] = set()
         self.steps = self.waited = self.held_blocks = self.wall = 0
+
+    def hold(self, block_ids: Sequence[int]) -> None:
+        self.pinned.update(block_ids)
+
+    def release(self, block_ids: Sequence[int]) -> None:
+        for block in block_ids:
+            del self.pinned[block]
+            if block in self.left:
+                self.left.discard(block)
+                self.free.append(block)
 
     def timed(self, name: str, hook: Callable[..., Any], *given: Any, **named: Any) -> Any:
         began, began_wall = time.thread_time_ns(), time.perf_counter_ns()
@@ -182,14 +195,14 @@ class Engine:
 
     def run(self, requests: list[Request]) -> None:
         coming = deque(requests)
-        while coming or self.waiting or self.running or self.held:
+        while coming or self.waiting or self.running or self.held or self.left:
             while coming and len(self.waiting) + len(self.running) < IN_FLIGHT:
                 self.add(coming.popleft())
             self.one_step()
 
     def one_step(self) -> None:
         self.steps += 1
-        self.held_blocks += sum(len(request.blocks) for request in self.held.values())
+        self.held_blocks += sum(len(request.blocks) for request in self.held.values()) + len(self.left)
         new, scheduled = [], {}
         for request in self.running:
             scheduled[request.request_id] = 1
@@ -228,7 +241,7 @@ class Engine:
         if report is not None:
             self.timed("reported", self.side.reported, report)
         for request_id in sent or ():
-            self.release(self.held.pop(request_id))
+            self.let_go(self.held.pop(request_id))
         for request in list(self.running):
             self.computed(request, 1)
         for request in new:
@@ -244,7 +257,7 @@ class Engine:
         if self.timed("finished", self.side.finished, request, list(request.blocks)):
             self.held[request.request_id] = request
         else:
-            self.release(request)
+            self.let_go(request)
 
     def grow(self, request: Request, tokens: int) -> tuple[list[int]] | None:
         missing = -(-tokens // BLOCK_TOKENS) - len(request.blocks)
@@ -252,8 +265,12 @@ class Engine:
         request.blocks += fresh
         return (fresh,) if fresh else None
 
-    def release(self, request: Request) -> None:
-        self.free.extend(request.blocks)
+    def let_go(self, request: Request) -> None:
+        for block in request.blocks:
+            if block in self.pinned:
+                self.left.add(block)
+            else:
+                self.free.append(block)
         request.blocks = []
 
 
@@ -262,6 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=384, help="after 64 that warm up")
     parser.add_argument("--step-ms", type=float, default=10, help="what the device takes for a step")
+    parser.add_argument("--no-pins", action="store_true", help="as a vLLM that does not lend its block pool")
     given = parser.parse_args()
     cuda = Cuda()
     cuda.install()
@@ -303,9 +321,12 @@ def main() -> None:
         links = RankLinks([link])
         assert links.connect(10), link.last_error
         counters = Counters()
-        side = SchedulerSide(links, geometry, Options(), counters, prefetcher=lambda: worker_side)
+        pins: list[BlockPins | None] = [None]
+        side = SchedulerSide(links, geometry, Options(), counters, prefetcher=lambda: worker_side, pins=lambda: pins[0])
         engine = Engine(side, worker_side, cuda, given.step_ms / 1000)
         requests = [Request(number) for number in range(IN_FLIGHT + given.requests)]
+        if not given.no_pins:
+            pins[0] = engine
         engine.run(requests[:IN_FLIGHT])
         engine.spent.clear()
         cuda.calls.clear()

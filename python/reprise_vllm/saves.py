@@ -1,7 +1,7 @@
 """Saves: computed blocks on their way to the cache, always a step behind the engine and never in its way.
 
     a prompt (or a large piece of it) is computed ──► reserve ──► a save job in a later step ──► commit
-    a request ends ─────────────────────────────────► reserve        blocks are kept until its jobs ended
+    a request ends ─────────────────────────────────► reserve        what is not saved yet is kept until it is: pins.py
 
 The cache answers a reservation with the chunks that nobody has stored: texts that many requests share are saved once.
 """
@@ -17,6 +17,7 @@ from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry, save_job
 from reprise_vllm.known_prefixes import KnownPrefixes
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.plan import JobId, StepPlan
 from reprise_vllm.rank_links import RankLeases, RankLinks
 from reprise_vllm.tracked_request import Saving, TrackedRequest
@@ -77,22 +78,32 @@ class Saves:
         counters: Counters,
         new_job_id: Callable[[], JobId],
         clock: Callable[[], float] = time.monotonic,
+        pins: Callable[[], BlockPins | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
         self._options = options
         self._counters = counters
         self._new_job_id = new_job_id
+        self._pins = pins
         self._known = KnownPrefixes(clock=clock)
         self._known_epoch = 0
         self._asking: dict[str, TrackedRequest] = {}
+        #: Ended requests of which vLLM keeps all blocks, until a plan tells the workers for which jobs to wait.
         self._finishing: dict[str, TrackedRequest] = {}
+        #: Ended requests of which we keep blocks.
+        self._pinned: dict[int, TrackedRequest] = {}
         self._jobs: dict[JobId, _OpenJob] = {}
         self._open_bytes = 0
 
     @property
     def open_jobs(self) -> int:
         return len(self._jobs)
+
+    @property
+    def keeps_blocks(self) -> bool:
+        """Blocks of ended requests are waiting for steps in which they are saved."""
+        return bool(self._pinned)
 
     def computed(self, tracked: TrackedRequest, tokens: int) -> None:
         """The first `tokens` tokens have their KV once the step that is being planned has run."""
@@ -104,13 +115,23 @@ class Saves:
     def finished(self, tracked: TrackedRequest, blocks: Sequence[int], tokens: int) -> bool:
         """The request is over, with KV of its first `tokens` tokens in `blocks`. True: they are needed for a while."""
         tracked.finished = True
+        under_way = bool(tracked.savings or tracked.save_jobs)
+        first = 0 if under_way else self._geometry.whole_chunks(tracked.asked_to_save)
         if blocks:
             tracked.blocks = list(blocks)
             self._ask(tracked, self._geometry.whole_blocks(tokens))
         if not tracked.savings and not tracked.save_jobs:
             return False
-        self._finishing[tracked.request_id] = tracked
-        return True
+        pins = self._pins()
+        if pins is None:
+            self._finishing[tracked.request_id] = tracked
+            return True
+        size = self._geometry.block_tokens
+        kept = tracked.blocks[first // size : -(-tracked.asked_to_save // size)]
+        pins.hold(kept)
+        tracked.pinned, tracked.pinned_from = kept, first
+        self._pinned[id(tracked)] = tracked
+        return False
 
     def preempted(self, tracked: TrackedRequest) -> bool:
         """The request loses its blocks in this step. True: some are being copied out."""
@@ -139,6 +160,8 @@ class Saves:
             if not tracked.savings:
                 plan.finish_saves[request_id] = sorted(tracked.save_jobs)
                 del self._finishing[request_id]
+        for tracked in list(self._pinned.values()):
+            self._unpin_saved(tracked)
 
     def ended(self, job_id: JobId, *, failed: bool) -> None:
         """The workers are through with a job."""
@@ -148,6 +171,7 @@ class Saves:
         self._open_bytes -= job.bytes
         for text in job.texts:
             text.tracked.save_jobs.discard(job_id)
+            self._unpin_saved(text.tracked)
         if failed or not job.trusted:
             self._counters.add("failed_saves" if failed else "distrusted_saves")
             self._links.abandon(job.leases)
@@ -162,7 +186,8 @@ class Saves:
         """A load has failed after its blocks were in use: what was computed on them, by whomever, is never stored."""
         for job in self._jobs.values():
             job.trusted = False
-        for tracked in {id(tracked): tracked for tracked in (*requests, *self._finishing.values())}.values():
+        ended = (*self._finishing.values(), *self._pinned.values())
+        for tracked in {id(tracked): tracked for tracked in (*requests, *ended)}.values():
             tracked.may_save = False
             self._forget_questions(tracked)
 
@@ -172,6 +197,12 @@ class Saves:
         for tracked in list(self._asking.values()):
             self._forget_questions(tracked)
         self._finishing.clear()
+        if self._pinned:
+            # Nobody may be there to say when their jobs end.
+            for job in self._jobs.values():
+                job.trusted = False
+            for tracked in list(self._pinned.values()):
+                self._unpin(tracked)
         return waiting
 
     def _ask(self, tracked: TrackedRequest, end: int) -> None:
@@ -197,6 +228,12 @@ class Saves:
         if saving.reserve.epoch != self._links.epoch:
             return []
         chunks = saving.reserve.take()
+        if tracked.pinned_from > 0:
+            # What was saved before the end has gone from the cache since, and its blocks from us.
+            gone = [[chunk.lease for chunk in ours if chunk.first_token < tracked.pinned_from] for ours in chunks]
+            if gone[0]:
+                self._links.abandon(gone)
+                chunks = [[chunk for chunk in ours if chunk.first_token >= tracked.pinned_from] for ours in chunks]
         if not chunks[0]:
             if saving.block_hash is not None:
                 self._known.add(saving.block_hash)
@@ -227,6 +264,17 @@ class Saves:
                 valid_until=self._links.leases_until,
             )
         )
+
+    def _unpin_saved(self, tracked: TrackedRequest) -> None:
+        if tracked.pinned and not tracked.savings and not tracked.save_jobs:
+            self._unpin(tracked)
+
+    def _unpin(self, tracked: TrackedRequest) -> None:
+        pins = self._pins()
+        kept, tracked.pinned = tracked.pinned, []
+        del self._pinned[id(tracked)]
+        if pins is not None:
+            pins.release(kept)
 
     def _forget_questions(self, tracked: TrackedRequest) -> None:
         for saving in tracked.savings:
