@@ -14,6 +14,7 @@ waited for blocks, of which those of finished requests are kept while they are s
 
 import argparse
 import contextlib
+import gc
 import json
 import random
 import sys
@@ -328,6 +329,8 @@ def main() -> None:
         if not given.no_pins:
             pins[0] = engine
         engine.run(requests[:IN_FLIGHT])
+        gc.collect()
+        gc.freeze()  # as vLLM does when it has started
         engine.spent.clear()
         cuda.calls.clear()
         counters.taken()

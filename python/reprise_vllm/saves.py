@@ -37,16 +37,13 @@ class _Wanted:
     block_hash: bytes | None
     #: [rank][chunk]
     chunks: list[list[ReservedChunk]]
-    #: Payload bytes of each chunk.
+    #: Payload bytes of each chunk, and of all of them on all ranks.
     chunk_bytes: list[int]
+    bytes: int
 
     @property
     def leases(self) -> RankLeases:
         return [[chunk.lease for chunk in ours] for ours in self.chunks]
-
-    @property
-    def bytes(self) -> int:
-        return sum(self.chunk_bytes) * len(self.chunks)
 
 
 @dataclass(slots=True)
@@ -240,7 +237,7 @@ class Saves:
             return []
         size = self._geometry.block_tokens
         chunk_bytes = [chunk.token_count // size * self._geometry.block_bytes for chunk in chunks[0]]
-        wanted = _Wanted(tracked, saving.block_hash, chunks, chunk_bytes)
+        wanted = _Wanted(tracked, saving.block_hash, chunks, chunk_bytes, sum(chunk_bytes) * len(chunks))
         last = chunks[0][-1]
         has_blocks = len(tracked.blocks) * size >= last.first_token + last.token_count
         if not has_blocks or self._open_bytes + wanted.bytes > self._options.save_queue_bytes:
