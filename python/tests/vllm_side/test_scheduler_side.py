@@ -108,6 +108,29 @@ def test_an_ended_request_keeps_only_the_blocks_that_are_not_saved_yet(cache: Ca
     check_nothing_is_left(engine, side, links, 256)
 
 
+def test_what_the_requests_of_a_step_save_is_one_job(engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.step_tokens = 1000
+    saves: list[int] = []
+    begin_step = engine.worker.begin_step
+
+    def seen(plan: StepPlan) -> None:
+        saves.extend(len(save.slot_offsets[0]) for save in plan.saves)
+        begin_step(plan)
+
+    monkeypatch.setattr(engine.worker, "begin_step", seen)
+    for i in range(4):
+        engine.add(Request(f"r{i}", prompt(i, 103), max_tokens=2))
+    engine.step()
+    time.sleep(0.3)  # the cache has answered all four
+    engine.step()
+    assert saves == [4 * 6], "six whole chunks of each prompt"
+    engine.run()
+    for i in range(4):
+        engine.add(Request(f"again {i}", prompt(i, 103)))
+    engine.run()
+    assert engine.loaded_tokens == 4 * 100
+
+
 def test_salts_separate_texts(engine: SimulatedEngine) -> None:
     engine.add(Request("first", prompt(1, 100), salt="a"))
     engine.run()
