@@ -86,6 +86,12 @@ class Engine:
 
         return closed_loop(self._llm.llm_engine, prompts, in_flight, self._params(max_tokens, stream=True))
 
+    def hook_times(self, prompts: list[list[int]], in_flight: int, max_tokens: int) -> dict[str, Any]:
+        """The same loop, with what the connector's hooks take of it."""
+        from step_marks import hook_times
+
+        return hook_times(self._llm, lambda: self.closed_loop(prompts, in_flight, max_tokens))
+
     def conversations(self, users: list[dict[str, Any]], gap: float, end: float, max_tokens: int) -> dict[str, Any]:
         from request_loops import conversations
 

@@ -98,7 +98,6 @@ def job_of(
     zeros = np.zeros(counts.size, np.int64)
     columns: dict[str, Any] = {
         "job_id": 1,
-        "request_id": "r",
         "epoch": 1,
         "slot_offsets": np.asarray(slots, np.int64)[None, :],
         "chunk_blocks": counts,

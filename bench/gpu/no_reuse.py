@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
-"""What a cache costs when nothing is ever read again: fresh prompts, many in flight, throughput against vLLM alone."""
+"""What a cache costs when nothing is ever read again: fresh prompts, many in flight, throughput against vLLM alone.
+
+Every round has fresh prompts and all arms; shares are of `none` in the same round, and their spread says what a percent
+means. A last round, which does not count, says what the hooks of the arms with a connector take of the engine's thread.
+"""
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,17 +17,19 @@ from part import Part
 from prompts import tokens
 from report import Report, ratios, summary
 
+_profiled_arms = ("noop", "native", "lmcache", "reprise")
+
 
 @dataclass(frozen=True)
 class NoReuse(Part):
     """Settings of this part."""
 
-    seconds: int = 120
+    seconds: int = 300
     in_flight: int = 64
     requests: int = 192
     tokens: int = 1000
     answer: int = 50
-    rounds: int = 3
+    rounds: int = 8
 
     def engine(self, base: EngineSettings) -> EngineSettings:
         needed = self.in_flight * (self.tokens + self.answer + 16)
@@ -42,8 +49,9 @@ class NoReuse(Part):
         rounds: list[dict[str, Any]] = []
         report.data["rounds"] = rounds
         slowest = 0.0
+        profiled = [name for name in names if name in _profiled_arms]
         for number in range(self.rounds):
-            if report.out_of_time(slowest * len(names) + 2):
+            if report.out_of_time(slowest * (len(names) + len(profiled)) + 2):
                 break
             rounds.append({})
             prompts = [tokens(f"no-reuse {number} {index}", self.tokens) for index in range(self.requests)]
@@ -67,13 +75,37 @@ class NoReuse(Part):
                 report.save()
             report.data["tokens_per_second"] = {name: summary(given) for name, given in rates.items()}
             medians = {name: summary(given)["median"] for name, given in rates.items()}
-            report.data["of_none"] = {
-                name: rate / medians["none"] for name, rate in medians.items() if medians.get("none")
+            shares = {
+                name: [
+                    of[name]["tokens_per_second"] / of["none"]["tokens_per_second"] for of in rounds if _both(of, name)
+                ]
+                for name in names
             }
+            report.data["of_none"] = {name: summary(given) | _error(given) for name, given in shares.items() if given}
             report.data["ratios"] = ratios(medians)  # of rates: above 1, reprise did more
             report.save()
-        shown = ", ".join(f"{name} {share:.3f}" for name, share in report.data.get("of_none", {}).items())
+        shown = ", ".join(
+            f"{name} {share['median']:.3f} ({share['min']:.3f} to {share['max']:.3f})"
+            for name, share in report.data.get("of_none", {}).items()
+        )
         report.say(f"throughput as a share of none's: {shown}")
+        hooks = report.data["hooks"] = {}
+        prompts = [tokens(f"no-reuse hooks {index}", self.tokens) for index in range(self.requests)]
+        for name in profiled:
+            if slowest > 0 and not report.out_of_time(slowest):
+                hooks[name] = arms.call(
+                    name, "hook_times", prompts=prompts, in_flight=self.in_flight, max_tokens=self.answer
+                )
+                report.save()
+
+
+def _both(of: dict[str, Any], name: str) -> bool:
+    return name in of and "none" in of
+
+
+def _error(shares: list[float]) -> dict[str, float]:
+    """The standard error of their mean."""
+    return {"error": statistics.stdev(shares) / len(shares) ** 0.5} if len(shares) > 1 else {}
 
 
 if __name__ == "__main__":

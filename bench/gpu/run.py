@@ -105,6 +105,7 @@ def _run_part(planned: Planned, arms: Arms, out: Path, deadline: float, around: 
         "engine": asdict(arms.settings),
         "kv_bytes_per_token": arms.settings.token_bytes,
         "start_seconds": round(arms.start_seconds, 1),
+        "settle_seconds": round(arms.settle_seconds, 1),
         "arms": arms.about(),
         "machine": around,
     }

@@ -198,9 +198,12 @@ class ReservedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True)
     bytes: LongCount
 
     def __post_init__(self) -> None:
-        self.lease = _whole(self.lease)
-        self.offset = _whole(self.offset)
-        self.bytes = _whole(self.bytes)
+        if self.lease.__class__ is float:
+            self.lease = _whole(self.lease)
+        if self.offset.__class__ is float:
+            self.offset = _whole(self.offset)
+        if self.bytes.__class__ is float:
+            self.bytes = _whole(self.bytes)
 
 
 class Welcome(_Message, tag="welcome"):

@@ -24,6 +24,7 @@ from reprise_vllm.engine_guest import EngineGuest
 from reprise_vllm.guard import guarded, log, note_fault
 from reprise_vllm.identity import WorkerLayout
 from reprise_vllm.options import parse_options
+from reprise_vllm.pins import PoolPins
 from reprise_vllm.plan import StepPlan, WorkerReport
 from reprise_vllm.same_process import introduce
 from reprise_vllm.stats import RepriseStats
@@ -112,6 +113,23 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     ) -> None:
         if self._guest is not None:
             self._guest.arrange([cast(RepriseHandshake, metadata[rank]).layout for rank in sorted(metadata)])
+
+    def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
+        """Called once, where vLLM knows it. Without it, or where vLLM would not go on stepping for us, vLLM keeps all
+        blocks of a request that is being saved.
+        """
+        if self._guest is None or not hasattr(KVConnectorBase_V1, "has_pending_push_work"):
+            return
+        try:
+            self._guest.pins = PoolPins(gpu_block_pool)
+        except (AttributeError, IndexError):
+            log.info("Reprise: this vLLM's block pool is not the one it knows; ended requests keep all their blocks")
+
+    @guarded(lambda self: False)
+    def has_pending_push_work(self) -> bool:
+        """Whether the engine is to take steps though it has no requests: for saves that still need them."""
+        side = None if self._guest is None else self._guest.side
+        return side is not None and side.keeps_blocks
 
     @guarded(lambda self: None)
     def on_new_request(self, request: Any) -> None:

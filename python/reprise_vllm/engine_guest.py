@@ -21,6 +21,7 @@ from reprise_vllm.guard import log
 from reprise_vllm.identity import NotSupported, WorkerLayout, describe_space, geometry_of
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import worker_of
 from reprise_vllm.scheduler_side import SchedulerSide
@@ -36,6 +37,8 @@ class EngineGuest:
         self.counters = Counters()
         #: There once the engine's identity is known.
         self.side: SchedulerSide | None = None
+        #: There where vLLM lends us its block pool.
+        self.pins: BlockPins | None = None
         self._vllm_config = vllm_config
         self._kv_cache_config = kv_cache_config
         self._options = options
@@ -148,4 +151,11 @@ class EngineGuest:
                 links.links[0].last_error,
             )
         engine_id = str(self._vllm_config.kv_transfer_config.engine_id)
-        return SchedulerSide(links, geometry, self._options, self.counters, prefetcher=lambda: worker_of(engine_id))
+        return SchedulerSide(
+            links,
+            geometry,
+            self._options,
+            self.counters,
+            prefetcher=lambda: worker_of(engine_id),
+            pins=lambda: self.pins,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 
 import numpy as np
@@ -99,30 +100,35 @@ def load_job(
 
 def save_job(
     geometry: Geometry,
-    chunks: Sequence[Sequence[ReservedChunk]],
+    texts: Sequence[tuple[Sequence[Sequence[ReservedChunk]], Sequence[int]]],
     *,
     job_id: JobId,
-    request_id: str,
     epoch: int,
-    blocks: Sequence[int],
     valid_until: float,
 ) -> SaveJob:
-    """`chunks`: [rank][chunk]; `blocks`: the engine's blocks of the whole text."""
-    first = np.array([chunk.first_token for chunk in chunks[0]], np.int64)
-    count = np.array([chunk.token_count for chunk in chunks[0]], np.int64) // geometry.block_tokens
-    begin = first // geometry.block_tokens
-    of_text = np.fromiter(blocks, np.int32, len(blocks))
+    """`texts`: of each, the chunks to save, [rank][chunk], and the engine's blocks of the whole text."""
+    chunks = [chunk for of_text, _ in texts for chunk in of_text[0]]
+    first = np.array([chunk.first_token for chunk in chunks], np.int64)
+    count = np.array([chunk.token_count for chunk in chunks], np.int64) // geometry.block_tokens
+    offsets = [[chunk.offset for of_text, _ in texts for chunk in of_text[rank]] for rank in range(len(texts[0][0]))]
+    lengths = [len(blocks) for _, blocks in texts]
+    of_texts = np.fromiter(chain.from_iterable(blocks for _, blocks in texts), np.int32, sum(lengths))
+    # Where each text's blocks begin among those of all, once for each of its chunks.
+    base = np.repeat(np.cumsum(lengths) - lengths, [len(of_text[0]) for of_text, _ in texts])
+    begin = first // geometry.block_tokens + base
+    # Chunks of one size stand together, so that they are gathered together.
+    order = np.argsort(-count, kind="stable")
+    first, count, begin = first[order], count[order], begin[order]
     # Block k of all that are moved: its chunk's first block, and its place within the chunk.
     starts = np.repeat(begin - np.cumsum(count) + count, count)
     return SaveJob(
         job_id=job_id,
-        request_id=request_id,
         epoch=epoch,
-        slot_offsets=np.array([[chunk.offset for chunk in ours] for ours in chunks], np.int64),
+        slot_offsets=np.array(offsets, np.int64)[:, order],
         chunk_blocks=count.astype(np.int32),
         skip_blocks=np.zeros(len(first), np.int32),
         take_blocks=count.astype(np.int32),
-        block_ids=of_text[starts + np.arange(int(count.sum()))],
+        block_ids=of_texts[starts + np.arange(int(count.sum()))],
         old_positions=first,
         new_positions=first,
         valid_until=valid_until,

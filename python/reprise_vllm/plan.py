@@ -40,10 +40,9 @@ class PoolRef:
 
 @dataclass(slots=True)
 class TransferJob:
-    """Blocks to move for one request, chunk by chunk."""
+    """Blocks to move, chunk by chunk."""
 
     job_id: JobId
-    request_id: str
     epoch: int
     #: [ranks, chunks] int64: where each rank's payload lies in the pool.
     slot_offsets: npt.NDArray[np.int64]
@@ -66,13 +65,16 @@ class TransferJob:
 
 @dataclass(slots=True)
 class LoadJob(TransferJob):
+    """What one request loads."""
+
+    request_id: str = ""
     #: True: the forward pass of this step reads these blocks. False: nothing reads them until the request is received.
     in_step: bool = True
 
 
 @dataclass(slots=True)
 class SaveJob(TransferJob):
-    pass
+    """What some requests of a step save: enqueued, ended and committed together."""
 
 
 @dataclass(slots=True)

@@ -87,7 +87,6 @@ def choose_methods(copier: CudaCopier, layout: Layout) -> None:
     scratch = Scratch(torch.empty(EXTENT_BYTES, dtype=torch.uint8, pin_memory=True))
     columns = (
         0,
-        "probe",
         0,
         np.arange(chunks, dtype=np.int64)[None, :] * payload,
         np.full(chunks, blocks, np.int32),

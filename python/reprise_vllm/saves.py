@@ -1,7 +1,7 @@
 """Saves: computed blocks on their way to the cache, always a step behind the engine and never in its way.
 
     a prompt (or a large piece of it) is computed ──► reserve ──► a save job in a later step ──► commit
-    a request ends ─────────────────────────────────► reserve        blocks are kept until its jobs ended
+    a request ends ─────────────────────────────────► reserve        what is not saved yet is kept until it is: pins.py
 
 The cache answers a reservation with the chunks that nobody has stored: texts that many requests share are saved once.
 """
@@ -12,34 +12,58 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from reprise.protocol import ReservedChunk
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry, save_job
 from reprise_vllm.known_prefixes import KnownPrefixes
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.plan import JobId, StepPlan
 from reprise_vllm.rank_links import RankLeases, RankLinks
 from reprise_vllm.tracked_request import Saving, TrackedRequest
 
 #: A long prompt is saved in pieces of so many tokens while the rest of it is computed.
 _piece_tokens = 8192
-#: Shorter prompts are saved with their answers: half the questions and copies, where requests are many and short.
-_early_tokens = 2048
+#: What a step saves goes in jobs of at most about this much, each with one gather after the other, one end, one commit.
+_job_bytes = 512 * 1024 * 1024
 _reserve_deadline_ms = 1000
 
 
 @dataclass(slots=True)
-class _OpenJob:
-    leases: RankLeases
-    #: Payload bytes of each chunk.
-    chunk_bytes: list[int]
+class _Wanted:
+    """Chunks of a text that the cache has no copy of, leased."""
+
     tracked: TrackedRequest
     block_hash: bytes | None
+    #: [rank][chunk]
+    chunks: list[list[ReservedChunk]]
+    #: Payload bytes of each chunk, and of all of them on all ranks.
+    chunk_bytes: list[int]
+    bytes: int
+
+    @property
+    def leases(self) -> RankLeases:
+        return [[chunk.lease for chunk in ours] for ours in self.chunks]
+
+
+@dataclass(slots=True)
+class _OpenJob:
+    texts: list[_Wanted]
     #: False once the blocks may have held something else than the KV of the text.
     trusted: bool = True
 
     @property
+    def leases(self) -> RankLeases:
+        ranks = range(len(self.texts[0].chunks))
+        return [[chunk.lease for text in self.texts for chunk in text.chunks[rank]] for rank in ranks]
+
+    @property
+    def chunk_bytes(self) -> list[int]:
+        return [size for text in self.texts for size in text.chunk_bytes]
+
+    @property
     def bytes(self) -> int:
-        return sum(self.chunk_bytes) * len(self.leases)
+        return sum(text.bytes for text in self.texts)
 
 
 class Saves:
@@ -51,16 +75,21 @@ class Saves:
         counters: Counters,
         new_job_id: Callable[[], JobId],
         clock: Callable[[], float] = time.monotonic,
+        pins: Callable[[], BlockPins | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
         self._options = options
         self._counters = counters
         self._new_job_id = new_job_id
+        self._pins = pins
         self._known = KnownPrefixes(clock=clock)
         self._known_epoch = 0
         self._asking: dict[str, TrackedRequest] = {}
+        #: Ended requests of which vLLM keeps all blocks, until a plan tells the workers for which jobs to wait.
         self._finishing: dict[str, TrackedRequest] = {}
+        #: Ended requests of which we keep blocks.
+        self._pinned: dict[int, TrackedRequest] = {}
         self._jobs: dict[JobId, _OpenJob] = {}
         self._open_bytes = 0
 
@@ -68,25 +97,38 @@ class Saves:
     def open_jobs(self) -> int:
         return len(self._jobs)
 
+    @property
+    def keeps_blocks(self) -> bool:
+        """Blocks of ended requests are waiting for steps in which they are saved."""
+        return bool(self._pinned)
+
     def computed(self, tracked: TrackedRequest, tokens: int) -> None:
         """The first `tokens` tokens have their KV once the step that is being planned has run."""
         prompt_tokens = tracked.request.num_prompt_tokens
         if tokens < prompt_tokens and tokens - tracked.asked_to_save < _piece_tokens:
             return
-        if prompt_tokens < _early_tokens and self._options.save == "all":
-            return  # saved once, with its answer
         self._ask(tracked, self._geometry.whole_chunks(min(tokens, prompt_tokens)))
 
     def finished(self, tracked: TrackedRequest, blocks: Sequence[int], tokens: int) -> bool:
         """The request is over, with KV of its first `tokens` tokens in `blocks`. True: they are needed for a while."""
         tracked.finished = True
+        under_way = bool(tracked.savings or tracked.save_jobs)
+        first = 0 if under_way else self._geometry.whole_chunks(tracked.asked_to_save)
         if blocks:
             tracked.blocks = list(blocks)
             self._ask(tracked, self._geometry.whole_blocks(tokens))
         if not tracked.savings and not tracked.save_jobs:
             return False
-        self._finishing[tracked.request_id] = tracked
-        return True
+        pins = self._pins()
+        if pins is None:
+            self._finishing[tracked.request_id] = tracked
+            return True
+        size = self._geometry.block_tokens
+        kept = tracked.blocks[first // size : -(-tracked.asked_to_save // size)]
+        pins.hold(kept)
+        tracked.pinned, tracked.pinned_from = kept, first
+        self._pinned[id(tracked)] = tracked
+        return False
 
     def preempted(self, tracked: TrackedRequest) -> bool:
         """The request loses its blocks in this step. True: some are being copied out."""
@@ -97,16 +139,26 @@ class Saves:
 
     def plan(self, plan: StepPlan) -> None:
         """Hands out what the cache has answered to since the last step."""
+        wanted: list[_Wanted] = []
         for request_id, tracked in list(self._asking.items()):
             for saving in [saving for saving in tracked.savings if saving.reserve.done]:
                 tracked.savings.remove(saving)
-                self._answered(tracked, saving, plan)
+                wanted += self._answered(tracked, saving)
             if not tracked.savings:
                 del self._asking[request_id]
+        while wanted:
+            job = [wanted.pop(0)]
+            size = job[0].bytes
+            while wanted and size + wanted[0].bytes <= _job_bytes:
+                size += wanted[0].bytes
+                job.append(wanted.pop(0))
+            self._hand_out(_OpenJob(job), plan)
         for request_id, tracked in list(self._finishing.items()):
             if not tracked.savings:
                 plan.finish_saves[request_id] = sorted(tracked.save_jobs)
                 del self._finishing[request_id]
+        for tracked in list(self._pinned.values()):
+            self._unpin_saved(tracked)
 
     def ended(self, job_id: JobId, *, failed: bool) -> None:
         """The workers are through with a job."""
@@ -114,21 +166,25 @@ class Saves:
         if job is None:
             return
         self._open_bytes -= job.bytes
-        job.tracked.save_jobs.discard(job_id)
+        for text in job.texts:
+            text.tracked.save_jobs.discard(job_id)
+            self._unpin_saved(text.tracked)
         if failed or not job.trusted:
             self._counters.add("failed_saves" if failed else "distrusted_saves")
             self._links.abandon(job.leases)
             return
         self._links.commit(job.leases, job.chunk_bytes)
         self._counters.add("saved_bytes", job.bytes)
-        if job.block_hash is not None:
-            self._known.add(job.block_hash)
+        for text in job.texts:
+            if text.block_hash is not None:
+                self._known.add(text.block_hash)
 
     def distrust(self, requests: Iterable[TrackedRequest]) -> None:
         """A load has failed after its blocks were in use: what was computed on them, by whomever, is never stored."""
         for job in self._jobs.values():
             job.trusted = False
-        for tracked in {id(tracked): tracked for tracked in (*requests, *self._finishing.values())}.values():
+        ended = (*self._finishing.values(), *self._pinned.values())
+        for tracked in {id(tracked): tracked for tracked in (*requests, *ended)}.values():
             tracked.may_save = False
             self._forget_questions(tracked)
 
@@ -138,6 +194,12 @@ class Saves:
         for tracked in list(self._asking.values()):
             self._forget_questions(tracked)
         self._finishing.clear()
+        if self._pinned:
+            # Nobody may be there to say when their jobs end.
+            for job in self._jobs.values():
+                job.trusted = False
+            for tracked in list(self._pinned.values()):
+                self._unpin(tracked)
         return waiting
 
     def _ask(self, tracked: TrackedRequest, end: int) -> None:
@@ -158,39 +220,58 @@ class Saves:
         tracked.savings.append(Saving(reserve, block_hash))
         self._asking[tracked.request_id] = tracked
 
-    def _answered(self, tracked: TrackedRequest, saving: Saving, plan: StepPlan) -> None:
+    def _answered(self, tracked: TrackedRequest, saving: Saving) -> list[_Wanted]:
+        """What the cache wants of a text, if it can be had: one or nothing."""
         if saving.reserve.epoch != self._links.epoch:
-            return
+            return []
         chunks = saving.reserve.take()
+        if tracked.pinned_from > 0:
+            # What was saved before the end has gone from the cache since, and its blocks from us.
+            gone = [[chunk.lease for chunk in ours if chunk.first_token < tracked.pinned_from] for ours in chunks]
+            if gone[0]:
+                self._links.abandon(gone)
+                chunks = [[chunk for chunk in ours if chunk.first_token >= tracked.pinned_from] for ours in chunks]
         if not chunks[0]:
             if saving.block_hash is not None:
                 self._known.add(saving.block_hash)
-            return
-        leases = [[chunk.lease for chunk in ours] for ours in chunks]
-        block_bytes = self._geometry.block_bytes
-        chunk_bytes = [chunk.token_count // self._geometry.block_tokens * block_bytes for chunk in chunks[0]]
-        job = _OpenJob(leases, chunk_bytes, tracked, saving.block_hash)
+            return []
+        size = self._geometry.block_tokens
+        chunk_bytes = [chunk.token_count // size * self._geometry.block_bytes for chunk in chunks[0]]
+        wanted = _Wanted(tracked, saving.block_hash, chunks, chunk_bytes, sum(chunk_bytes) * len(chunks))
         last = chunks[0][-1]
-        has_blocks = len(tracked.blocks) * self._geometry.block_tokens >= last.first_token + last.token_count
-        if not has_blocks or self._open_bytes + job.bytes > self._options.save_queue_bytes:
+        has_blocks = len(tracked.blocks) * size >= last.first_token + last.token_count
+        if not has_blocks or self._open_bytes + wanted.bytes > self._options.save_queue_bytes:
             self._counters.add("saves_dropped")
-            self._links.abandon(leases)
-            return
+            self._links.abandon(wanted.leases)
+            return []
+        self._open_bytes += wanted.bytes
+        return [wanted]
+
+    def _hand_out(self, job: _OpenJob, plan: StepPlan) -> None:
         job_id = self._new_job_id()
         self._jobs[job_id] = job
-        self._open_bytes += job.bytes
-        tracked.save_jobs.add(job_id)
+        for text in job.texts:
+            text.tracked.save_jobs.add(job_id)
         plan.saves.append(
             save_job(
                 self._geometry,
-                chunks,
+                [(text.chunks, text.tracked.blocks) for text in job.texts],
                 job_id=job_id,
-                request_id=tracked.request_id,
-                epoch=saving.reserve.epoch,
-                blocks=tracked.blocks,
+                epoch=self._links.epoch,
                 valid_until=self._links.leases_until,
             )
         )
+
+    def _unpin_saved(self, tracked: TrackedRequest) -> None:
+        if tracked.pinned and not tracked.savings and not tracked.save_jobs:
+            self._unpin(tracked)
+
+    def _unpin(self, tracked: TrackedRequest) -> None:
+        pins = self._pins()
+        kept, tracked.pinned = tracked.pinned, []
+        del self._pinned[id(tracked)]
+        if pins is not None:
+            pins.release(kept)
 
     def _forget_questions(self, tracked: TrackedRequest) -> None:
         for saving in tracked.savings:

@@ -22,6 +22,7 @@ from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.plan import JobId, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import Prefetcher
@@ -38,6 +39,7 @@ class SchedulerSide:
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
         prefetcher: Callable[[], Prefetcher | None] = lambda: None,
+        pins: Callable[[], BlockPins | None] = lambda: None,
     ) -> None:
         self._links = links
         self._geometry = geometry
@@ -47,7 +49,7 @@ class SchedulerSide:
         numbers = count(1)
         parts = (links, geometry, options, counters, lambda: next(numbers), clock)
         self._loads = Loads(*parts, prefetcher)
-        self._saves = Saves(*parts)
+        self._saves = Saves(*parts, pins)
         self._requests: dict[str, TrackedRequest] = {}
         #: Requests whose prompt is not computed yet, by id.
         self._prefilling: dict[str, TrackedRequest] = {}
@@ -63,6 +65,11 @@ class SchedulerSide:
     @property
     def tracked_requests(self) -> int:
         return len(self._requests)
+
+    @property
+    def keeps_blocks(self) -> bool:
+        """Blocks of ended requests are waiting for steps in which they are saved."""
+        return self._saves.keeps_blocks
 
     def match(
         self, request: EngineRequest, computed: int, *, root: Root, may_read: bool, may_save: bool
@@ -125,6 +132,8 @@ class SchedulerSide:
         Loads that vLLM counts on in this step are done all the same.
         """
         plan, self._unsent = self._unsent or StepPlan(pool=self._links.pool), None
+        for tracked in self._prefilling.values():
+            tracked.may_save = False  # which blocks they got in this step was not noted
         plan.loads += self._loads.take_jobs()
         plan.finish_loads.update(self._loads.give_up_all())
         plan.finish_saves.update(self._saves.give_up_all())

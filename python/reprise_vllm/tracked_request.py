@@ -104,6 +104,9 @@ class TrackedRequest:
     savings: list[Saving] = field(default_factory=list)
     save_jobs: set[JobId] = field(default_factory=set)
     finished: bool = False
+    #: Of an ended request: blocks that we keep, and the first token of what may be saved out of them.
+    pinned: list[int] = field(default_factory=list)
+    pinned_from: int = 0
     _prompt: array[int] | None = None
 
     @property
@@ -117,4 +120,8 @@ class TrackedRequest:
             if self._prompt is None:
                 self._prompt = array("I", prompt)
             return memoryview(self._prompt)[:count]
-        return memoryview(array("I", self.request.all_token_ids[:count]))
+        if self._prompt is None:
+            return memoryview(array("I", self.request.all_token_ids[:count]))
+        text = self._prompt[:]
+        text.extend(self.request.all_token_ids[len(text) : count])
+        return memoryview(text)

@@ -42,7 +42,6 @@ def make_job(
     positions = np.arange(chunks, dtype=np.int64) * 64
     columns = dict(
         job_id=job_id,
-        request_id=request_id,
         epoch=epoch,
         slot_offsets=np.tile(np.array(slots, dtype=np.int64), (ranks, 1)),
         chunk_blocks=np.array(counts, dtype=np.int32),
@@ -54,7 +53,7 @@ def make_job(
         valid_until=valid_until,
     )
     if kind is LoadJob:
-        columns["in_step"] = in_step
+        columns |= {"request_id": request_id, "in_step": in_step}
     return kind(**columns)  # type: ignore[arg-type]
 
 

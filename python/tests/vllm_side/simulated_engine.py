@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -191,6 +193,10 @@ class SimulatedEngine:
         self.loaded_tokens = 0
         self.preemptions = 0
         self.preempts = 0.0
+        #: Blocks that the connector keeps, with how often.
+        self.pinned: Counter[int] = Counter()
+        #: Those of them that no request has any more.
+        self._left: set[int] = set()
         self._seen: set[str] = set()
         self._preempted_blocks: set[int] = set()
         #: As with asynchronous scheduling: the next step is planned before this one's report is read.
@@ -204,7 +210,8 @@ class SimulatedEngine:
     def run(self, steps: int = 2000) -> None:
         """Until nothing is left to do."""
         for _ in range(steps):
-            if not self.requests and not self.held and self.worker.idle and self.side.open_jobs == 0:
+            over = not self.requests and not self.held and not self.side.keeps_blocks
+            if over and self.worker.idle and self.side.open_jobs == 0:
                 return
             self.step()
         raise AssertionError(f"still busy: {list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}")
@@ -249,6 +256,23 @@ class SimulatedEngine:
             self.held[request.request_id] = request
         else:
             self._free(request)
+
+    def hold(self, block_ids: Sequence[int]) -> None:
+        assert not set(block_ids).intersection(self.free), "blocks are kept while they are in use"
+        self.pinned.update(block_ids)
+
+    def release(self, block_ids: Sequence[int]) -> None:
+        for block in block_ids:
+            self.pinned[block] -= 1
+            assert self.pinned[block] >= 0
+            if self.pinned[block] == 0 and block in self._left:
+                self._left.discard(block)
+                self._free_block(block)
+
+    def _free_block(self, block: int) -> None:
+        # Whoever still reads it reads this.
+        self.memory[block] = 0xEE
+        self.free.append(block)
 
     def _preempt(self) -> set[str]:
         running = [r for r in self.requests.values() if r.state == "running"]
@@ -373,7 +397,8 @@ class SimulatedEngine:
 
     def _free(self, request: Request) -> None:
         for block in request.blocks:
-            # Whoever still reads it reads this.
-            self.memory[block] = 0xEE
-        self.free.extend(request.blocks)
+            if self.pinned[block] > 0:
+                self._left.add(block)
+            else:
+                self._free_block(block)
         request.blocks = []

@@ -18,6 +18,7 @@ from reprise import CacheLink
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
+from reprise_vllm.pins import BlockPins
 from reprise_vllm.plan import LoadJob, StepPlan, WorkerReport
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import Prefetcher
@@ -39,12 +40,21 @@ def guest(
     assert links.connect(5), link.last_error
     counters = Counters()
     options = Options(**{"lookup_deadline_ms": 500, "min_disk_tokens": 8, **change})  # type: ignore[arg-type]
-    side = SchedulerSide(links, geometry, options, counters, prefetcher=lambda: prefetchers.get(id(counters)))
+    side = SchedulerSide(
+        links,
+        geometry,
+        options,
+        counters,
+        prefetcher=lambda: prefetchers.get(id(counters)),
+        pins=lambda: pins.get(id(counters)),
+    )
     return side, links, counters
 
 
 #: Who prefetches for which side, by its counters: the engines are made after the sides.
 prefetchers: dict[int, Prefetcher] = {}
+#: Who keeps blocks for which side.
+pins: dict[int, BlockPins] = {}
 
 
 @pytest.fixture
@@ -77,6 +87,50 @@ def test_answers_are_stored_with_their_prompts(engine: SimulatedEngine) -> None:
     assert engine.loaded_tokens == 128
 
 
+def test_an_ended_request_keeps_only_the_blocks_that_are_not_saved_yet(cache: CacheProcess) -> None:
+    side, links, counters = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    pins[id(counters)] = engine
+    request = Request("first", prompt(1, 100), max_tokens=12)
+    engine.add(request)
+    while not request.output:
+        engine.step()
+    for _ in range(5):
+        time.sleep(0.02)  # the cache answers, and the prompt is saved
+        engine.step()
+    while request.state == "running":
+        engine.step()
+    assert engine.pinned.total() == (108 - 96) // 4, "six chunks of 16 tokens were saved before"
+    engine.run()
+    engine.add(Request("second", [*request.all_token_ids, 1, 2, 3]))
+    engine.run()
+    assert engine.loaded_tokens == 108
+    check_nothing_is_left(engine, side, links, 256)
+
+
+def test_what_the_requests_of_a_step_save_is_one_job(engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.step_tokens = 1000
+    saves: list[int] = []
+    begin_step = engine.worker.begin_step
+
+    def seen(plan: StepPlan) -> None:
+        saves.extend(len(save.slot_offsets[0]) for save in plan.saves)
+        begin_step(plan)
+
+    monkeypatch.setattr(engine.worker, "begin_step", seen)
+    for i in range(4):
+        engine.add(Request(f"r{i}", prompt(i, 103), max_tokens=2))
+    engine.step()
+    time.sleep(0.3)  # the cache has answered all four
+    engine.step()
+    assert saves == [4 * 6], "six whole chunks of each prompt"
+    engine.run()
+    for i in range(4):
+        engine.add(Request(f"again {i}", prompt(i, 103)))
+    engine.run()
+    assert engine.loaded_tokens == 4 * 100
+
+
 def test_salts_separate_texts(engine: SimulatedEngine) -> None:
     engine.add(Request("first", prompt(1, 100), salt="a"))
     engine.run()
@@ -104,6 +158,7 @@ def work(engine: SimulatedEngine, seed: int, *, steps: int = 900, requests: int 
 
 
 def check_nothing_is_left(engine: SimulatedEngine, side: SchedulerSide, links: RankLinks, blocks: int) -> None:
+    assert engine.pinned.total() == 0 and not side.keeps_blocks
     assert len(engine.free) == blocks, "every block came back"
     assert side.open_jobs == 0 and side.tracked_requests == 0
     stats = links.links[0].stats()
@@ -112,11 +167,16 @@ def check_nothing_is_left(engine: SimulatedEngine, side: SchedulerSide, links: R
     links.close()
 
 
+@pytest.mark.parametrize("lends_blocks", [False, True])
 @pytest.mark.parametrize("reports_late", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_random_work_never_uses_a_wrong_block(cache: CacheProcess, seed: int, reports_late: bool) -> None:
+def test_random_work_never_uses_a_wrong_block(
+    cache: CacheProcess, seed: int, reports_late: bool, lends_blocks: bool
+) -> None:
     side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=seed)
+    if lends_blocks:
+        pins[id(counters)] = engine
     engine.worker.fails = 0.05
     engine.reports_late = reports_late
     prefetchers[id(counters)] = engine.worker
@@ -219,9 +279,14 @@ def test_a_claim_is_prefetched_once_and_forgotten_when_it_is_not_taken_up(
     links.close()
 
 
-def test_a_fault_in_planning_never_uses_a_wrong_block(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    side, links, _ = guest(cache)
+@pytest.mark.parametrize("lends_blocks", [False, True])
+def test_a_fault_in_planning_never_uses_a_wrong_block(
+    cache: CacheProcess, monkeypatch: pytest.MonkeyPatch, lends_blocks: bool
+) -> None:
+    side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=7)
+    if lends_blocks:
+        pins[id(counters)] = engine
     rng = random.Random(7)
     plan_saves, plan_step = side._saves.plan, side.plan_step
 
@@ -297,7 +362,6 @@ def test_a_fault_at_a_requests_end_stores_no_wrong_block(cache: CacheProcess, mo
         except RuntimeError:
             return False
 
-    monkeypatch.setattr("reprise_vllm.saves._early_tokens", 0)  # the prompt is being saved when its request ends
     monkeypatch.setattr(side, "finished", guarded)
     monkeypatch.setattr(side._saves, "finished", faulty)
     for i in range(5):
