@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reprise_vllm.generations.v0_27 import From027To033
 from reprise_vllm.identity import NotSupported, WorkerLayout, geometry_of
 from reprise_vllm.jobs import Geometry
 
@@ -15,7 +16,7 @@ def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0) -> Geome
     config: Any = SimpleNamespace(parallel_config=SimpleNamespace(), cache_config=SimpleNamespace())
     spec = SimpleNamespace(block_size=16, dtype="torch.bfloat16")
     kv_cache: Any = SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)])
-    return geometry_of(config, kv_cache, [WorkerLayout(block_bytes, "s", place_bytes)], chunk_tokens)
+    return geometry_of(config, kv_cache, [WorkerLayout(block_bytes, "s", place_bytes)], chunk_tokens, From027To033())
 
 
 def test_chunks_are_of_about_16_mib_and_must_fit_a_staging_place() -> None:
