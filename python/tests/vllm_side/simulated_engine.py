@@ -201,10 +201,14 @@ class SimulatedEngine:
         self.requests[request.request_id] = request
         self.side.arrived(request, root=Root(request.salt, ""), may_read=True, may_save=True)
 
+    @property
+    def idle(self) -> bool:
+        return not self.requests and not self.held and self.worker.idle and self.side.open_jobs == 0
+
     def run(self, steps: int = 2000) -> None:
         """Until nothing is left to do."""
         for _ in range(steps):
-            if not self.requests and not self.held and self.worker.idle and self.side.open_jobs == 0:
+            if self.idle:
                 return
             self.step()
         raise AssertionError(f"still busy: {list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}")
