@@ -50,6 +50,8 @@ def geometry_of(
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
             raise NotSupported(f"{name} > 1: a token's KV is spread over ranks in a way that is not supported")
+    if vllm_config.model_config.enable_sleep_mode:
+        raise NotSupported("sleep mode: an engine may wake with other weights, and nothing tells a connector")
     reason = generation.why_not(parallel)
     if reason is not None:
         raise NotSupported(reason)

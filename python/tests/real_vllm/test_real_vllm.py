@@ -22,23 +22,10 @@ from real_vllm.harness import BLOCK_TOKENS, MODEL, Engine, Prompts, environment
 
 
 @pytest.fixture(scope="module")
-def prompts() -> Prompts:
-    return Prompts()
-
-
-@pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="reprise-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Engine]:
-    """VLLM without a connector."""
-    engine = Engine(enable_prefix_caching=False)
-    yield engine
-    engine.kill()
 
 
 @pytest.fixture(scope="module")
