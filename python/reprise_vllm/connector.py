@@ -1,8 +1,8 @@
 """RepriseConnector: vLLM's connector interface, translated for the two sides.
 
 vLLM makes two objects of this class in different processes: one with the scheduler (it talks to the cache), one with
-each worker (it moves bytes). They meet in the metadata of a step. Source followed: vLLM's
-`distributed/kv_transfer/kv_connector/v1/base.py`, releases 0.20 to 0.33.
+each worker (it moves bytes). They meet in the metadata of a step. Which of these hooks a release calls, and what
+differs between releases, is in `generations`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import vllm
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorHandshakeMetadata,
@@ -19,10 +20,12 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorWorkerMetadata,
 )
 
-from reprise_vllm.contract import differences
+from reprise_vllm.contract import differences, surface
 from reprise_vllm.engine_guest import EngineGuest
+from reprise_vllm.generations import generation_of, known_releases
 from reprise_vllm.guard import guarded, log, note_fault
 from reprise_vllm.identity import WorkerLayout
+from reprise_vllm.metrics import RepriseMetrics
 from reprise_vllm.options import parse_options
 from reprise_vllm.pins import PoolPins
 from reprise_vllm.plan import StepPlan, WorkerReport
@@ -75,14 +78,26 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._worker: WorkerSide | None = None
         self._layout: WorkerLayout | None = None
         self._failed_blocks: set[int] = set()
-        found = differences(KVConnectorBase_V1)
+        self._generation, is_known = generation_of(vllm.__version__)
+        found = differences(self._generation, surface())
+        is_scheduler = role == KVConnectorRole.SCHEDULER
         if found:
             self.switched_off = True
-            log.warning(
-                "Reprise does nothing: this vLLM's connector interface is not the one it knows (%s)", "; ".join(found)
-            )
-        elif role == KVConnectorRole.SCHEDULER:
-            self._guest = EngineGuest(vllm_config, kv_cache_config, options)
+            if is_scheduler:  # once, not by every worker as well
+                log.warning(
+                    "Reprise does nothing: the connector interface of vLLM %s is not the one it knows (%s)",
+                    vllm.__version__,
+                    "; ".join(found),
+                )
+            return
+        if is_scheduler:
+            if not is_known:
+                log.warning(
+                    "Reprise was made for vLLM %s and not tried with %s; the interface fits, so it runs",
+                    known_releases,
+                    vllm.__version__,
+                )
+            self._guest = EngineGuest(vllm_config, kv_cache_config, options, self._generation)
         else:
             parallel = vllm_config.parallel_config
             self._worker = WorkerSide(
@@ -244,6 +259,8 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded(lambda self: None)
     def get_kv_connector_stats(self) -> RepriseStats | None:
+        if self._worker is not None and self._generation.workers_speak_first:
+            return RepriseStats()
         counts = {} if self._guest is None else self._guest.counters.taken()
         return RepriseStats(data=counts) if counts else None
 
@@ -251,12 +268,30 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> RepriseStats | None:
         return RepriseStats(data=data or {})
 
+    @classmethod
+    def build_prom_metrics(
+        cls,
+        vllm_config: Any,
+        metric_types: dict[type, type],
+        labelnames: list[str],
+        per_engine_labelvalues: dict[int, list[object]],
+    ) -> RepriseMetrics | None:
+        try:
+            return RepriseMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
+        except Exception:
+            log.exception("Reprise has no figures in vLLM's metrics")
+            return None
+
     @guarded(lambda self: None)
     def shutdown(self) -> None:
         if self._guest is not None:
             self._guest.close()
         if self._worker is not None:
             self._worker.close()
+
+
+# A hook that a later vLLM demands must not keep it from starting: the check of the interface finds it.
+RepriseConnector.__abstractmethods__ = frozenset()
 
 
 def _calls_layer_hooks(vllm_config: Any) -> bool:

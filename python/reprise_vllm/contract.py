@@ -1,50 +1,75 @@
-"""What the connector relies on in vLLM, checked at start-up.
+"""Whether the vLLM at hand has the interface that its generation is known to have, checked at start-up.
 
-vLLM promises no stable interface. When a hook is missing or takes other arguments than those known here, the connector
-says so once and does nothing, instead of failing in the middle of somebody's request.
+When something is missing or takes other arguments, the connector says so once and does nothing, instead of failing in
+the middle of somebody's request.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 
-#: Hooks of KVConnectorBase_V1 that vLLM calls, with the arguments that it passes.
-scheduler_hooks: Mapping[str, tuple[str, ...]] = {
-    "get_num_new_matched_tokens": ("request", "num_computed_tokens"),
-    "update_state_after_alloc": ("request", "blocks", "num_external_tokens"),
-    "build_connector_meta": ("scheduler_output",),
-    "update_connector_output": ("connector_output",),
-    "request_finished": ("request", "block_ids"),
-    "set_xfer_handshake_metadata": ("metadata",),
-}
-worker_hooks: Mapping[str, tuple[str, ...]] = {
-    "register_kv_caches": ("kv_caches",),
-    "handle_preemptions": ("kv_connector_metadata",),
-    "bind_connector_metadata": ("connector_metadata",),
-    "start_load_kv": ("forward_context",),
-    "get_finished": ("finished_req_ids",),
-    "get_block_ids_with_load_errors": (),
-    "build_connector_worker_meta": (),
-    "get_handshake_metadata": (),
-}
+from reprise_vllm.generations.generation import Generation, Members, Parameters, common, places
+
+#: Members of vLLM's classes. One whose name ends in "!" is abstract: a connector must have it.
+Surface = Mapping[str, Members]
+
+_signs: Mapping[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
-def differences(base: type) -> list[str]:
-    """How `base`, vLLM's KVConnectorBase_V1, differs from what is relied on. Empty when it does not."""
-    found: list[str] = []
-    for name, wanted in {**scheduler_hooks, **worker_hooks}.items():
-        hook = getattr(base, name, None)
-        if hook is None:
-            found.append(f"{name} is missing")
-            continue
-        parameters = list(inspect.signature(hook).parameters.values())[1:]
-        positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        required = [
-            p.name
-            for p in parameters
-            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in wanted
-        ]
-        if len(positional) < len(wanted) or required:
-            found.append(f"{name} takes ({', '.join(p.name for p in parameters)}) and not ({', '.join(wanted)})")
+def surface() -> Surface:
+    """Of the vLLM that is installed."""
+    found: dict[str, Members] = {}
+    for name, module in places.items():
+        try:
+            found[name] = _members(getattr(importlib.import_module(module), name))
+        except (ImportError, AttributeError):
+            continue  # a class that is not there has no members
     return found
+
+
+def differences(generation: Generation, found: Surface) -> list[str]:
+    """How `found` differs from what is relied on. Empty when it does not."""
+    complaints: list[str] = []
+    for wanted, must_be_there in ((common, True), (generation.required, True), (generation.sometimes, False)):
+        for class_name, members in wanted.items():
+            theirs = found.get(class_name, {})
+            for name, parameters in members.items():
+                if name in theirs:
+                    if parameters is not None and theirs[name] != parameters:
+                        complaints.append(f"{class_name}.{name}{_shown(theirs[name])} is not {_shown(parameters)}")
+                elif must_be_there:
+                    complaints.append(f"{class_name}.{name} is missing")
+    hooks = found.get("KVConnectorBase_V1", {})
+    known = {*common["KVConnectorBase_V1"], *generation.required.get("KVConnectorBase_V1", {})}
+    complaints += [f"{name[:-1]} is new, and a connector must have it" for name in hooks if _is_new(name, known)]
+    return complaints
+
+
+def _is_new(name: str, known: set[str]) -> bool:
+    return name.endswith("!") and name[:-1] not in known
+
+
+def _members(kind: type) -> Members:
+    members: dict[str, Parameters] = {}
+    for name in {*dir(kind), *getattr(kind, "__dataclass_fields__", ())}:
+        value = inspect.getattr_static(kind, name, None)
+        function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        members[name] = _parameters(function) if inspect.isfunction(function) else None
+    for name in getattr(kind, "__abstractmethods__", ()):
+        members[f"{name}!"] = None
+    # What the constructor sets.
+    code = getattr(inspect.getattr_static(kind, "__init__"), "__code__", None)
+    if code is not None:
+        members = {**dict.fromkeys(code.co_names), **members}
+    return members
+
+
+def _parameters(function: object) -> Parameters:
+    parameters = list(inspect.signature(function).parameters.values())[1:]  # type: ignore[arg-type]
+    return tuple(_signs.get(parameter.kind, "") + parameter.name for parameter in parameters)
+
+
+def _shown(parameters: Parameters) -> str:
+    return " (an attribute)" if parameters is None else f"({', '.join(parameters)})"

@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+
+#: Every name, as vLLM's metrics explain it.
+meanings: Mapping[str, str] = {
+    "lookups": "Requests for which the cache was asked to load.",
+    "loaded_tokens": "Tokens loaded within the step that needed them, from the cache's memory.",
+    "slowly_loaded_tokens": "Tokens loaded between steps, because some of them came from disk.",
+    "misses_known_early": "Requests of which the cache had said, while they waited, that nothing is stored.",
+    "misses_late": "Requests that were computed because the cache did not answer in time.",
+    "misses_refused": "Requests that were computed because the link or the cache refused the question.",
+    "misses_link_down": "Requests that were computed because there was no connection to the cache.",
+    "requests_skipped": "Requests that cannot use the cache: multimodal, with embeddings, pooling, an unknown adapter.",
+    "failed_loads": "Loads that the workers could not do; their tokens were computed.",
+    "unfinished_loads": "Loads from disk that ended before all was there; the rest was computed.",
+    "lost_loads": "Loads that could not be begun after vLLM had allocated their blocks; they were computed.",
+    "saved_bytes": "Bytes of KV given to the cache, all ranks.",
+    "saves_refused": "Saves that the link or the cache refused.",
+    "saves_dropped": "Saves given up because too many were under way, or their blocks were gone.",
+    "failed_saves": "Saves that the workers could not do.",
+    "distrusted_saves": "Saves given up because they may have been computed on blocks whose load had failed.",
+}
 
 
 class Counters:

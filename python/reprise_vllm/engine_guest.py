@@ -17,6 +17,7 @@ from reprise.space import SpaceDescription
 from reprise.start import start_cache
 from reprise_vllm.adapters import AdapterDigests
 from reprise_vllm.counters import Counters
+from reprise_vllm.generations.generation import Generation
 from reprise_vllm.guard import log
 from reprise_vllm.identity import NotSupported, WorkerLayout, describe_space, geometry_of
 from reprise_vllm.jobs import Geometry
@@ -33,7 +34,7 @@ _autostart_seconds = 20.0
 
 
 class EngineGuest:
-    def __init__(self, vllm_config: Any, kv_cache_config: Any, options: Options) -> None:
+    def __init__(self, vllm_config: Any, kv_cache_config: Any, options: Options, generation: Generation) -> None:
         self.counters = Counters()
         #: There once the engine's identity is known.
         self.side: SchedulerSide | None = None
@@ -42,6 +43,8 @@ class EngineGuest:
         self._vllm_config = vllm_config
         self._kv_cache_config = kv_cache_config
         self._options = options
+        self._generation = generation
+        self._arranged = False
         self._adapters = AdapterDigests()
         self._closed = False
 
@@ -51,9 +54,14 @@ class EngineGuest:
         return os.path.expanduser(options.socket or os.path.join(options.data_dir, "cache.sock"))
 
     def arrange(self, layouts: list[WorkerLayout]) -> None:
-        """Called once, when every rank has told its layout. Returns soon, whatever the cache does."""
+        """Called when every rank has told its layout; again does nothing. Returns soon, whatever the cache does."""
+        if self._arranged:
+            return
+        self._arranged = True
         try:
-            geometry = geometry_of(self._vllm_config, self._kv_cache_config, layouts, self._options.chunk_tokens)
+            geometry = geometry_of(
+                self._vllm_config, self._kv_cache_config, layouts, self._options.chunk_tokens, self._generation
+            )
         except NotSupported as reason:
             log.warning("Reprise does nothing: %s", reason)
             return

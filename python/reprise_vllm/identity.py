@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reprise.space import SpaceDescription, double_bits
+from reprise_vllm.generations.generation import Generation
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.weights import weights_digest
 
@@ -39,7 +40,9 @@ class NotSupported(Exception):
     """This engine's KV cannot be stored. The message says why."""
 
 
-def geometry_of(vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayout], chunk_tokens: int) -> Geometry:
+def geometry_of(
+    vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayout], chunk_tokens: int, generation: Generation
+) -> Geometry:
     """Raises NotSupported. `chunk_tokens`: 0 to choose."""
     spec = _only_spec(kv_cache_config)
     block_tokens = int(spec.block_size)
@@ -47,6 +50,11 @@ def geometry_of(vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayo
     for name in ("decode_context_parallel_size", "prefill_context_parallel_size"):
         if getattr(parallel, name, 1) > 1:
             raise NotSupported(f"{name} > 1: a token's KV is spread over ranks in a way that is not supported")
+    if vllm_config.model_config.enable_sleep_mode:
+        raise NotSupported("sleep mode: an engine may wake with other weights, and nothing tells a connector")
+    reason = generation.why_not(parallel)
+    if reason is not None:
+        raise NotSupported(reason)
     block_bytes = max(layout.block_bytes for layout in layouts)
     if chunk_tokens == 0:
         chunk_tokens = block_tokens
@@ -62,7 +70,7 @@ def geometry_of(vllm_config: Any, kv_cache_config: Any, layouts: list[WorkerLayo
                 f"{layout.largest_payload_bytes}: raise `staging` (and leave that room on the GPU), or lower "
                 "`chunk_tokens`"
             )
-    hash_tokens = int(getattr(vllm_config.cache_config, "prefix_match_unit", 0) or block_tokens)
+    hash_tokens = generation.hash_tokens(vllm_config.cache_config, block_tokens)
     return Geometry(block_tokens, chunk_tokens, block_bytes, len(layouts), hash_tokens)
 
 

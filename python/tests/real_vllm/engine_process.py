@@ -2,6 +2,7 @@
 
 {"op": "generate", "prompts": [[token ids] …], "max_tokens": 8, "salts": […], "abort": [indices]}
 {"op": "reset"}          empties vLLM's own prefix cache
+{"op": "metrics"}        vLLM's Prometheus counters of the connector
 {"op": "free"}           waits until no request is left, answers the blocks that are free
 {"op": "quit"}
 """
@@ -30,7 +31,8 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
     transfer = settings.pop("transfer", None)
     if transfer is not None:
         settings["kv_transfer_config"] = KVTransferConfig(**transfer)
-    llm = LLM(enforce_eager=True, dtype="float32", seed=0, disable_log_stats=True, **settings)
+    settings = {"enforce_eager": True, "dtype": "float32", "seed": 0, "disable_log_stats": True, **settings}
+    llm = LLM(**settings)
     engine = llm.llm_engine
     core = engine.engine_core.engine_core
 
@@ -89,6 +91,16 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
+    def metrics() -> dict[str, Any]:
+        """The lines of /metrics that are ours, with their labels."""
+        from prometheus_client import generate_latest
+
+        lines = [line for line in generate_latest().decode().splitlines() if line.startswith("vllm:reprise_")]
+        return {
+            "scraped": dict(line.rsplit(" ", 1) for line in lines),
+            "read": {one.name: one.value for one in llm.get_metrics() if one.name.startswith("vllm:reprise_")},
+        }
+
     reply({"ready": True})
     for line in sys.stdin:
         ask = json.loads(line)
@@ -98,6 +110,8 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
             reply(generate(ask))
         elif ask["op"] == "free":
             reply(drain())
+        elif ask["op"] == "metrics":
+            reply(metrics())
         elif ask["op"] == "reset":
             drain()
             reply({"reset": llm.reset_prefix_cache()})

@@ -22,23 +22,10 @@ from real_vllm.harness import BLOCK_TOKENS, MODEL, Engine, Prompts, environment
 
 
 @pytest.fixture(scope="module")
-def prompts() -> Prompts:
-    return Prompts()
-
-
-@pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="reprise-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def alone() -> Iterator[Engine]:
-    """VLLM without a connector."""
-    engine = Engine(enable_prefix_caching=False)
-    yield engine
-    engine.kill()
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +79,15 @@ def test_the_same_tokens_cold_warm_after_restarts_and_in_a_second_process(
     assert expect_same(engine, truth) >= reusable(truth) * 0.9, "after its end: from disk"
     assert engine.settle()["counters"]["slowly_loaded_tokens"] > 0
 
-    second = Engine(options={"socket": cache.socket}, enable_prefix_caching=False)
+    second = Engine(options={"socket": cache.socket}, enable_prefix_caching=False, disable_log_stats=False)
     assert expect_same(second, truth) >= reusable(truth) * 0.9, "a second process of the same cache"
-    second.settle()
+    counters = second.settle()["counters"]
+    metrics = second.ask(op="metrics")
+    labels = f'{{engine="0",model_name="{MODEL}"}}'
+    for name in ("lookups", "loaded_tokens"):
+        assert counters[name] == metrics["read"][f"vllm:reprise_{name}"] > 0
+        assert counters[name] == float(metrics["scraped"][f"vllm:reprise_{name}_total{labels}"])
+    assert metrics["read"]["vllm:reprise_failed_loads"] == 0
     assert cache.stats()["leases"] == 0
     second.kill()
     engine.kill()

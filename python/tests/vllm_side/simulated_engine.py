@@ -207,11 +207,15 @@ class SimulatedEngine:
         self.requests[request.request_id] = request
         self.side.arrived(request, root=Root(request.salt, ""), may_read=True, may_save=True)
 
+    @property
+    def idle(self) -> bool:
+        over = not self.requests and not self.held and not self.side.keeps_blocks
+        return over and self.worker.idle and self.side.open_jobs == 0
+
     def run(self, steps: int = 2000) -> None:
         """Until nothing is left to do."""
         for _ in range(steps):
-            over = not self.requests and not self.held and not self.side.keeps_blocks
-            if over and self.worker.idle and self.side.open_jobs == 0:
+            if self.idle:
                 return
             self.step()
         raise AssertionError(f"still busy: {list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}")

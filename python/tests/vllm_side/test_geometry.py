@@ -5,17 +5,22 @@ from typing import Any
 
 import pytest
 
+from reprise_vllm.generations.v0_27 import From027To033
 from reprise_vllm.identity import NotSupported, WorkerLayout, geometry_of
 from reprise_vllm.jobs import Geometry
 
 MIB = 1 << 20
 
 
-def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0) -> Geometry:
-    config: Any = SimpleNamespace(parallel_config=SimpleNamespace(), cache_config=SimpleNamespace())
+def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0, *, sleeps: bool = False) -> Geometry:
+    config: Any = SimpleNamespace(
+        parallel_config=SimpleNamespace(),
+        cache_config=SimpleNamespace(),
+        model_config=SimpleNamespace(enable_sleep_mode=sleeps),
+    )
     spec = SimpleNamespace(block_size=16, dtype="torch.bfloat16")
     kv_cache: Any = SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)])
-    return geometry_of(config, kv_cache, [WorkerLayout(block_bytes, "s", place_bytes)], chunk_tokens)
+    return geometry_of(config, kv_cache, [WorkerLayout(block_bytes, "s", place_bytes)], chunk_tokens, From027To033())
 
 
 def test_chunks_are_of_about_16_mib_and_must_fit_a_staging_place() -> None:
@@ -24,3 +29,8 @@ def test_chunks_are_of_about_16_mib_and_must_fit_a_staging_place() -> None:
     with pytest.raises(NotSupported, match=r"16777216 bytes.*places of 8388608: raise `staging`"):
         geometry(2 * MIB, 8 * MIB)
     assert geometry(2 * MIB, 8 * MIB, chunk_tokens=64).chunk_tokens == 64
+
+
+def test_an_engine_that_may_wake_with_other_weights_is_refused() -> None:
+    with pytest.raises(NotSupported, match="sleep mode"):
+        geometry(2 * MIB, 64 * MIB, sleeps=True)

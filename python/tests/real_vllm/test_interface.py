@@ -1,0 +1,123 @@
+"""The connector beside the vLLM that is installed, without an engine."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+import vllm
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
+from vllm.v1.metrics.prometheus import unregister_vllm_metrics
+
+from reprise_vllm import connector as module
+from reprise_vllm.connector import RepriseConnector, RepriseMetadata
+from reprise_vllm.contract import Surface, surface
+from reprise_vllm.counters import meanings
+from vllm_side.test_generations import recorded
+
+hooks = "KVConnectorBase_V1"
+
+
+def config() -> Any:
+    return SimpleNamespace(
+        kv_transfer_config=SimpleNamespace(
+            kv_connector_extra_config={}, kv_load_failure_policy="recompute", engine_id="e", is_kv_producer=True
+        ),
+        parallel_config=SimpleNamespace(rank=0, world_size=1),
+        model_config=SimpleNamespace(enforce_eager=True),
+        compilation_config=SimpleNamespace(),
+    )
+
+
+def connector(role: str) -> RepriseConnector:
+    return RepriseConnector(config(), KVConnectorRole[role], SimpleNamespace())
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "vllm.reprise"]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    return caplog
+
+
+def test_the_interface_at_hand_is_the_one_written_down_for_its_release() -> None:
+    here = surface()
+    version = vllm.__version__.partition("+")[0]
+    for name, members in recorded[version].items():
+        for member, parameters in members.items():
+            assert member in here[name], f"{name}.{member}"
+            assert parameters is None or here[name][member] == parameters, f"{name}.{member}"
+
+
+def test_a_connector_that_does_not_fit_says_so_once_and_does_nothing(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other: Surface = {**surface(), hooks: {**surface()[hooks], "get_finished": ("step",), "hand_over!": None}}
+    monkeypatch.setattr(module, "surface", lambda: other)
+    scheduler, worker = connector("SCHEDULER"), connector("WORKER")
+    (line,) = warnings(log)
+    assert line.startswith("Reprise does nothing") and "get_finished(step)" in line and "hand_over is new" in line
+    request: Any = SimpleNamespace(request_id="r")
+    scheduler.on_new_request(request)
+    assert scheduler.get_num_new_matched_tokens(request, 0) == (0, False)
+    scheduler.update_state_after_alloc(request, None, 0)
+    meta = scheduler.build_connector_meta(SimpleNamespace())
+    assert isinstance(meta, RepriseMetadata)
+    scheduler.update_connector_output(SimpleNamespace(kv_connector_worker_meta=None))
+    assert scheduler.request_finished(request, []) == (False, None)
+    worker.register_kv_caches({})
+    assert worker.get_handshake_metadata() is None
+    worker.handle_preemptions(meta)
+    worker.bind_connector_metadata(meta)
+    worker.start_load_kv(None)
+    worker.wait_for_layer_load("layer")
+    assert worker.get_finished(set()) == (None, None)
+    assert worker.get_block_ids_with_load_errors() == set()
+    assert worker.build_connector_worker_meta() is worker.get_kv_connector_stats() is None
+    for one in (scheduler, worker):
+        one.shutdown()
+        assert one.faults == {}
+
+
+def test_a_release_that_is_not_known_runs_with_one_warning(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "__version__", "0.34.0")
+    assert not connector("SCHEDULER").switched_off and not connector("WORKER").switched_off
+    (line,) = warnings(log)
+    assert "not tried with 0.34.0" in line
+
+
+def test_workers_send_empty_statistics_where_the_scheduler_is_not_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert connector("WORKER").get_kv_connector_stats() is None
+    monkeypatch.setattr(vllm, "__version__", "0.23.0")
+    stats = connector("WORKER").get_kv_connector_stats()
+    assert stats is not None and bool(stats) and stats.is_empty()
+
+
+def test_counters_are_in_the_registry_and_an_engine_can_be_made_again() -> None:
+    from prometheus_client import Counter, Gauge, Histogram, generate_latest
+
+    def shown() -> list[str]:
+        return [line for line in generate_latest().decode().splitlines() if line.startswith("vllm:reprise_")]
+
+    types: dict[type, type] = {Gauge: Gauge, Counter: Counter, Histogram: Histogram}
+    for _ in range(2):
+        unregister_vllm_metrics()  # as vLLM does before it makes an engine's metrics
+        metrics = RepriseConnector.build_prom_metrics(config(), types, ["model_name", "engine"], {0: ["m", "0"]})
+        assert metrics is not None
+        metrics.observe({"loaded_tokens": 32, "what a later release counts": 1})
+        metrics.observe({"loaded_tokens": 16})
+        assert 'vllm:reprise_loaded_tokens_total{engine="0",model_name="m"} 48.0' in shown()
+        assert len([line for line in shown() if "_total{" in line]) == len(meanings)
+    unregister_vllm_metrics()
