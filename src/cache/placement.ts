@@ -15,6 +15,7 @@ import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import { flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
+import type { LoadOrCompute } from "./load-or-compute.ts";
 import type { SlotPool } from "./slot-pool.ts";
 
 const pageBytes = 4096;
@@ -24,6 +25,8 @@ export interface PlacementOptions {
   /** From fast to slow. */
   readonly tiers: readonly Tier[];
   readonly counters: Counters;
+  /** Learns from every read how fast the tiers are. */
+  readonly loadOrCompute: LoadOrCompute;
   readonly log: Log;
   /** Bytes of slots that may be pinned for writing at a time, now. */
   readonly queueBytes: () => number;
@@ -191,12 +194,16 @@ export class Placement {
   }
 
   async #readFromAny(chunk: ChunkId): Promise<boolean> {
-    const { store, tiers, counters } = this.#options;
+    const { store, tiers, counters, loadOrCompute } = this.#options;
     for (const tier of tiers) {
       const id = store.record(chunk, tier);
       if (id === undefined) continue;
+      const views = this.#views(chunk);
+      const ended = loadOrCompute.speed(tier.name).begin(views.reduce((sum, view) => sum + view.length, 0));
+      let outcome: "read" | "failed" = "failed";
       try {
-        if ((await tier.read(id, store.chunks.key(chunk), this.#views(chunk), this.#stop.signal)) === "read") {
+        if ((await tier.read(id, store.chunks.key(chunk), views, this.#stop.signal)) === "read") {
+          outcome = "read";
           store.keep(chunk);
           this.#seal(chunk, tier, id);
           return true;
@@ -208,6 +215,8 @@ export class Placement {
           store.forgetRecord(tier, id);
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
         } else if (!this.#stop.signal.aborted) this.#outage(tier, error);
+      } finally {
+        ended(outcome);
       }
     }
     return false;
