@@ -60,6 +60,8 @@ export interface SessionParts {
  */
 const readAheadBytes = 16 * 1024 * 1024;
 const readAheadShare = 1 / 16;
+/** What one text that is brought into memory in the background may take of the pool. */
+const broughtShare = 1 / 4;
 /** What is known of texts under a root that nobody stored anything under. */
 const emptyPath = new ChunkPath();
 
@@ -174,11 +176,12 @@ export class LocalSession implements CacheSession {
   reserve(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Reservation> {
     const chunks: ReservedChunk[] = [];
     if (this.#closed || tokens.length === 0) return Promise.resolve({ chunks, full: false });
-    const { spaces, store, limits } = this.#parts;
+    const { spaces, store, limits, loadOrCompute } = this.#parts;
     const index = spaces.makeRoot(this.#space, rootKey(this.#space.id, root));
     if (index === undefined) return Promise.resolve({ chunks, full: true });
     const path: ChunkId[] = [];
     let full = tokens.length > limits.tokensPerRequest;
+    let firstBelow: ChunkId | undefined;
     let parent = index.tree.top;
     for (const slice of chunksOf(tokens.subarray(0, limits.tokensPerRequest), this.chunkTokens)) {
       if (slice.length < this.chunkTokens && index.tree.visibleExtension(parent, slice) !== undefined) break;
@@ -199,9 +202,10 @@ export class LocalSession implements CacheSession {
           break;
         }
         chunks.push(reserved);
-      }
+      } else if (firstBelow === undefined && store.chunks.isBelowMemory(chunk)) firstBelow = chunk;
       parent = chunk;
     }
+    if (firstBelow !== undefined) loadOrCompute.noteRecomputed(firstBelow);
     if (path.length > 0) store.touch(path.at(-1)!, "refreshed");
     for (const chunk of path.toReversed()) {
       store.unpin(chunk);
@@ -293,23 +297,32 @@ export class LocalSession implements CacheSession {
     return { hitTokens, tokensByTier, worthTokens: weighing?.worthTokens ?? hitTokens };
   }
 
-  /** Counts what is found and left to be computed; now and then a little of it is read, to see how fast its tier is now. */
+  /** Counts what is found and left to be computed, and reads of it in the background what {@link LoadOrCompute} says. */
   #leave(path: ChunkPath, { hitTokens, worthTokens }: Lookup): void {
     if (worthTokens === hitTokens) return;
     const { store, counters, loadOrCompute } = this.#parts;
     const { chunks } = store;
     const first = worthTokens / this.chunkTokens;
     const slow = chunks.tierOf(path.at(first))!; // it is found, and what is in memory is never left
-    let probeBytes = loadOrCompute.takeProbe(slow) ? this.#aheadBytes() : 0;
+    const isBrought = loadOrCompute.takeRecomputed(path.at(first));
+    let probeBytes = !isBrought && loadOrCompute.takeProbe(slow) ? this.#aheadBytes() : 0;
+    let bringBytes = isBrought ? store.pool.stats().capacityBytes * broughtShare : 0;
+    const brought: ChunkId[] = [];
     for (let i = first; i * this.chunkTokens < hitTokens; i += 1) {
       const chunk = path.at(i);
       const tier = chunks.tierOf(chunk)!; // it is found
       addTokens(counters.leftTokens, tier, Math.min(this.chunkTokens, hitTokens - i * this.chunkTokens));
-      if (probeBytes <= 0 || tier !== slow) continue;
-      probeBytes -= bytesOf(chunks, chunk);
-      counters.probedChunks += 1;
-      void this.#promote(chunk);
+      if (tier === "memory" || (probeBytes <= 0 && bringBytes <= 0)) continue;
+      const bytes = bytesOf(chunks, chunk);
+      if (bringBytes > 0) brought.push(chunk);
+      else if (tier === slow) {
+        counters.probedChunks += 1;
+        void this.#promote(chunk);
+      }
+      bringBytes -= bytes;
+      probeBytes -= bytes;
     }
+    if (brought.length > 0) this.#parts.placement.bring(brought, this.#options.slotBytes);
   }
 
   /** What a load reads at a time. */

@@ -12,6 +12,8 @@ export interface Counters {
   leftTokens: Partial<Record<TierName, number>>;
   /** Chunks below memory that were read only to see how fast their tier is now. */
   probedChunks: number;
+  /** Chunks brought into memory behind a request that was told to compute a stored text a second time. */
+  broughtChunks: number;
   loadedBytes: number;
   savedChunks: number;
   savedBytes: number;
@@ -41,6 +43,7 @@ export function newCounters(): Counters {
     loadedTokens: {},
     leftTokens: {},
     probedChunks: 0,
+    broughtChunks: 0,
     loadedBytes: 0,
     savedChunks: 0,
     savedBytes: 0,

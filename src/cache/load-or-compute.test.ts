@@ -135,6 +135,32 @@ test("a disk that becomes slow is left within a few requests, and used again soo
   });
 });
 
+test("a text that was computed although it is stored is in memory for the third request", async () => {
+  await onDisk(3, 50, async (stage) => {
+    const { session, cache } = stage;
+    await ask(stage, textOf(0), fast);
+    const { reads } = stage.tier;
+    /** As an engine does: computes what it was not given, and offers it to the cache. */
+    const serve = async (tokens: Tokens) => {
+      const loaded = await ask(stage, tokens, fast);
+      const { chunks } = await session.reserve(bareRoot, tokens, wait);
+      expect(chunks).toEqual([]);
+      return loaded;
+    };
+    expect(await serve(textOf(1))).toBe(0);
+    expect(await ask(stage, textOf(2), fast)).toBe(0); // another text
+    await settled(stage);
+    expect(stage.tier.reads).toBe(reads);
+
+    expect(await serve(textOf(1))).toBe(0);
+    await settled(stage);
+    expect(cache.stats().broughtChunks).toBe(10);
+    expect(await serve(textOf(1))).toBe(length);
+    expect(cache.stats().loadedTokens).toMatchObject({ memory: length });
+    cache.check();
+  });
+});
+
 /** Until the reads in the background are over: each moves the clock. */
 async function settled({ tier, clock }: Stage): Promise<void> {
   for (let before = -1; before !== tier.reads + clock.ms;) {

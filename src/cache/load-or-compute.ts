@@ -10,19 +10,26 @@
  *                         ╲________╱          ╲_____________      loaded up to where the gain is largest
  *
  * Of what is not worth it nothing is read, so nothing would be learned of a drive that has become fast again: now and then
- * a little of it is read in the background, and stays in memory.
+ * a little of it is read in the background, and stays in memory. And a text that was computed although it was stored, and is
+ * asked for once more, would be computed for ever: it is brought into memory in the background, where the third request
+ * finds it.
  */
 import type { TierName } from "../tier.ts";
+import type { ChunkId } from "./chunk-id.ts";
 import { ReadSpeed, type ReadFigures } from "./read-speed.ts";
 
 /** Loading is uncertain and takes the engine's time for copies as well: it must be so much faster than computing. */
 const clearly = 0.8;
+/** Texts remembered that were computed although they were stored. */
+const rememberedTexts = 4096;
 /** A tier whose hits are left alone is tried again so often. */
 const probeMs = 10_000;
 
 export class LoadOrCompute {
   readonly #now: () => number;
   readonly #speeds = new Map<TierName, ReadSpeed>();
+  /** The first chunk of each that was not in memory. A name that was given anew costs a needless read. */
+  readonly #recomputed = new Set<ChunkId>();
 
   constructor(now: () => number) {
     this.#now = now;
@@ -43,6 +50,20 @@ export class LoadOrCompute {
   /** True when something of a tier whose hits are left alone should be read, to see how fast it is now. */
   takeProbe(tier: TierName): boolean {
     return this.speed(tier).takeProbe(probeMs);
+  }
+
+  /** Somebody has computed a text although it is stored, below memory from this chunk on. */
+  noteRecomputed(firstBelow: ChunkId): void {
+    this.#recomputed.add(firstBelow);
+    for (const oldest of this.#recomputed) {
+      if (this.#recomputed.size <= rememberedTexts) return;
+      this.#recomputed.delete(oldest);
+    }
+  }
+
+  /** True once for each that was noted. */
+  takeRecomputed(firstBelow: ChunkId): boolean {
+    return this.#recomputed.delete(firstBelow);
   }
 
   figures(tier: TierName): ReadFigures {

@@ -42,6 +42,7 @@ export class Placement {
   /** Reads from below that are under way, each shared by all who wait for the chunk. */
   readonly #promotions = new Map<ChunkId, Promise<boolean>>();
   readonly #stop = new AbortController();
+  #bringing: Promise<void> | undefined;
   #queuedBytes = 0;
   readonly #whenIdle: (() => void)[] = [];
 
@@ -75,6 +76,11 @@ export class Placement {
     return work;
   }
 
+  /** Brings the chunks of a text into the pool one after the other, while nobody waits for them; one text at a time. */
+  bring(chunks: readonly ChunkId[], slotBytes: number): void {
+    this.#bringing ??= this.#bring(chunks, slotBytes).finally(() => (this.#bringing = undefined));
+  }
+
   /** Resolves when every chunk saved before is written or given up. */
   async drained(): Promise<void> {
     for (;;) {
@@ -91,7 +97,7 @@ export class Placement {
     for (const timer of this.#outages.values()) clearTimeout(timer);
     this.#outages.clear();
     await this.drained();
-    await Promise.all(this.#promotions.values());
+    await Promise.all([...this.#promotions.values(), this.#bringing]);
   }
 
   stats(): { chunks: number; bytes: number; waitingChunks: number } {
@@ -190,6 +196,15 @@ export class Placement {
       table.mark(chunk, flag.visible, promoted || store.chunks.hasRecords(chunk));
       store.unpin(chunk);
       store.removeIfEmpty(chunk);
+    }
+  }
+
+  async #bring(wanted: readonly ChunkId[], slotBytes: number): Promise<void> {
+    const { store, counters } = this.#options;
+    for (const chunk of wanted) {
+      if (!store.chunks.table.has(chunk) || !store.chunks.hasRecords(chunk)) return;
+      if (!(await this.promote(chunk, slotBytes))) return;
+      counters.broughtChunks += 1;
     }
   }
 

@@ -83,10 +83,11 @@ export class ReadSpeed {
     return Math.max(latencyMs, bytes / (bytesPerMs * share));
   }
 
-  /** True once in `everyMs`, when nothing was learned for as long: then a little is to be read, to see whether it still is so. */
+  /** True once in `everyMs`, when nothing was learned for as long: then a little is to be read, to see if it still is so. */
   takeProbe(everyMs: number): boolean {
-    const known = Math.max(this.#latencyMs.learned, this.#bytesPerMs.learned, this.#probed);
-    if (this.#underWay > 0 || this.#now() - known < everyMs) return false;
+    // Single reads confirm a latency, and say little about the bytes that a load's many reads bring.
+    const learned = this.#bytesPerMs.value === undefined ? this.#latencyMs.learned : this.#bytesPerMs.learned;
+    if (this.#underWay > 0 || this.#now() - Math.max(learned, this.#probed) < everyMs) return false;
     this.#probed = this.#now();
     return true;
   }

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { openTestCache, temporaryFolder, testPool, testSpace } from "../../../test/support/cache.ts";
 import { backwards } from "../../../test/support/late-tier.ts";
 import { chunkTokens, loadTiny, Rig } from "../../../test/support/scheduler-rig.ts";
+import { slowed, TestClock } from "../../../test/support/slowed-tier.ts";
 import { someTokens } from "../../../test/support/tokens.ts";
 import type { Cache } from "../../cache/cache.ts";
 import { addressOf } from "../../ffi/llama.ts";
@@ -29,10 +30,34 @@ function rigOver(cache: Cache, pool: MemoryPool): Rig {
     session,
     pool: { slot: view, pointer: (offset, bytes) => addressOf(view(offset, bytes)) },
   };
-  const rig = new Rig(model, { stored, computeMsPerToken: 20 });
+  const rig = new Rig(model, { stored, computeMsPerToken: 10 });
   rigs.push(rig);
   return rig;
 }
+
+test("on a disk that is slower than the engine a prompt is computed and nothing is read", async () => {
+  using folder = temporaryFolder();
+  const open = () => DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 64 * slotBytes }] });
+  const prompts = [someTokens(400, 78), someTokens(400, 79)];
+  {
+    const pool = testPool();
+    await using cache = await openTestCache({ pool, tiers: [await open()] });
+    const first = rigOver(cache, pool);
+    for (const prompt of prompts) await first.ask(prompt);
+    await first.settled();
+  }
+  const clock = new TestClock();
+  const tier = slowed(await open(), clock, 1000);
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [tier], now: clock.now });
+  const engine = rigOver(cache, pool);
+  await cache.recovered(10_000);
+  expect((await engine.ask(prompts[0]!)).report.reused).toEqual({ disk: 399 }); // nobody knows yet
+  const { reads } = tier;
+  expect((await engine.ask(prompts[1]!)).report).toMatchObject({ computedTokens: 400, reused: {} });
+  expect(tier.reads).toBe(reads);
+  expect(cache.stats()).toMatchObject({ leftTokens: { disk: 399 } });
+});
 
 test("the first chunks are in the engine while later ones are still being read from disk", async () => {
   using folder = temporaryFolder();
