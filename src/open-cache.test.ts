@@ -14,7 +14,7 @@ test("what was saved is known, loaded and released", async () => {
   const tokens = counting(20);
   expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 20 });
   expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 0 });
-  expect(await cache.lookup(counting(30))).toEqual({ hitTokens: 20, tokensByTier: { memory: 20 } });
+  expect(await cache.lookup(counting(30))).toEqual({ hitTokens: 20, tokensByTier: { memory: 20 }, worthTokens: 20 });
   {
     using known = await cache.load(counting(18));
     expect(known.hitTokens).toBe(18);

@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import { bareRoot, type Root, type Tokens } from "./cache/chunk.ts";
 import { Cache } from "./cache/cache.ts";
 import type { CacheStats } from "./cache/counters.ts";
-import type { CacheSession, LoadedChunk, Lookup, ReservedChunk, WrittenChunk } from "./cache/session.ts";
+import type { CacheSession, LoadedChunk, Lookup, ReadOptions, ReservedChunk, WrittenChunk } from "./cache/session.ts";
 import type { SpaceDescription } from "./cache/space.ts";
 import { RepriseError } from "./errors.ts";
 import { silentLog, type Log } from "./log.ts";
@@ -44,6 +44,8 @@ export interface TextOptions {
   readonly root?: Partial<Root>;
   /** What is not there by then counts as a miss; 10 s unless given. */
   readonly deadlineMs?: number;
+  /** What computing a token costs; given, only what loads faster than it is computed is loaded. */
+  readonly computeMsPerToken?: number;
 }
 
 /** One chunk of a loaded text. `bytes` is the pool's own memory: read it before the {@link LoadedText} is released. */
@@ -224,6 +226,6 @@ function rootOf({ root }: TextOptions): Root {
   return { ...bareRoot, ...root };
 }
 
-function waitOf({ deadlineMs = 10_000 }: TextOptions): { deadlineMs: number } {
-  return { deadlineMs };
+function waitOf({ deadlineMs = 10_000, computeMsPerToken }: TextOptions): ReadOptions {
+  return { deadlineMs, computeMsPerToken };
 }

@@ -186,10 +186,12 @@ class Connection:
             case PendingLookup(), protocol.Found():
                 pending.hit_tokens = answer.hit_tokens
                 pending.tokens_by_tier = answer.tokens_by_tier
+                pending.worth_tokens = answer.worth_tokens
             case PendingLoad(), protocol.Found() if not pending.found:
                 pending.found = True
                 pending.hit_tokens = answer.hit_tokens
                 pending.tokens_by_tier = answer.tokens_by_tier
+                pending.worth_tokens = answer.worth_tokens
             case PendingLoad(found=True), protocol.Chunks():
                 pending.chunks += answer.chunks
             case PendingLoad(), protocol.Loaded():

@@ -184,15 +184,26 @@ class CacheLink:
         return True
 
     def lookup(
-        self, tokens: TokenBuffer, salt: str = "", adapter: str = "", deadline_ms: float = 1000
+        self,
+        tokens: TokenBuffer,
+        salt: str = "",
+        adapter: str = "",
+        deadline_ms: float = 1000,
+        compute_ms_per_token: float | None = None,
     ) -> PendingLookup | None:
-        """How much of `tokens` (u32 LE) is stored, and where. Moves nothing. None: not sent, count it as a miss."""
+        """How much of `tokens` (u32 LE) is stored, and where. Moves nothing. None: not sent, count it as a miss.
+
+        `compute_ms_per_token`: what computing a token costs. The answer then says how much is worth loading.
+        """
+        compute_ns = _nanoseconds(compute_ms_per_token)
         view = _cut(tokens)
         return self._ask(
             PendingLookup,
             len(view),
             deadline_ms,
-            lambda id, ms: protocol.Lookup(id=id, deadline_ms=ms, salt=salt, adapter=adapter, tokens=view),
+            lambda id, ms: protocol.Lookup(
+                id=id, deadline_ms=ms, salt=salt, adapter=adapter, tokens=view, compute_ns=compute_ns
+            ),
         )
 
     def load(
@@ -203,12 +214,15 @@ class CacheLink:
         from_token: int = 0,
         only_ready: bool = False,
         deadline_ms: float = 1000,
+        compute_ms_per_token: float | None = None,
     ) -> PendingLoad | None:
         """Leases the chunks of the longest stored prefix of `tokens`, from the one that contains `from_token`.
 
         `only_ready`: lease only the leading run of chunks that are in memory, and read nothing from disk. Chunks arrive
-        in order; those that are there at the deadline may be used. None: not sent, count it as a miss.
+        in order; those that are there at the deadline may be used. With `compute_ms_per_token` they end where computing
+        is expected to be faster. None: not sent, count it as a miss.
         """
+        compute_ns = _nanoseconds(compute_ms_per_token)
         view = _cut(tokens)
         return self._ask(
             PendingLoad,
@@ -220,6 +234,7 @@ class CacheLink:
                 salt=salt,
                 adapter=adapter,
                 tokens=view,
+                compute_ns=compute_ns,
                 from_token=from_token,
                 only_ready=only_ready,
             ),
@@ -394,6 +409,11 @@ class CacheLink:
 
 def _cut(tokens: TokenBuffer) -> memoryview:
     return token_bytes(tokens)[: MAX_REQUEST_TOKENS * token_bytes_each]
+
+
+def _nanoseconds(compute_ms_per_token: float | None) -> int:
+    """As the cost travels; 0 stands for "not known"."""
+    return 0 if compute_ms_per_token is None else max(1, round(compute_ms_per_token * 1e6))
 
 
 def _other_version(version: int) -> str:

@@ -36,16 +36,20 @@ class PendingLookup(Pending):
     hit_tokens: int = 0
     #: The same tokens by the tier they would come from.
     tokens_by_tier: Mapping[str, int] = field(default_factory=dict)
+    #: Of `hit_tokens`, from the start, those that are faster to load than to compute: all, unless the cost was given.
+    worth_tokens: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class PendingLoad(Pending):
     """Fills with leased chunks, in order of their position."""
 
-    #: The cache has said how much there is: the two below are known. Comes before the first chunk.
+    #: The cache has said how much there is: the three below are known. Comes before the first chunk.
     found: bool = False
     hit_tokens: int = 0
     tokens_by_tier: Mapping[str, int] = field(default_factory=dict)
+    #: As for a lookup; chunks come up to there.
+    worth_tokens: int = 0
     #: Grows until `done`. The caller releases each lease, also those of a load that failed half-way.
     chunks: list[LoadedChunk] = field(default_factory=list)
 

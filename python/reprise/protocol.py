@@ -1,4 +1,4 @@
-"""The wire protocol, version 2, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
+"""The wire protocol, version 3, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
 
     guest                                        cache
       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token
@@ -14,6 +14,9 @@
 
 A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
 
+In a lookup and a load the guest says what computing a token of a prompt costs it: `compute_ns`, 0 when it does not
+know. What the answer calls `worth_tokens` is as much of the hit as is worth loading then, and as much as a load brings.
+
 A frame is a u32 LE length and the map. Answers are read strictly: an unknown field, a missing one or a wrong type is a
 ProtocolError, and the peer is disconnected. Golden frames of every message: test/golden/wire.
 """
@@ -27,7 +30,7 @@ from msgspec import Meta
 from reprise.errors import ErrorCode, ProtocolError
 from reprise.space import SpaceDescription
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 #: Requests of one connection that may wait for their answers.
 MAX_PENDING_REQUESTS: Final = 1024
 #: Tokens of a text in one message; what comes after them is neither found nor stored.
@@ -74,6 +77,7 @@ class Lookup(_Message, tag="lookup"):
     salt: str
     adapter: str
     tokens: memoryview
+    compute_ns: int
 
 
 class Load(_Message, tag="load"):
@@ -82,6 +86,7 @@ class Load(_Message, tag="load"):
     salt: str
     adapter: str
     tokens: memoryview
+    compute_ns: int
     from_token: int = msgspec.field(name="from")
     only_ready: bool
 
@@ -226,6 +231,7 @@ class Found(_Message, tag="found"):
     id: Count
     hit_tokens: Count
     tokens_by_tier: dict[str, Count]
+    worth_tokens: Count
 
 
 class Chunks(_Message, tag="chunks"):

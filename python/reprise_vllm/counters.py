@@ -10,6 +10,7 @@ meanings: Mapping[str, str] = {
     "lookups": "Requests for which the cache was asked to load.",
     "loaded_tokens": "Tokens loaded within the step that needed them, from the cache's memory.",
     "slowly_loaded_tokens": "Tokens loaded between steps, because some of them came from disk.",
+    "left_tokens": "Tokens that lie on disk and were faster to compute.",
     "misses_known_early": "Requests of which the cache had said, while they waited, that nothing is stored.",
     "misses_late": "Requests that were computed because the cache did not answer in time.",
     "misses_refused": "Requests that were computed because the link or the cache refused the question.",

@@ -4,6 +4,9 @@
        │                                        └──► a load between steps       some of it comes from below
        └──► nothing: a miss, late, refused                                      what fails is computed
 
+What lies below memory is claimed as far as loading it beats computing it. The cache knows (`worth_tokens`), from what
+its tiers do and what this engine says of itself (`PrefillRate`).
+
 A request may be matched several times before it is scheduled, and is matched anew after a preemption.
 """
 
@@ -21,6 +24,7 @@ from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry, chunks_before, load_job, usable_end
 from reprise_vllm.options import Options
 from reprise_vllm.plan import JobId, LoadJob, StepPlan
+from reprise_vllm.prefill_rate import LARGE_TOKENS, PrefillRate
 from reprise_vllm.rank_links import RankLeases, RankLinks
 from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.tracked_request import Claim, SlowLoad, TrackedRequest
@@ -30,6 +34,10 @@ _failures_tolerated = 4
 _pause_seconds = 10.0
 #: For how long an answer that came early is believed.
 _early_seconds = 5.0
+#: A load that takes longer than computing would have is given up; loads of this many seconds are always waited for.
+_shortest_load_seconds = 0.25
+#: An engine that does not know what a token costs it computes that share of a long hit to find out.
+_share_to_learn = 1 / 8
 
 
 class Loads:
@@ -40,6 +48,7 @@ class Loads:
         options: Options,
         counters: Counters,
         new_job_id: Callable[[], JobId],
+        prefill: PrefillRate,
         clock: Callable[[], float] = time.monotonic,
         prefetcher: Callable[[], Prefetcher | None] = lambda: None,
     ) -> None:
@@ -48,6 +57,7 @@ class Loads:
         self._options = options
         self._counters = counters
         self._new_job_id = new_job_id
+        self._prefill = prefill
         self._clock = clock
         self._prefetcher = prefetcher
         self._jobs: list[LoadJob] = []
@@ -110,7 +120,7 @@ class Loads:
         block_ids = np.array(blocks[of_claim], np.int32)
         job = claim.job
         if job is None:
-            deadline = self._clock() + self._options.load_deadline_ms / 1000
+            deadline = self._clock() + self._load_seconds(claim.end - claim.begin)
             tracked.slow_load = SlowLoad(claim.load, claim.begin, claim.end, block_ids, 0, claim.begin, deadline)
             self._slow[tracked.request_id] = tracked
             return
@@ -191,7 +201,13 @@ class Loads:
         self._counters.add("lookups")
         ask = self._options.lookup_deadline_ms
         load = self._links.load(
-            tokens, root.salt, root.adapter, from_token=computed, only_ready=True, deadline_ms=max(1, ask)
+            tokens,
+            root.salt,
+            root.adapter,
+            from_token=computed,
+            only_ready=True,
+            deadline_ms=max(1, ask),
+            compute_ms_per_token=self._prefill.ms_per_token,
         )
         if load is None:
             self._counters.add("misses_refused")
@@ -204,9 +220,14 @@ class Loads:
         chunks = load.chunks(0, rows)
         end = self._common_end(chunks, computed, limit)
         stored = self._geometry.whole_blocks(min(load.hit_tokens, limit))
-        if stored - max(end, computed) >= self._options.min_disk_tokens:
+        worth = min(self._geometry.whole_blocks(load.worth_tokens), stored)
+        ready = max(end, computed)
+        if worth < stored:
+            self._counters.add("left_tokens", stored - max(worth, ready))
+        if worth - ready >= self._options.min_disk_tokens:
+            worth = self._without_lesson(ready, worth)
             slow = self._links.load(
-                tokens,
+                tokens[:worth],
                 root.salt,
                 root.adapter,
                 from_token=computed,
@@ -216,7 +237,7 @@ class Loads:
             load.cancel()  # after the second question, so that what is in memory stays there
             if slow is None:
                 return None
-            return Claim(slow, 0, computed, stored, None)
+            return Claim(slow, 0, computed, worth, None)
         if end <= computed:
             load.cancel()
             return None
@@ -227,6 +248,18 @@ class Loads:
         if prefetcher is not None:
             prefetcher.prefetch(job)
         return Claim(load, used, computed, end, job)
+
+    def _without_lesson(self, ready: int, worth: int) -> int:
+        """Where a load between steps ends when the engine does not know yet how fast it is: a little before all."""
+        if self._prefill.is_measured or (worth - ready) * _share_to_learn < LARGE_TOKENS:
+            return worth
+        return (worth - LARGE_TOKENS) // self._geometry.chunk_tokens * self._geometry.chunk_tokens
+
+    def _load_seconds(self, tokens: int) -> float:
+        """How long a load between steps may take: as long as computing would, where that is known."""
+        most = self._options.load_deadline_ms / 1000
+        cost = self._prefill.ms_per_token
+        return most if cost is None else min(most, max(_shortest_load_seconds, tokens * cost / 1000))
 
     def _is_miss(self, early: PendingLookup, computed: int) -> bool:
         """Whether an early answer is there, is fresh, and says that there is nothing to load."""

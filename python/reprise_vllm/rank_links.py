@@ -42,6 +42,11 @@ class RankedLoad:
         return min(part.hit_tokens for part in self._parts)
 
     @property
+    def worth_tokens(self) -> int:
+        """Of these, those that are faster to load than to compute."""
+        return min(part.worth_tokens for part in self._parts)
+
+    @property
     def rows(self) -> int:
         """Chunks that every rank has."""
         return min(len(part.chunks) for part in self._parts)
@@ -138,12 +143,20 @@ class RankLinks:
         return self._up
 
     def load(
-        self, tokens: TokenBuffer, salt: str, adapter: str, *, from_token: int, only_ready: bool, deadline_ms: int
+        self,
+        tokens: TokenBuffer,
+        salt: str,
+        adapter: str,
+        *,
+        from_token: int,
+        only_ready: bool,
+        deadline_ms: int,
+        compute_ms_per_token: float | None = None,
     ) -> RankedLoad | None:
         """None: refused, which is a miss."""
         parts: list[PendingLoad] = []
         for link in self.links:
-            part = link.load(tokens, salt, adapter, from_token, only_ready, deadline_ms)
+            part = link.load(tokens, salt, adapter, from_token, only_ready, deadline_ms, compute_ms_per_token)
             if part is None:
                 for asked, started in zip(self.links, parts, strict=False):
                     asked.cancel(started)

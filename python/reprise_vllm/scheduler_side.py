@@ -24,6 +24,7 @@ from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
 from reprise_vllm.pins import BlockPins
 from reprise_vllm.plan import JobId, StepPlan, WorkerReport
+from reprise_vllm.prefill_rate import PrefillRate
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.saves import Saves
@@ -47,12 +48,15 @@ class SchedulerSide:
         #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
         self._half_done: dict[JobId, tuple[int, bool]] = {}
         numbers = count(1)
-        parts = (links, geometry, options, counters, lambda: next(numbers), clock)
-        self._loads = Loads(*parts, prefetcher)
-        self._saves = Saves(*parts, pins)
+        parts = (links, geometry, options, counters, lambda: next(numbers))
+        self._prefill = PrefillRate(clock)
+        self._loads = Loads(*parts, self._prefill, clock, prefetcher)
+        self._saves = Saves(*parts, clock, pins)
         self._requests: dict[str, TrackedRequest] = {}
         #: Requests whose prompt is not computed yet, by id.
         self._prefilling: dict[str, TrackedRequest] = {}
+        #: Those of them whose prompt ends in the step that is being planned.
+        self._ending: list[EngineRequest] = []
         self._fence = False
         #: The plan that is being made.
         self._unsent: StepPlan | None = None
@@ -110,19 +114,26 @@ class SchedulerSide:
         """These requests lose their blocks in the step that is being planned."""
         for request_id in request_ids:
             tracked = self._requests.get(request_id)
-            if tracked is not None and self._saves.preempted(tracked):
+            if tracked is None:
+                continue
+            self._prefill.gone(tracked.request)
+            if self._saves.preempted(tracked):
                 self._fence = True
 
     def plan_step(self, output: Any) -> StepPlan:
         """`output`: vLLM's SchedulerOutput of the step."""
         self._links.poll()
+        self._prefill.look()
         plan = self._unsent = StepPlan(pool=self._links.pool)
         self.preempted(getattr(output, "preempted_req_ids", None) or ())
         self._loads.plan(plan)
         self._saves.plan(plan)
         plan.fence_saves, self._fence = self._fence, False
         if self._prefilling:
+            self._ending.clear()
             self._follow_prefills(output)
+            tokens = sum(output.num_scheduled_tokens.values())
+            self._prefill.planned(tokens, self._ending, loads=any(job.in_step for job in plan.loads))
         self._unsent = None
         return plan
 
@@ -142,6 +153,7 @@ class SchedulerSide:
 
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""
+        self._prefill.look()
         # In the order in which they were given: a load before the saves of what was computed on it.
         for job_id, ranks in sorted(report.done.items()):
             before, failed = self._half_done.pop(job_id, (0, False))
@@ -158,6 +170,8 @@ class SchedulerSide:
         tracked = self._requests.pop(request.request_id, None)
         if tracked is None:
             return False
+        self._prefill.look()
+        self._prefill.gone(request)
         prompt_is_computed = self._prefilling.pop(request.request_id, None) is None
         try:
             self._loads.abandon(tracked)
@@ -203,4 +217,5 @@ class SchedulerSide:
     def _computed(self, tracked: TrackedRequest, tokens: int) -> None:
         if tokens >= tracked.request.num_prompt_tokens:
             self._prefilling.pop(tracked.request_id, None)
+            self._ending.append(tracked.request)
         self._saves.computed(tracked, tokens)

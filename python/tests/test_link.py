@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def save(link: CacheLink, tokens: array[int], **text: str) -> int:
     return len(reserved.chunks)
 
 
-def hit(link: CacheLink, tokens: array[int], **text: str) -> int:
+def hit(link: CacheLink, tokens: array[int], **text: Any) -> int:
     found = link.lookup(tokens, **text, deadline_ms=SECONDS * 1000)
     assert found is not None
     assert link.wait(found, SECONDS)

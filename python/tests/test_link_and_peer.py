@@ -138,7 +138,7 @@ def test_an_answer_after_the_deadline_is_not_used_and_its_leases_go_back(peer: P
     assert link.counters["late_requests"] == 2
     assert [peer.read()["type"] for _ in range(4)] == ["load", "reserve", "cancel", "cancel"]
     peer.write(
-        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}},
+        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}, "worthTokens": 8},
         {"type": "chunks", "id": load.id, "chunks": [[1, 0, 4, 4, 1, 0, 512], [2, 4, 4, 4, 1, 8192, 512]]},
         {"type": "loaded", "id": load.id},
         {"type": "reserved", "id": reserve.id, "full": False, "chunks": [[3, 0, 4, 0, 8192]]},
@@ -154,7 +154,7 @@ def test_an_answer_that_waits_in_the_socket_counts_however_late_the_engine_looks
     link = greeted(peer)
     lookup = link.lookup(TOKENS, deadline_ms=5)
     assert lookup is not None
-    peer.write({"type": "found", "id": lookup.id, "hitTokens": 8, "tokensByTier": {"memory": 8}})
+    peer.write({"type": "found", "id": lookup.id, "hitTokens": 8, "tokensByTier": {"memory": 8}, "worthTokens": 8})
     time.sleep(0.01)
     link.poll()
     assert (lookup.done, lookup.failed, lookup.hit_tokens) == (True, False, 8)
@@ -165,7 +165,7 @@ def test_chunks_that_came_before_the_deadline_may_be_used(peer: Peer) -> None:
     load = link.load(TOKENS, deadline_ms=20)
     assert load is not None
     peer.write(
-        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}},
+        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}, "worthTokens": 8},
         {"type": "chunks", "id": load.id, "chunks": [[1, 0, 4, 4, 1, 0, 512]]},
     )
     assert link.wait(load, 5)
@@ -196,7 +196,7 @@ def test_more_requests_than_may_wait_are_refused(peer: Peer) -> None:
         {"type": "pong", "id": 2},
         {"type": "committed", "id": 2},
         {"type": "chunks", "id": 2, "chunks": []},
-        {"type": "found", "id": 2, "hitTokens": "8", "tokensByTier": {}},
+        {"type": "found", "id": 2, "hitTokens": "8", "tokensByTier": {}, "worthTokens": 8},
         {"type": "welcome", "id": 2},
     ],
     ids=str,
@@ -218,7 +218,7 @@ def test_a_slot_that_is_not_in_the_pool_is_never_named_to_the_engine(peer: Peer,
     load = link.load(TOKENS)
     assert load is not None
     peer.write(
-        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}},
+        {"type": "found", "id": load.id, "hitTokens": 8, "tokensByTier": {}, "worthTokens": 8},
         {"type": "chunks", "id": load.id, "chunks": [chunk]},
     )
     link.poll()

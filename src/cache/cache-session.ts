@@ -10,9 +10,10 @@ import type { ChunkStore } from "./chunk-store.ts";
 import type { StoredChunks } from "./stored-chunk.ts";
 import { flag } from "./chunk-table.ts";
 import type { Root, Tokens } from "./chunk.ts";
-import { addTokens, type Counters } from "./counters.ts";
+import { addTokens, type Counters, type EngineFigures } from "./counters.ts";
 import { within } from "./deadline.ts";
 import type { HolderId, Lease, LeaseTable } from "./lease.ts";
+import type { LoadOrCompute } from "./load-or-compute.ts";
 import type { Placement } from "./placement.ts";
 import { ChunkPath, chunksOf } from "./radix.ts";
 import type {
@@ -21,6 +22,7 @@ import type {
   LoadedChunk,
   LoadOptions,
   Lookup,
+  ReadOptions,
   Reservation,
   ReservedChunk,
   SessionOptions,
@@ -47,6 +49,7 @@ export interface SessionParts {
   readonly store: ChunkStore;
   readonly leases: LeaseTable<ChunkId>;
   readonly placement: Placement;
+  readonly loadOrCompute: LoadOrCompute;
   readonly counters: Counters;
   readonly limits: SessionLimits;
 }
@@ -57,6 +60,8 @@ export interface SessionParts {
  */
 const readAheadBytes = 16 * 1024 * 1024;
 const readAheadShare = 1 / 16;
+/** What one text that is brought into memory in the background may take of the pool. */
+const broughtShare = 1 / 4;
 /** What is known of texts under a root that nobody stored anything under. */
 const emptyPath = new ChunkPath();
 
@@ -67,6 +72,8 @@ export class LocalSession implements CacheSession {
   readonly #holder: HolderId;
   readonly #onClose: () => void;
   #closed = false;
+  /** As the guest last said; undefined: it never did. */
+  #computeMsPerToken: number | undefined;
 
   constructor(parts: SessionParts, options: SessionOptions, identity: { holder: HolderId; onClose: () => void }) {
     this.#parts = parts;
@@ -88,9 +95,11 @@ export class LocalSession implements CacheSession {
     return this.#parts.store.pool;
   }
 
-  lookup(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Lookup> {
-    const found = this.#foundIn(this.#match(root, tokens));
+  lookup(root: Root, tokens: Tokens, { computeMsPerToken }: ReadOptions): Promise<Lookup> {
+    const path = this.#match(root, tokens);
+    const found = this.#foundIn(path, computeMsPerToken);
     this.#countLookup(tokens, found);
+    this.#leave(path, found);
     return Promise.resolve(found);
   }
 
@@ -98,16 +107,18 @@ export class LocalSession implements CacheSession {
     root: Root,
     tokens: Tokens,
     from: number,
-    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+    { deadlineMs, onlyReady = false, onFound, computeMsPerToken }: LoadOptions,
   ): AsyncGenerator<readonly LoadedChunk[], void, void> {
     const deadline = performance.now() + deadlineMs;
     const path = this.#match(root, tokens);
-    const found = this.#foundIn(path);
+    const found = this.#foundIn(path, computeMsPerToken);
     if (onlyReady) this.#countLookup(tokens, found);
-    const held = this.#leaseAll(path, { first: Math.floor(from / this.chunkTokens), onlyReady });
+    const end = Math.ceil(found.worthTokens / this.chunkTokens);
+    const held = this.#leaseAll(path, { first: Math.floor(from / this.chunkTokens), end, onlyReady });
+    this.#leave(path, found);
     const reads: Promise<boolean>[] = [];
     const before = bytesBefore(this.#parts.store.chunks, held);
-    const aheadBytes = Math.min(readAheadBytes, this.#parts.store.pool.stats().capacityBytes * readAheadShare);
+    const aheadBytes = this.#aheadBytes();
     let given = 0;
     try {
       onFound?.(found);
@@ -165,11 +176,12 @@ export class LocalSession implements CacheSession {
   reserve(root: Root, tokens: Tokens, _wait: WaitOptions): Promise<Reservation> {
     const chunks: ReservedChunk[] = [];
     if (this.#closed || tokens.length === 0) return Promise.resolve({ chunks, full: false });
-    const { spaces, store, limits } = this.#parts;
+    const { spaces, store, limits, loadOrCompute } = this.#parts;
     const index = spaces.makeRoot(this.#space, rootKey(this.#space.id, root));
     if (index === undefined) return Promise.resolve({ chunks, full: true });
     const path: ChunkId[] = [];
     let full = tokens.length > limits.tokensPerRequest;
+    let firstBelow: ChunkId | undefined;
     let parent = index.tree.top;
     for (const slice of chunksOf(tokens.subarray(0, limits.tokensPerRequest), this.chunkTokens)) {
       if (slice.length < this.chunkTokens && index.tree.visibleExtension(parent, slice) !== undefined) break;
@@ -190,9 +202,10 @@ export class LocalSession implements CacheSession {
           break;
         }
         chunks.push(reserved);
-      }
+      } else if (firstBelow === undefined && store.chunks.isBelowMemory(chunk)) firstBelow = chunk;
       parent = chunk;
     }
+    if (firstBelow !== undefined) loadOrCompute.noteRecomputed(firstBelow);
     if (path.length > 0) store.touch(path.at(-1)!, "refreshed");
     for (const chunk of path.toReversed()) {
       store.unpin(chunk);
@@ -258,10 +271,20 @@ export class LocalSession implements CacheSession {
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? emptyPath;
   }
 
+  /** How fast the guest computes. Of the ranks of one engine the first tells. */
+  engineFigures(): EngineFigures | undefined {
+    if (this.#computeMsPerToken === undefined || this.#options.rank > 0) return undefined;
+    return { space: this.#space.id, prefillTokensPerSecond: Math.round(1e5 / this.#computeMsPerToken) / 100 };
+  }
+
   /** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
-  #foundIn(path: ChunkPath): Lookup {
-    const { chunks } = this.#parts.store;
+  #foundIn(path: ChunkPath, computeMsPerToken: number | undefined): Lookup {
+    const { store, loadOrCompute } = this.#parts;
+    const { chunks } = store;
     const tokensByTier: Partial<Record<TierName, number>> = {};
+    if (computeMsPerToken !== undefined) this.#computeMsPerToken = computeMsPerToken;
+    const weighing =
+      computeMsPerToken === undefined ? undefined : loadOrCompute.weigh(computeMsPerToken, this.#aheadBytes());
     let hitTokens = 0;
     for (let i = 0; i < path.length; i += 1) {
       const tier = chunks.tierOf(path.at(i));
@@ -269,8 +292,42 @@ export class LocalSession implements CacheSession {
       const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
       addTokens(tokensByTier, tier, matchedTokens);
       hitTokens += matchedTokens;
+      weighing?.add(matchedTokens, tier, tier === "memory" ? 0 : bytesOf(chunks, path.at(i)));
     }
-    return { hitTokens, tokensByTier };
+    return { hitTokens, tokensByTier, worthTokens: weighing?.worthTokens ?? hitTokens };
+  }
+
+  /** Counts what is found and left to be computed, and reads of it in the background what {@link LoadOrCompute} says. */
+  #leave(path: ChunkPath, { hitTokens, worthTokens }: Lookup): void {
+    if (worthTokens === hitTokens) return;
+    const { store, counters, loadOrCompute } = this.#parts;
+    const { chunks } = store;
+    const first = worthTokens / this.chunkTokens;
+    const slow = chunks.tierOf(path.at(first))!; // it is found, and what is in memory is never left
+    const isBrought = loadOrCompute.takeRecomputed(path.at(first));
+    let probeBytes = !isBrought && loadOrCompute.takeProbe(slow) ? this.#aheadBytes() : 0;
+    let bringBytes = isBrought ? store.pool.stats().capacityBytes * broughtShare : 0;
+    const brought: ChunkId[] = [];
+    for (let i = first; i * this.chunkTokens < hitTokens; i += 1) {
+      const chunk = path.at(i);
+      const tier = chunks.tierOf(chunk)!; // it is found
+      addTokens(counters.leftTokens, tier, Math.min(this.chunkTokens, hitTokens - i * this.chunkTokens));
+      if (tier === "memory" || (probeBytes <= 0 && bringBytes <= 0)) continue;
+      const bytes = bytesOf(chunks, chunk);
+      if (bringBytes > 0) brought.push(chunk);
+      else if (tier === slow) {
+        counters.probedChunks += 1;
+        void this.#promote(chunk);
+      }
+      bringBytes -= bytes;
+      probeBytes -= bytes;
+    }
+    if (brought.length > 0) this.#parts.placement.bring(brought, this.#options.slotBytes);
+  }
+
+  /** What a load reads at a time. */
+  #aheadBytes(): number {
+    return Math.min(readAheadBytes, this.#parts.store.pool.stats().capacityBytes * readAheadShare);
   }
 
   #countLookup(tokens: Tokens, { tokensByTier }: Lookup): void {
@@ -310,11 +367,14 @@ export class LocalSession implements CacheSession {
   }
 
   /** Leases the chunks of a match before the first await, so that none of them goes while others are read. */
-  #leaseAll(path: ChunkPath, { first, onlyReady }: { first: number; onlyReady: boolean }): LeasedMatch[] {
+  #leaseAll(
+    path: ChunkPath,
+    { first, end, onlyReady }: { first: number; end: number; onlyReady: boolean },
+  ): LeasedMatch[] {
     const { leases, store, limits } = this.#parts;
     const held: LeasedMatch[] = [];
     const room = limits.openLeases - leases.heldBy(this.#holder);
-    for (let i = first; i < path.length && held.length < room; i += 1) {
+    for (let i = first; i < end && held.length < room; i += 1) {
       const chunk = path.at(i);
       const tier = store.chunks.tierOf(chunk);
       if (tier === undefined || (onlyReady && !store.chunks.isInMemory(chunk))) break;
@@ -385,7 +445,13 @@ interface LeasedMatch {
 /** Bytes of all ranks before each chunk, and before what would follow the last. */
 function bytesBefore(chunks: StoredChunks, held: readonly LeasedMatch[]): Float64Array {
   const before = new Float64Array(held.length + 1);
-  for (const [i, { chunk }] of held.entries())
-    before[i + 1] = before[i]! + chunks.payloadBytes(chunk).reduce((sum, bytes) => sum + bytes, 0); // set the step before
+  for (const [i, { chunk }] of held.entries()) before[i + 1] = before[i]! + bytesOf(chunks, chunk); // set the step before
   return before;
+}
+
+/** Bytes of all ranks. */
+function bytesOf(chunks: StoredChunks, chunk: ChunkId): number {
+  let sum = 0;
+  for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) sum += chunks.bytes(chunk, rank);
+  return sum;
 }

@@ -213,12 +213,20 @@ test("after a restart chunks come from disk, each read once however many ask", a
     files: reading(counts),
   });
   const { cache, pool, session } = await setUp({ tiers: [tier] });
-  expect(await session.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { disk: 10 } });
+  expect(await session.lookup(bareRoot, tokens, wait)).toEqual({
+    hitTokens: 10,
+    tokensByTier: { disk: 10 },
+    worthTokens: 10,
+  });
   counts.reads = 0;
   const other = cache.openSession(options);
   expect(await Promise.all([session, other].map((each) => loadAndVerify(each, pool, tokens)))).toEqual([10, 10]);
   expect(counts.reads).toBe(3);
-  expect(await session.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { memory: 10 } });
+  expect(await session.lookup(bareRoot, tokens, wait)).toEqual({
+    hitTokens: 10,
+    tokensByTier: { memory: 10 },
+    worthTokens: 10,
+  });
   expect(cache.stats().tiers.disk?.records).toBe(3);
   cache.check();
 });
@@ -266,7 +274,11 @@ test("a corrupt record is a miss, is dropped, and can be saved again", async () 
   await save(session, pool, counting(4));
   await cache.flush();
   await save(session, pool, counting(32, 100));
-  expect(await session.lookup(bareRoot, counting(4), wait)).toEqual({ hitTokens: 4, tokensByTier: { disk: 4 } });
+  expect(await session.lookup(bareRoot, counting(4), wait)).toEqual({
+    hitTokens: 4,
+    tokensByTier: { disk: 4 },
+    worthTokens: 4,
+  });
   expect(await loadAll(session, counting(4))).toEqual([]);
   expect(await hits(session, counting(4))).toBe(0);
   expect(cache.stats()).toMatchObject({ corruptRecords: 1, leases: 0 });

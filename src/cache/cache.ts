@@ -18,9 +18,11 @@ import { within } from "./deadline.ts";
 import type { EvictionPolicy } from "./eviction.ts";
 import { HazardPolicy } from "./hazard-policy.ts";
 import { LeaseTable, type HolderId } from "./lease.ts";
+import { LoadOrCompute } from "./load-or-compute.ts";
 import { Placement } from "./placement.ts";
 import { Resizing } from "./resizing.ts";
 import type { CacheSession, SessionOptions, WaitOptions } from "./session.ts";
+import type { ReadFigures } from "./read-speed.ts";
 import type { PoolStats, SlotPool } from "./slot-pool.ts";
 import { Spaces } from "./spaces.ts";
 import { StoredChunks } from "./stored-chunk.ts";
@@ -79,9 +81,10 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #placement: Placement;
+  readonly #loadOrCompute: LoadOrCompute;
   readonly #adoption: Adoption;
   readonly #resizing: Resizing;
-  readonly #sessions = new Set<CacheSession>();
+  readonly #sessions = new Set<LocalSession>();
   #lastHolder = 0;
   #closed = false;
 
@@ -96,10 +99,12 @@ export class Cache implements AsyncDisposable {
     const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, counters, now });
     this.#store = store;
     this.#spaces = new Spaces({ store, counters });
+    this.#loadOrCompute = new LoadOrCompute(now);
     this.#placement = new Placement({
       store,
       tiers: this.#tiers,
       counters,
+      loadOrCompute: this.#loadOrCompute,
       log: this.#log,
       queueBytes: () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30),
       retryMs: options.retryMs ?? 5000,
@@ -151,6 +156,7 @@ export class Cache implements AsyncDisposable {
       store: this.#store,
       leases: this.#leases,
       placement: this.#placement,
+      loadOrCompute: this.#loadOrCompute,
       counters: this.#counters,
       limits: this.#limits,
     };
@@ -172,19 +178,21 @@ export class Cache implements AsyncDisposable {
   }
 
   stats(): CacheStats {
-    const tiers: Partial<Record<TierName, TierStats>> = {};
-    for (const tier of this.#tiers) tiers[tier.name] = tier.stats();
+    const tiers: Partial<Record<TierName, TierStats & ReadFigures>> = {};
+    for (const tier of this.#tiers) tiers[tier.name] = { ...tier.stats(), ...this.#loadOrCompute.figures(tier.name) };
     const { chunks, bytes, waitingChunks } = this.#placement.stats();
     return {
       ...this.#counters,
       hitTokens: { ...this.#counters.hitTokens },
       loadedTokens: { ...this.#counters.loadedTokens },
+      leftTokens: { ...this.#counters.leftTokens },
       ...this.#spaces.stats(),
       sessions: this.#sessions.size,
       leases: this.#leases.size,
       memory: this.#pool.stats(),
       pinnedBytes: this.#store.pinnedBytes,
       tiers,
+      engines: [...this.#sessions].flatMap((session) => session.engineFigures() ?? []),
       writeBehind: { chunks, bytes, waitingChunks },
     };
   }

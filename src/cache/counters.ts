@@ -1,5 +1,6 @@
 /** What the cache counts, and the figures it shows. All counters run from the cache's start and never go down. */
 import type { TierName, TierStats } from "../tier.ts";
+import type { ReadFigures } from "./read-speed.ts";
 import type { PoolStats } from "./slot-pool.ts";
 
 export interface Counters {
@@ -7,6 +8,12 @@ export interface Counters {
   lookedUpTokens: number;
   hitTokens: Partial<Record<TierName, number>>;
   loadedTokens: Partial<Record<TierName, number>>;
+  /** Tokens that lookups found and that engines were told to compute, because loading them would take longer. */
+  leftTokens: Partial<Record<TierName, number>>;
+  /** Chunks below memory that were read only to see how fast their tier is now. */
+  probedChunks: number;
+  /** Chunks brought into memory behind a request that was told to compute a stored text a second time. */
+  broughtChunks: number;
   loadedBytes: number;
   savedChunks: number;
   savedBytes: number;
@@ -34,6 +41,9 @@ export function newCounters(): Counters {
     lookedUpTokens: 0,
     hitTokens: {},
     loadedTokens: {},
+    leftTokens: {},
+    probedChunks: 0,
+    broughtChunks: 0,
     loadedBytes: 0,
     savedChunks: 0,
     savedBytes: 0,
@@ -52,6 +62,11 @@ export function addTokens(counter: Partial<Record<TierName, number>>, tier: Tier
   counter[tier] = (counter[tier] ?? 0) + tokens;
 }
 
+export interface EngineFigures {
+  readonly space: string;
+  readonly prefillTokensPerSecond: number;
+}
+
 /** A plain object that JSON and msgpack carry as it is. */
 export interface CacheStats extends Counters {
   readonly sessions: number;
@@ -63,6 +78,8 @@ export interface CacheStats extends Counters {
   readonly memory: PoolStats;
   /** Bytes of the pool that pins keep in place. */
   readonly pinnedBytes: number;
-  readonly tiers: Partial<Record<TierName, TierStats>>;
+  readonly tiers: Partial<Record<TierName, TierStats & ReadFigures>>;
+  /** Of the engines that are connected, those that say how fast they compute prompts. */
+  readonly engines: readonly EngineFigures[];
   readonly writeBehind: { readonly chunks: number; readonly bytes: number; readonly waitingChunks: number };
 }

@@ -15,6 +15,7 @@ import type { ChunkId } from "./chunk-id.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import { flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
+import type { LoadOrCompute } from "./load-or-compute.ts";
 import type { SlotPool } from "./slot-pool.ts";
 
 const pageBytes = 4096;
@@ -24,6 +25,8 @@ export interface PlacementOptions {
   /** From fast to slow. */
   readonly tiers: readonly Tier[];
   readonly counters: Counters;
+  /** Learns from every read how fast the tiers are. */
+  readonly loadOrCompute: LoadOrCompute;
   readonly log: Log;
   /** Bytes of slots that may be pinned for writing at a time, now. */
   readonly queueBytes: () => number;
@@ -39,6 +42,7 @@ export class Placement {
   /** Reads from below that are under way, each shared by all who wait for the chunk. */
   readonly #promotions = new Map<ChunkId, Promise<boolean>>();
   readonly #stop = new AbortController();
+  #bringing: Promise<void> | undefined;
   #queuedBytes = 0;
   readonly #whenIdle: (() => void)[] = [];
 
@@ -72,6 +76,11 @@ export class Placement {
     return work;
   }
 
+  /** Brings the chunks of a text into the pool one after the other, while nobody waits for them; one text at a time. */
+  bring(chunks: readonly ChunkId[], slotBytes: number): void {
+    this.#bringing ??= this.#bring(chunks, slotBytes).finally(() => (this.#bringing = undefined));
+  }
+
   /** Resolves when every chunk saved before is written or given up. */
   async drained(): Promise<void> {
     for (;;) {
@@ -88,7 +97,7 @@ export class Placement {
     for (const timer of this.#outages.values()) clearTimeout(timer);
     this.#outages.clear();
     await this.drained();
-    await Promise.all(this.#promotions.values());
+    await Promise.all([...this.#promotions.values(), this.#bringing]);
   }
 
   stats(): { chunks: number; bytes: number; waitingChunks: number } {
@@ -190,13 +199,26 @@ export class Placement {
     }
   }
 
+  async #bring(wanted: readonly ChunkId[], slotBytes: number): Promise<void> {
+    const { store, counters } = this.#options;
+    for (const chunk of wanted) {
+      if (!store.chunks.table.has(chunk) || !store.chunks.hasRecords(chunk)) return;
+      if (!(await this.promote(chunk, slotBytes))) return;
+      counters.broughtChunks += 1;
+    }
+  }
+
   async #readFromAny(chunk: ChunkId): Promise<boolean> {
-    const { store, tiers, counters } = this.#options;
+    const { store, tiers, counters, loadOrCompute } = this.#options;
     for (const tier of tiers) {
       const id = store.record(chunk, tier);
       if (id === undefined) continue;
+      const views = this.#views(chunk);
+      const ended = loadOrCompute.speed(tier.name).begin(views.reduce((sum, view) => sum + view.length, 0));
+      let outcome: "read" | "failed" = "failed";
       try {
-        if ((await tier.read(id, store.chunks.key(chunk), this.#views(chunk), this.#stop.signal)) === "read") {
+        if ((await tier.read(id, store.chunks.key(chunk), views, this.#stop.signal)) === "read") {
+          outcome = "read";
           store.keep(chunk);
           this.#seal(chunk, tier, id);
           return true;
@@ -208,6 +230,8 @@ export class Placement {
           store.forgetRecord(tier, id);
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
         } else if (!this.#stop.signal.aborted) this.#outage(tier, error);
+      } finally {
+        ended(outcome);
       }
     }
     return false;

@@ -37,7 +37,11 @@ test("what a tier kept is a miss until it is back, whatever the order in which i
   expect((await session.lookup(bareRoot, counting(40), wait)).hitTokens).toBe(0);
   open();
   await cache.recovered(10_000);
-  expect(await session.lookup(bareRoot, counting(40), wait)).toEqual({ hitTokens: 40, tokensByTier: { disk: 40 } });
+  expect(await session.lookup(bareRoot, counting(40), wait)).toEqual({
+    hitTokens: 40,
+    tokensByTier: { disk: 40 },
+    worthTokens: 40,
+  });
   expect(await loadAndVerify(session, pool, counting(40))).toBe(40);
   cache.check();
 }, 20_000);

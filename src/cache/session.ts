@@ -40,9 +40,19 @@ export interface Lookup {
   readonly hitTokens: number;
   /** The same tokens by the tier they would come from. */
   readonly tokensByTier: Partial<Record<TierName, number>>;
+  /**
+   * Of `hitTokens`, from the start, those that a load brings: beyond them computing is expected to be faster than loading.
+   * All of them where {@link ReadOptions.computeMsPerToken} was not given.
+   */
+  readonly worthTokens: number;
 }
 
-export interface LoadOptions extends WaitOptions {
+export interface ReadOptions extends WaitOptions {
+  /** What computing a token of a prompt costs this guest, as it has measured it. Not given: everything is loaded. */
+  readonly computeMsPerToken?: number | undefined;
+}
+
+export interface LoadOptions extends ReadOptions {
   /**
    * Only the chunks that are in memory now, up to the first that is not: nothing is read from below and nothing waited
    * for. For guests that ask in the middle of a step and load the rest later; such a load counts as a lookup too.
@@ -99,13 +109,13 @@ export interface CacheSession {
   readonly pool: { readonly path: string; readonly bytes: number };
 
   /** How much of `tokens` is stored, and where. Changes nothing. */
-  lookup(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Lookup>;
+  lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup>;
 
   /**
    * Leases the chunks that hold the longest stored prefix of `tokens`, from the one that contains position `from`, and
    * yields them in order: at once all that are in the pool already, later those that have come meanwhile, never an empty
-   * batch. The caller releases each lease it was given. Ends early, without throwing, at the first chunk that fails or
-   * is late. Nothing happens before the first batch is asked for.
+   * batch. The caller releases each lease it was given. Ends where loading no longer beats computing, and early, without
+   * throwing, at the first chunk that fails or is late. Nothing happens before the first batch is asked for.
    */
   load(root: Root, tokens: Tokens, from: number, options: LoadOptions): AsyncIterable<readonly LoadedChunk[]>;
 

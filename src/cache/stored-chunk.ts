@@ -134,6 +134,11 @@ export class StoredChunks {
     return true;
   }
 
+  /** The payloads can be read, but not in the pool. */
+  isBelowMemory(chunk: ChunkId): boolean {
+    return this.isVisible(chunk) && !this.isInMemory(chunk);
+  }
+
   hasSlots(chunk: ChunkId): boolean {
     return this.slotsOf(chunk) > 0;
   }

@@ -16,8 +16,18 @@ export function cacheFigures(registry: Registry): (stats: unknown) => void {
   const usedBytes = gauge("cache_bytes", "Bytes of KV held, by tier.", ["tier"]);
   const capacityBytes = gauge("cache_capacity_bytes", "Bytes of KV that fit, by tier.", ["tier"]);
   const corrupt = counter("corrupt_records_total", "Records dropped for a wrong checksum, by tier.", ["tier"]);
+  const latency = gauge("tier_read_latency_seconds", "How long a read takes that finds the tier at rest, by tier.", [
+    "tier",
+  ]);
+  const rate = gauge("tier_read_bytes_per_second", "How fast a tier is read, by tier.", ["tier"]);
+  const prefill = gauge("engine_prefill_tokens_per_second", "Prompt tokens that an engine computes, by space.", [
+    "space",
+  ]);
   const byTier = {
     hitTokens: counter("cache_hit_tokens_total", "Tokens that lookups found, by tier.", ["tier"]),
+    leftTokens: counter("cache_left_tokens_total", "Tokens found and left, as computing them was faster, by tier.", [
+      "tier",
+    ]),
     loadedTokens: counter("cache_loaded_tokens_total", "Tokens whose KV engines loaded, by tier.", ["tier"]),
   };
   const sums = {
@@ -38,13 +48,19 @@ export function cacheFigures(registry: Registry): (stats: unknown) => void {
   };
 
   return (stats) => {
-    const { tiers = {}, ...figures } = v.parse(cacheStatistics, stats ?? {});
+    const { tiers = {}, engines = [], ...figures } = v.parse(cacheStatistics, stats ?? {});
     corrupt.reset();
-    for (const [tier, { usedBytes: used, capacityBytes: capacity, corruptRecords }] of Object.entries(tiers)) {
+    for (const [tier, { usedBytes: used, capacityBytes: capacity, corruptRecords, ...speed }] of Object.entries(
+      tiers,
+    )) {
+      if (speed.readLatencyMs !== undefined) latency.set({ tier }, speed.readLatencyMs / 1000);
+      if (speed.readBytesPerSecond !== undefined) rate.set({ tier }, speed.readBytesPerSecond);
       if (used !== undefined) usedBytes.set({ tier }, used);
       if (capacity !== undefined) capacityBytes.set({ tier }, capacity);
       if (corruptRecords !== undefined) corrupt.inc({ tier }, corruptRecords);
     }
+    prefill.reset();
+    for (const { space, prefillTokensPerSecond = 0 } of engines) prefill.set({ space }, prefillTokensPerSecond);
     for (const name of Object.keys(byTier) as (keyof typeof byTier)[]) {
       byTier[name].reset();
       for (const [tier, tokens] of Object.entries(figures[name] ?? {})) byTier[name].inc({ tier }, tokens);
@@ -63,11 +79,20 @@ export function setSum(counter: Counter, value: number, labels: Record<string, s
 /** A figure of another kind counts as none: what a cache says of itself must not break the page of figures. */
 const figure = v.fallback(v.optional(v.pipe(v.number(), v.finite(), v.minValue(0))), undefined);
 const tokensByTier = v.fallback(v.optional(v.record(v.string(), v.pipe(v.number(), v.minValue(0)))), undefined);
-const tierFigures = v.object({ usedBytes: figure, capacityBytes: figure, corruptRecords: figure });
+const tierFigures = v.object({
+  usedBytes: figure,
+  capacityBytes: figure,
+  corruptRecords: figure,
+  readLatencyMs: figure,
+  readBytesPerSecond: figure,
+});
+const engineFigures = v.object({ space: v.string(), prefillTokensPerSecond: figure });
 const cacheStatistics = v.fallback(
   v.object({
     tiers: v.fallback(v.optional(v.record(v.string(), tierFigures)), undefined),
+    engines: v.fallback(v.optional(v.array(engineFigures)), undefined),
     hitTokens: tokensByTier,
+    leftTokens: tokensByTier,
     loadedTokens: tokensByTier,
     lookups: figure,
     lookedUpTokens: figure,

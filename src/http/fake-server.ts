@@ -14,7 +14,14 @@ export function fakeApp(options: Partial<AppOptions> & { fake?: FakeEngineOption
   const engine = new FakeEngine(options.fake);
   const app = createApp({
     engine,
-    cacheStats: () => ({ tiers: { memory: { usedBytes: 10, capacityBytes: 100, corruptRecords: 2 } } }),
+    cacheStats: () => ({
+      tiers: {
+        memory: { usedBytes: 10, capacityBytes: 100, corruptRecords: 2 },
+        disk: { readLatencyMs: 2, readBytesPerSecond: 1e9 },
+      },
+      leftTokens: { disk: 7 },
+      engines: [{ space: "ab", prefillTokensPerSecond: 34_000 }],
+    }),
     pin: () => Promise.resolve(0),
     apiKeys: [],
     serverSecret: "test secret",

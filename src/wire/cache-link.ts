@@ -14,6 +14,7 @@ import type {
   LoadedChunk,
   LoadOptions,
   Lookup,
+  ReadOptions,
   Reservation,
   SessionOptions,
   WaitOptions,
@@ -116,28 +117,28 @@ export class CacheLink {
     return { spaceId: answer.spaceId, pool: { path: answer.poolPath, bytes: answer.poolBytes } };
   }
 
-  async lookup(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Lookup | undefined> {
-    const answer = await this.#ask({ type: "lookup", ...textFields(root, tokens) }, wait);
-    if (answer?.type !== "found") return undefined;
-    return { hitTokens: answer.hitTokens, tokensByTier: answer.tokensByTier };
+  async lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup | undefined> {
+    const answer = await this.#ask({ type: "lookup", ...textFields(root, tokens), ...costField(options) }, options);
+    return answer?.type === "found" ? lookupOf(answer) : undefined;
   }
 
   async *load(
     root: Root,
     tokens: Tokens,
     from: number,
-    { deadlineMs, onlyReady = false, onFound }: LoadOptions,
+    options: LoadOptions,
   ): AsyncGenerator<readonly LoadedChunk[], void, void> {
+    const { deadlineMs, onlyReady = false, onFound } = options;
     let arrived: LoadedChunk[] = [];
     let over = false;
     let wake = () => {};
     const receive = (answer: Answer | undefined) => {
-      if (answer?.type === "found") onFound?.({ hitTokens: answer.hitTokens, tokensByTier: answer.tokensByTier });
+      if (answer?.type === "found") onFound?.(lookupOf(answer));
       else if (answer?.type === "chunks") for (const tuple of answer.chunks) arrived.push(this.#loadedChunk(tuple));
       else over = true;
       wake();
     };
-    const request = { type: "load", ...textFields(root, tokens), from, onlyReady };
+    const request = { type: "load", ...textFields(root, tokens), ...costField(options), from, onlyReady };
     const number = this.#send(request, { deadlineMs }, { streams: true, receive });
     if (number === undefined) return;
     const deadline = atDeadline(deadlineMs, () => this.#giveUp(number));
@@ -344,4 +345,13 @@ export class CacheLink {
 
 function textFields(root: Root, tokens: Tokens): object {
   return { salt: root.salt, adapter: root.adapter, tokens: tokenBytes(tokens.subarray(0, maxRequestTokens)) };
+}
+
+/** Nanoseconds on the wire; 0 stands for "not known". */
+function costField({ computeMsPerToken = 0 }: ReadOptions): object {
+  return { computeNs: Math.max(0, Math.round(computeMsPerToken * 1e6)) };
+}
+
+function lookupOf({ hitTokens, tokensByTier, worthTokens }: Extract<Answer, { type: "found" }>): Lookup {
+  return { hitTokens, tokensByTier, worthTokens };
 }

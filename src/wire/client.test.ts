@@ -65,7 +65,7 @@ test("a cache that falls silent is a miss at the deadline, and is then disconnec
   const socketPath = join(folder.path, "s");
   const silent = await rawCache(socketPath, (message) => (message.type === "hello" ? welcome(message) : undefined));
   const session = await connectCache({ ...options, socketPath, pingMs: 60, reconnectMs: 1000 });
-  expect(await session.lookup(bareRoot, counting(8), soon)).toEqual({ hitTokens: 0, tokensByTier: {} });
+  expect(await session.lookup(bareRoot, counting(8), soon)).toEqual({ hitTokens: 0, tokensByTier: {}, worthTokens: 0 });
   expect(await loadAll(session)).toEqual([]);
   expect(await session.reserve(bareRoot, counting(8), soon)).toEqual({ chunks: [], full: true });
   await session.commit([], soon);
@@ -85,7 +85,7 @@ test("what comes after the deadline is not used, and its leases are given back",
     const answers =
       message.type === "load"
         ? [
-            { type: "found", id: message.id, hitTokens: 4, tokensByTier: { memory: 4 } },
+            { type: "found", id: message.id, hitTokens: 4, tokensByTier: { memory: 4 }, worthTokens: 4 },
             { ...chunks, id: message.id },
             { type: "loaded", id: message.id },
           ]
@@ -155,7 +155,7 @@ test("while the cache is gone everything misses at once; when it is back, with a
   await cache.close();
   await expect.poll(() => session.isConnected).toBe(false);
   expect(held.map(({ lease }) => session.holds(lease))).toEqual([false, false]);
-  expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, tokensByTier: {} });
+  expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, tokensByTier: {}, worthTokens: 0 });
   expect(await session.reserve(bareRoot, counting(8), wait)).toEqual({ chunks: [], full: true });
   session.release(held.map(({ lease }) => lease));
 

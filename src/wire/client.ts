@@ -17,6 +17,7 @@ import type {
   LoadedChunk,
   LoadOptions,
   Lookup,
+  ReadOptions,
   Reservation,
   SessionOptions,
   WaitOptions,
@@ -116,8 +117,8 @@ export class RemoteSession implements CacheSession {
     }
   }
 
-  async lookup(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Lookup> {
-    return (await this.#link?.lookup(root, tokens, wait)) ?? { hitTokens: 0, tokensByTier: {} };
+  async lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup> {
+    return (await this.#link?.lookup(root, tokens, options)) ?? { hitTokens: 0, tokensByTier: {}, worthTokens: 0 };
   }
 
   async *load(

@@ -14,7 +14,7 @@ test.each([1021, 65_536, 10_000_000])(
   (pieceBytes) => {
     const stream = Buffer.concat(
       texts.map(({ salt, tokens }, id) =>
-        encodeFrame({ type: "lookup", id, deadlineMs: 1, salt, adapter: "", tokens: tokenBytes(tokens) }),
+        encodeFrame({ type: "lookup", id, deadlineMs: 1, salt, adapter: "", tokens: tokenBytes(tokens), computeNs: 0 }),
       ),
     );
     const reader = new FrameReader();

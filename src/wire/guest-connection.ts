@@ -1,7 +1,7 @@
 /** One guest at the cache's door: its connection, its session, and the requests it waits for. */
 import type { Socket } from "node:net";
 import type { Cache } from "../cache/cache.ts";
-import type { CacheSession, LoadedChunk, Lookup } from "../cache/session.ts";
+import type { CacheSession, LoadedChunk, Lookup, ReadOptions } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
 import {
@@ -196,8 +196,8 @@ export class GuestConnection {
     const { id } = request;
     switch (request.type) {
       case "lookup": {
-        const { hitTokens, tokensByTier } = await session.lookup(rootOf(request), request.tokens, request);
-        return { type: "found", id, hitTokens, tokensByTier };
+        const found = await session.lookup(rootOf(request), request.tokens, readOptions(request));
+        return { type: "found", id, ...found };
       }
       case "reserve": {
         const { chunks, full } = await session.reserve(rootOf(request), request.tokens, request);
@@ -226,9 +226,10 @@ export class GuestConnection {
     request: Extract<Request, { type: "load" }>,
     state: { cancelled: boolean },
   ): Promise<void> {
-    const { id, tokens, from, onlyReady, deadlineMs } = request;
-    const onFound = ({ hitTokens, tokensByTier }: Lookup) => this.#send({ type: "found", id, hitTokens, tokensByTier });
-    for await (const batch of session.load(rootOf(request), tokens, from, { deadlineMs, onlyReady, onFound })) {
+    const { id, tokens, from, onlyReady } = request;
+    const onFound = (found: Lookup) => this.#send({ type: "found", id, ...found });
+    const options = { ...readOptions(request), onlyReady, onFound };
+    for await (const batch of session.load(rootOf(request), tokens, from, options)) {
       if (state.cancelled || this.#channel.isOver) {
         session.release(batch.map(({ lease }) => lease));
         break;
@@ -249,6 +250,16 @@ function isUnbound(request: Numbered): request is Unbound {
 
 function loadedTuple({ lease, firstToken, tokenCount, matchedTokens, tier, slot }: LoadedChunk): LoadedTuple {
   return [lease, firstToken, tokenCount, matchedTokens, tierNumbers[tier], slot.offset, slot.bytes];
+}
+
+function readOptions({
+  deadlineMs,
+  computeNs,
+}: {
+  readonly deadlineMs: number;
+  readonly computeNs: number;
+}): ReadOptions {
+  return { deadlineMs, computeMsPerToken: computeNs === 0 ? undefined : computeNs / 1e6 };
 }
 
 function rootOf({ salt, adapter }: { readonly salt: string; readonly adapter: string }): {

@@ -73,6 +73,7 @@ async function rawLoad(socketPath: string, text: Tokens, { from = 0, onlyReady =
     salt: "",
     adapter: "",
     tokens: tokenBytes(text),
+    computeNs: 0,
     from,
     onlyReady,
   });
@@ -87,7 +88,7 @@ test("what is in memory comes in one message, after what was found", async () =>
   await save(all.now.session, all.now.pool, tokens);
   const answers = await rawLoad(all.socketPath, tokens, { from: 9 });
   expect(answers.map(({ type }) => type)).toEqual(["found", "chunks", "loaded"]);
-  expect(answers[0]).toEqual({ type: "found", id: 2, hitTokens: 40, tokensByTier: { memory: 40 } });
+  expect(answers[0]).toEqual({ type: "found", id: 2, hitTokens: 40, tokensByTier: { memory: 40 }, worthTokens: 40 });
   const tuples = answers[1]!["chunks"] as LoadedTuple[];
   expect(tuples.map(([, firstToken]) => firstToken)).toEqual([8, 12, 16, 20, 24, 28, 32, 36]);
   expect(
@@ -114,7 +115,7 @@ test("a text that is partly on disk: memory's part at once, the rest in order, h
     firsts.push(...batch.map(({ firstToken }) => firstToken));
     session.release(batch.map(({ lease }) => lease));
   }
-  expect(found).toEqual([{ hitTokens: 40, tokensByTier: { memory: 12, disk: 28 } }]);
+  expect(found).toEqual([{ hitTokens: 40, tokensByTier: { memory: 12, disk: 28 }, worthTokens: 40 }]);
   expect(batches[0]).toBe(3);
   expect(Math.max(...batches.slice(1))).toBeGreaterThan(1); // several were ready when the first of them was
   expect(firsts).toEqual([0, 4, 8, 12, 16, 20, 24, 28, 32, 36]);
@@ -138,7 +139,7 @@ test("onlyReady: the leading run in memory and nothing else; nothing is read fro
 
   await loadAndVerify(session, pool, tokens.subarray(0, 12));
   const [found, chunks, loaded] = await rawLoad(all.socketPath, tokens, { onlyReady: true });
-  expect(found).toMatchObject({ hitTokens: 40, tokensByTier: { memory: 12, disk: 28 } });
+  expect(found).toMatchObject({ hitTokens: 40, tokensByTier: { memory: 12, disk: 28 }, worthTokens: 40 });
   expect((chunks!["chunks"] as LoadedTuple[]).map(([, firstToken]) => firstToken)).toEqual([0, 4, 8]);
   expect(loaded!.type).toBe("loaded");
   // Beyond the run there is nothing to have, though some of it may be asked for.

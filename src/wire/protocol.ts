@@ -15,6 +15,9 @@
  *
  * A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
  *
+ * In a lookup and a load the guest says what computing a token of a prompt costs it: `computeNs`, 0 when it does not know.
+ * What the answer calls `worthTokens` is as much of the hit as is worth loading then, and as much as a load brings.
+ *
  * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from
  * where. With `onlyReady` just the chunks that are in memory now come, and nothing is read from below.
  *
@@ -29,7 +32,7 @@ import { errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
 import type { Tokens } from "../cache/chunk.ts";
 import { decodeValue, type Value } from "./msgpack.ts";
 
-export const protocolVersion = 2;
+export const protocolVersion = 3;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
 export const maxPendingRequests = 1024;
 /** Tokens that the requests of one connection may hold while they wait: 64 MiB. Beyond them the same answer. */
@@ -69,10 +72,15 @@ interface TextRequest {
   readonly tokens: Tokens;
 }
 
+interface ReadRequest extends TextRequest {
+  /** Nanoseconds that computing a token of a prompt costs the guest; 0: not known, so everything is worth loading. */
+  readonly computeNs: number;
+}
+
 export type Request =
   | Hello
-  | ({ readonly type: "lookup" } & TextRequest)
-  | ({ readonly type: "load"; readonly from: number; readonly onlyReady: boolean } & TextRequest)
+  | ({ readonly type: "lookup" } & ReadRequest)
+  | ({ readonly type: "load"; readonly from: number; readonly onlyReady: boolean } & ReadRequest)
   | { readonly type: "cancel"; readonly id: number }
   | { readonly type: "release"; readonly leases: readonly LeaseId[] }
   | ({ readonly type: "reserve" } & TextRequest)
@@ -108,6 +116,7 @@ export type Answer =
       readonly id: number;
       readonly hitTokens: number;
       readonly tokensByTier: Readonly<Record<string, number>>;
+      readonly worthTokens: number;
     }
   | { readonly type: "chunks"; readonly id: number; readonly chunks: readonly LoadedTuple[] }
   | { readonly type: "loaded"; readonly id: number }
@@ -180,13 +189,20 @@ function requestOf(fields: Fields): Request {
         token: fields.text("token", 4096),
       };
     case "lookup":
+      return { type, ...textRequest(fields), computeNs: fields.integer("computeNs") };
     case "reserve":
     case "touch":
       return { type, ...textRequest(fields) };
     case "pin":
       return { type, ...textRequest(fields), seconds: fields.integer("seconds") };
     case "load":
-      return { type, ...textRequest(fields), from: fields.integer("from"), onlyReady: fields.boolean("onlyReady") };
+      return {
+        type,
+        ...textRequest(fields),
+        computeNs: fields.integer("computeNs"),
+        from: fields.integer("from"),
+        onlyReady: fields.boolean("onlyReady"),
+      };
     case "release":
     case "abandon":
       return { type, leases: fields.integers("leases", maxListed) as LeaseId[] };
@@ -233,6 +249,7 @@ function answerOf(fields: Fields): Answer {
         id,
         hitTokens: fields.integer("hitTokens"),
         tokensByTier: fields.map("tokensByTier").allIntegers(),
+        worthTokens: fields.integer("worthTokens"),
       };
     case "chunks":
       return { type, id, chunks: fields.tuples("chunks", 7, maxListed) as unknown[] as LoadedTuple[] };

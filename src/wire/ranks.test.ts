@@ -74,7 +74,7 @@ describe.each([2, 4])("%i ranks", (ranks) => {
     const { sessions, pool, cache } = all.now;
     for (const [rank, session] of sessions.entries()) {
       for (const each of sessions)
-        expect(await each.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 0, tokensByTier: {} });
+        expect(await each.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 0, tokensByTier: {}, worthTokens: 0 });
       expect(await loadAndVerify(session, pool, tokens, { rank })).toBe(0);
       expect(await save(session, pool, tokens, { rank })).toBe(3);
     }
@@ -118,7 +118,11 @@ describe.each([2, 4])("%i ranks", (ranks) => {
       for (const [rank, session] of others.entries()) await commit(session, leases[rank]!);
       if (how !== "first") await giveUp();
       for (const session of others)
-        expect(await session.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 0, tokensByTier: {} });
+        expect(await session.lookup(bareRoot, tokens, wait)).toEqual({
+          hitTokens: 0,
+          tokensByTier: {},
+          worthTokens: 0,
+        });
       expect(cache.stats()).toMatchObject({ leases: 0, savedChunks: 0, chunks: 0, memory: { usedSlots: 0 } });
       cache.check();
 

@@ -18,6 +18,7 @@ import { helloMessage, RawGuest } from "../../test/support/raw-peer.ts";
 import { bareRoot, tokenBytes } from "../cache/chunk.ts";
 import type { LoadedChunk } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
+import { protocolVersion } from "./protocol.ts";
 import { connectCache } from "./client.ts";
 import { CacheControl } from "./control.ts";
 import { encodeFrame } from "./frames.ts";
@@ -92,13 +93,13 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
   const long = new RawGuest(all.socketPath);
   long.socket.write(Buffer.from([0, 0, 0, 1]));
   const early = new RawGuest(all.socketPath);
-  early.send(textMessage("lookup", 1, counting(4)));
+  early.send(textMessage("lookup", 1, counting(4), { computeNs: 0 }));
   const twice = new RawGuest(all.socketPath);
   twice.send(helloMessage());
   twice.send(helloMessage());
   const stalled = new RawGuest(all.socketPath);
   stalled.send(helloMessage());
-  stalled.socket.write(encodeFrame(textMessage("lookup", 2, counting(4))).subarray(0, 9));
+  stalled.socket.write(encodeFrame(textMessage("lookup", 2, counting(4), { computeNs: 0 })).subarray(0, 9));
   await Promise.all([silent, half, long, early, twice, stalled].map((guest) => guest.over()));
   expect(stalled.received.map(({ type }) => type)).toEqual(["welcome"]);
   await expect.poll(() => [all.server.connections, all.cache.stats().sessions]).toEqual([0, 0]);
@@ -107,10 +108,10 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
 test("a hello of another version is told which one is spoken here", async () => {
   await using all = await setUp();
   const newer = new RawGuest(all.socketPath);
-  newer.send(helloMessage({ version: 3 }));
+  newer.send(helloMessage({ version: protocolVersion + 1 }));
   await newer.over();
   expect(newer.received).toMatchObject([
-    { type: "error", code: "PROTOCOL", message: expect.stringContaining("speaks 2") },
+    { type: "error", code: "PROTOCOL", message: expect.stringContaining(`speaks ${protocolVersion}`) },
   ]);
 });
 
@@ -123,10 +124,10 @@ test("who wants no session may look and clear, and is disconnected for asking mo
     expect(await control!.stats()).toMatchObject({ sessions: 1, savedChunks: 2 });
     expect(await control!.clear()).toEqual({ bytesByTier: { memory: 2 * slotBytes }, chunksInUse: 0 });
   }
-  expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, tokensByTier: {} });
+  expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, tokensByTier: {}, worthTokens: 0 });
   expect(await save(session, all.pool, counting(8))).toBe(2);
   all.cache.check();
-  for (const more of [textMessage("lookup", 2, counting(4)), { type: "release", leases: [1] }]) {
+  for (const more of [textMessage("lookup", 2, counting(4), { computeNs: 0 }), { type: "release", leases: [1] }]) {
     const visitor = new RawGuest(all.socketPath);
     visitor.send(helloMessage({ space: null, rank: 0, slotBytes: 0 }));
     await visitor.until(() => visitor.received.length > 0);
@@ -179,7 +180,7 @@ test("sessions dropped in the middle of loads and reservations leave nothing beh
   for (let round = 0; round < 20; round += 1) {
     const guest = new RawGuest(all.socketPath);
     guest.send(helloMessage());
-    guest.send(textMessage("load", 2, counting(400), { from: 0, onlyReady: false }));
+    guest.send(textMessage("load", 2, counting(400), { computeNs: 0, from: 0, onlyReady: false }));
     guest.send(textMessage("reserve", 3, counting(400, 1000 * (round + 1))));
     await guest.until(() => guest.received.length > round % 5);
     guest.socket.destroy();
@@ -219,8 +220,8 @@ function anyMessage(random: (limit: number) => number, id: number): object {
   const tokens = counting(random(20), random(3));
   const leases = [random(50), random(2 ** 31)];
   const messages = [
-    textMessage("lookup", id, tokens),
-    textMessage("load", id, tokens, { from: random(30), onlyReady: random(2) === 1 }),
+    textMessage("lookup", id, tokens, { computeNs: random(2) * 1000 }),
+    textMessage("load", id, tokens, { computeNs: random(2) * 1000, from: random(30), onlyReady: random(2) === 1 }),
     textMessage("reserve", id, tokens),
     { type: "commit", id, deadlineMs: 5, chunks: [[random(50), random(20_000)]] },
     { type: "release", leases },

@@ -28,7 +28,11 @@ test("a guest in another place saves and loads through the pool it maps", async 
 
   const tokens = counting(10);
   expect(await save(guest, memory, tokens)).toBe(3);
-  expect(await guest.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 10, tokensByTier: { memory: 10 } });
+  expect(await guest.lookup(bareRoot, tokens, wait)).toEqual({
+    hitTokens: 10,
+    tokensByTier: { memory: 10 },
+    worthTokens: 10,
+  });
   expect(await loadAndVerify(guest, memory, tokens)).toBe(10);
   expect(await guest.touch(bareRoot, counting(12), wait)).toBe(10);
   expect(await guest.pin(bareRoot, counting(12), 60, wait)).toBe(10);

@@ -97,7 +97,7 @@ export class FakeCache implements StoredKv {
   #lookup(root: Root, tokens: Tokens): Lookup {
     const last = this.#chain(root, tokens).at(-1);
     const hitTokens = last === undefined ? 0 : last.firstToken + last.matchedTokens;
-    return { hitTokens, tokensByTier: { memory: hitTokens } };
+    return { hitTokens, tokensByTier: { memory: hitTokens }, worthTokens: hitTokens };
   }
 
   async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<readonly LoadedChunk[]> {

@@ -14,6 +14,7 @@ import { openLibrary } from "../../src/engines/llama/library.ts";
 import { Model } from "../../src/engines/llama/model.ts";
 import { Scheduler } from "../../src/engines/llama/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
+import type { StoredKv } from "../../src/engines/llama/stored-kv.ts";
 import { StepThreads } from "../../src/engines/llama/thread-choice.ts";
 import { TiledAttention } from "../../src/engines/llama/tiled-attention.ts";
 import type { RepriseError } from "../../src/errors.ts";
@@ -51,6 +52,10 @@ export interface RigOptions {
   readonly cells?: number;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
+  /** Another cache in its place. */
+  readonly stored?: StoredKv;
+  /** What the engine believes that a prompt token costs, before it has measured it; 1 unless given. */
+  readonly computeMsPerToken?: number;
 }
 
 export class Rig {
@@ -86,8 +91,8 @@ export class Rig {
       layout,
       sliceTokens: deterministic ? chunkTokens : undefined,
       shortSteps: false,
-      stored: () => this.cache,
-      computeMsPerToken: 1,
+      stored: () => options.stored ?? this.cache,
+      computeMsPerToken: options.computeMsPerToken ?? 1,
       attention: apart ? new TiledAttention(dear) : undefined,
       log: silentLog,
       listener: {

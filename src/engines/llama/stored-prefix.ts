@@ -1,5 +1,6 @@
 /**
- * Loading the stored part of a prompt into a sequence, as long as that beats computing it.
+ * Loading the stored part of a prompt into a sequence, as long as that beats computing it: the cache knows how fast its tiers
+ * are and says how much of a hit is worth it. What comes is copied at once, while the chunks after it are still being read.
  */
 import type { LoadedChunk } from "../../cache/session.ts";
 import type { Tokens } from "../../cache/chunk.ts";
@@ -44,11 +45,11 @@ export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
   try {
     const prompt = loadable(generation.work.tokens, options);
     if (prompt.length - sequence.count < worthwhileTokens) return;
-    const hitTokens = await lookup(options, prompt);
-    const gain = hitTokens - sequence.count;
+    const worthTokens = await lookup(options, prompt);
+    const gain = worthTokens - sequence.count;
     if (gain < worthwhileTokens || generation.cancelled) return;
     const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
-    await load(options, prompt, deadlineMs);
+    await load(options, prompt.subarray(0, worthTokens), deadlineMs);
   } catch (error) {
     options.log.debug(`stored KV is not used: ${describe(error)}`);
   } finally {
@@ -63,14 +64,15 @@ function loadable(tokens: Tokens, options: LoadOptions): Tokens {
   return tokens.subarray(0, options.wholeChunks ? Math.floor(most / chunkTokens) * chunkTokens : most);
 }
 
+/** @returns tokens that are stored and worth loading */
 async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
-  const { session } = options.stored;
+  const { stored, computeMsPerToken } = options;
   const root = { salt: options.generation.work.cache.salt, adapter: "" };
   const answer = await within(
-    session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs }),
+    stored.session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs, computeMsPerToken }),
     lookupDeadlineMs + graceMs,
   );
-  return answer === "late" ? 0 : answer.hitTokens;
+  return answer === "late" ? 0 : answer.worthTokens;
 }
 
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {

@@ -1,0 +1,36 @@
+/** A tier whose reads take as long as the test says, by the test's own clock: nobody waits. */
+import type { Tier } from "../../src/tier.ts";
+
+export interface SlowedTier extends Tier {
+  /** Milliseconds that the clock moves in each read from now on. */
+  msPerRead: number;
+  reads: number;
+}
+
+/** A clock that stands unless it is moved. */
+export class TestClock {
+  ms = 1000;
+  readonly now = (): number => this.ms;
+}
+
+export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedTier {
+  return {
+    name: tier.name,
+    msPerRead,
+    reads: 0,
+    recover: (owner) => tier.recover(owner),
+    write: (record, payloads, signal) => tier.write(record, payloads, signal),
+    async read(id, key, into, signal) {
+      this.reads += 1;
+      const outcome = await tier.read(id, key, into, signal);
+      clock.ms += this.msPerRead;
+      return outcome;
+    },
+    checksums: (id) => tier.checksums(id),
+    drop: (id) => tier.drop(id),
+    clear: () => tier.clear(),
+    flush: () => tier.flush(),
+    stats: () => tier.stats(),
+    [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),
+  };
+}
