@@ -59,6 +59,14 @@ export interface TierOwner {
   onMoved(from: RecordId, to: RecordId): void;
 }
 
+/** What compacting did, by the place (a drive's directory). */
+export interface Compacted {
+  /** Bytes given back. */
+  readonly freedBytes: Readonly<Record<string, number>>;
+  /** Bytes of records that were written anew. */
+  readonly movedBytes: Readonly<Record<string, number>>;
+}
+
 export interface Tier extends AsyncDisposable {
   readonly name: TierName;
 
@@ -98,6 +106,14 @@ export interface Tier extends AsyncDisposable {
 
   /** Forgets every record and gives its room back, for good: none is there when the tier is opened again. Tells the owner. */
   clear(): Promise<void>;
+
+  /**
+   * Gives back room that no record needs, at the price of writing others anew. Loses and evicts nothing. Ends early with
+   * the signal; what was done until then stays done.
+   *
+   * @throws RepriseError TIER_UNAVAILABLE
+   */
+  compact(signal: AbortSignal): Promise<Compacted>;
 
   /** Makes what was written survive a power cut. */
   flush(): Promise<void>;

@@ -193,19 +193,21 @@ export class Placement {
   async #readFromAny(chunk: ChunkId): Promise<boolean> {
     const { store, tiers, counters } = this.#options;
     for (const tier of tiers) {
-      const id = store.record(chunk, tier);
-      if (id === undefined) continue;
+      let id = store.record(chunk, tier);
       try {
-        if ((await tier.read(id, store.chunks.key(chunk), this.#views(chunk), this.#stop.signal)) === "read") {
-          store.keep(chunk);
-          this.#seal(chunk, tier, id);
-          return true;
+        while (id !== undefined) {
+          if ((await tier.read(id, store.chunks.key(chunk), this.#views(chunk), this.#stop.signal)) === "read") {
+            store.keep(chunk);
+            this.#seal(chunk, tier, id);
+            return true;
+          }
+          store.forgetRecord(tier, id);
+          id = store.record(chunk, tier); // it may have been moved while it was read
         }
-        store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
           counters.corruptRecords += 1;
-          store.forgetRecord(tier, id);
+          store.forgetRecord(tier, id!); // one was read
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
         } else if (!this.#stop.signal.aborted) this.#outage(tier, error);
       }

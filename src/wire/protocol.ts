@@ -12,8 +12,9 @@
  *             ◄───────────── found, chunks, chunks, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
  *       clear ────────────────────────────────────► cleared    forgets all that is stored
+ *       compact ──────────────────────────────────► compacted  gives back the room of what cannot be found any more
  *
- * A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
+ * A guest whose `space` is nil has no session: it comes to look (stats), to clear or to compact, and may do nothing else.
  *
  * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from
  * where. With `onlyReady` just the chunks that are in memory now come, and nothing is read from below.
@@ -87,6 +88,7 @@ export type Request =
   | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
   | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "clear"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "compact"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "bye" };
 
@@ -127,6 +129,13 @@ export type Answer =
       readonly id: number;
       readonly bytesByTier: Readonly<Record<string, number>>;
       readonly chunksInUse: number;
+    }
+  /** Bytes given back and bytes written anew for it, by the drive's directory. */
+  | {
+      readonly type: "compacted";
+      readonly id: number;
+      readonly freedBytes: Readonly<Record<string, number>>;
+      readonly movedBytes: Readonly<Record<string, number>>;
     }
   | { readonly type: "pong"; readonly id: number }
   | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
@@ -201,6 +210,7 @@ function requestOf(fields: Fields): Request {
       };
     case "stats":
     case "clear":
+    case "compact":
     case "ping":
       return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
     case "cancel":
@@ -255,6 +265,13 @@ function answerOf(fields: Fields): Answer {
         id,
         bytesByTier: fields.map("bytesByTier").allIntegers(),
         chunksInUse: fields.integer("chunksInUse"),
+      };
+    case "compacted":
+      return {
+        type,
+        id,
+        freedBytes: fields.map("freedBytes").allIntegers(),
+        movedBytes: fields.map("movedBytes").allIntegers(),
       };
     case "loaded":
     case "committed":

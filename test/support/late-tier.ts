@@ -16,6 +16,7 @@ export function backwards(tier: Tier, gate: Promise<void>): Tier {
     checksums: (id) => tier.checksums(id),
     drop: (id) => tier.drop(id),
     clear: () => tier.clear(),
+    compact: (signal) => tier.compact(signal),
     flush: () => tier.flush(),
     stats: () => tier.stats(),
     [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),

@@ -13,8 +13,9 @@
 import { assert, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
 import type { ChunkKey } from "../../cache/chunk.ts";
-import type { ChunkRecord, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
+import type { ChunkRecord, Compacted, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { compactDrive, type DriveCompaction } from "./compaction.ts";
 import { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
 import { readRecord, readWholeRecord } from "./reader.ts";
@@ -97,6 +98,8 @@ export class DiskTier implements Tier {
   #recovering = true;
   #recovered = () => {};
   readonly #whenRecovered = new Promise<void>((resolve) => (this.#recovered = resolve));
+  /** The last one asked for. */
+  #compaction: Promise<void> = Promise.resolve();
   #flushTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -231,6 +234,21 @@ export class DiskTier implements Tier {
     mustAllSucceed(outcomes, "clear");
   }
 
+  async compact(signal: AbortSignal): Promise<Compacted> {
+    if (this.#owner !== undefined) await this.#whenRecovered;
+    const before = this.#compaction;
+    const work = (async () => {
+      await before;
+      return this.#compact(signal);
+    })();
+    const done = work.then(
+      () => {},
+      () => {},
+    );
+    this.#compaction = done;
+    return work;
+  }
+
   async flush(): Promise<void> {
     clearTimeout(this.#flushTimer);
     this.#flushTimer = undefined;
@@ -272,6 +290,7 @@ export class DiskTier implements Tier {
     this.#closed = true;
     clearTimeout(this.#flushTimer);
     await this.#scrubber?.stop();
+    await this.#compaction;
     for (const { drive, writer } of this.#lanes) {
       await writer.idle();
       drive.seal();
@@ -353,6 +372,26 @@ export class DiskTier implements Tier {
     await drive.sync(); // a power cut must not bring the files back
   }
 
+  async #compact(signal: AbortSignal): Promise<Compacted> {
+    const isOver = () => signal.aborted || this.#closed;
+    const compactLane = async (lane: Lane): Promise<readonly [string, DriveCompaction]> => {
+      const { drive, writer } = lane;
+      const onDamaged = (id: RecordId) => this.#rotted(id);
+      try {
+        return [drive.directory, await compactDrive({ drive, writer, table: this.#table, isOver, onDamaged })];
+      } catch (error) {
+        this.#failed(lane, error);
+        throw new RepriseError("TIER_UNAVAILABLE", `cannot compact ${drive.directory}`, { cause: error });
+      }
+    };
+    const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map(compactLane));
+    mustAllSucceed(outcomes, "compact");
+    const drives = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+    const figures = (figure: keyof DriveCompaction) =>
+      Object.fromEntries(drives.map(([directory, done]) => [directory, done[figure]]));
+    return { freedBytes: figures("freedBytes"), movedBytes: figures("movedBytes") };
+  }
+
   #evict(region: Region): void {
     const ids = [...this.#table.of(region.slot)];
     for (const id of ids) this.#table.drop(id);
@@ -391,14 +430,21 @@ export class DiskTier implements Tier {
       await lane.drive.traffic.turn();
       const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // open: it has records
       if (whole !== "damaged" || !this.#table.has(id)) return position.totalBytes;
-      this.#corrupt += 1;
-      this.#log.warn(`a record in ${region.path} at ${position.offset} has rotted; it is dropped`);
-      this.drop(id);
-      this.#owner?.onEvicted([id]);
+      this.#rotted(id);
     } catch (error) {
       if (this.#table.has(id)) this.#failed(lane, error);
     }
     return position.totalBytes;
+  }
+
+  /** A live record that nobody was waiting for does not match its checksums. */
+  #rotted(id: RecordId): void {
+    const position = this.#table.find(id)!; // live
+    const { region } = this.#located.get(position.regionSlot)!; // a region with records is located
+    this.#corrupt += 1;
+    this.#log.warn(`a record in ${region.path} at ${position.offset} has rotted; it is dropped`);
+    this.drop(id);
+    this.#owner?.onEvicted([id]);
   }
 
   /** A drive that is gone costs its records, and no more writes go to it; the only one is tried again and again. */
@@ -419,7 +465,7 @@ export class DiskTier implements Tier {
 }
 
 /** @throws RepriseError TIER_UNAVAILABLE */
-function mustAllSucceed(outcomes: readonly PromiseSettledResult<void>[], what: string): void {
+function mustAllSucceed(outcomes: readonly PromiseSettledResult<unknown>[], what: string): void {
   const failure = outcomes.find((outcome) => outcome.status === "rejected");
   if (failure !== undefined)
     throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });

@@ -272,6 +272,7 @@ export class Drive {
       end: 0,
       state: "unread",
       contents: undefined,
+      hasCopies: false,
       writes: new Set(),
       sealing: undefined,
       removal: undefined,
@@ -312,6 +313,7 @@ export class Drive {
     if (region === this.#active) this.#active = undefined;
     await region.sealing;
     await Promise.allSettled(region.writes);
+    if (region.hasCopies) await this.sync();
     await this.files.remove(region.path);
     this.#namesChanged = true;
     this.#dirty.delete(region);
