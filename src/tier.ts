@@ -101,6 +101,9 @@ export interface Tier extends AsyncDisposable {
    */
   checksums(id: RecordId): readonly bigint[] | undefined;
 
+  /** The chunk of a record was given to an engine, from this tier or one above. The count outlives the tier, give or take a minute. */
+  countHit(id: RecordId): void;
+
   /** Forgets a record; its room comes back when its region does. */
   drop(id: RecordId): void;
 

@@ -18,6 +18,8 @@ export class CountingTier implements Tier {
 
   checksums(): undefined {}
 
+  countHit(): void {}
+
   drop(): void {
     this.#records -= 1;
   }

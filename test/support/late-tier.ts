@@ -14,6 +14,7 @@ export function backwards(tier: Tier, gate: Promise<void>): Tier {
     write: (record, payloads, signal) => tier.write(record, payloads, signal),
     read: (id, key, into, signal) => tier.read(id, key, into, signal),
     checksums: (id) => tier.checksums(id),
+    countHit: (id) => tier.countHit(id),
     drop: (id) => tier.drop(id),
     clear: () => tier.clear(),
     compact: (signal) => tier.compact(signal),

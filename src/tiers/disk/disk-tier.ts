@@ -18,6 +18,7 @@ import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { compactDrive, type DriveCompaction } from "./compaction.ts";
 import { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
+import { HitCounts } from "./hit-counts.ts";
 import { readRecord, readWholeRecord } from "./reader.ts";
 import { recordBytes } from "./record.ts";
 import { RecordTable } from "./record-table.ts";
@@ -71,6 +72,7 @@ export interface DriveStats {
 interface Lane {
   readonly drive: Drive;
   readonly writer: Writer;
+  readonly hits: HitCounts;
   /** Failures since the last success. */
   failures: number;
   gone: boolean;
@@ -208,13 +210,19 @@ export class DiskTier implements Tier {
     }
     for (const [rank, bytes] of into.entries())
       if (targets[rank] !== bytes) bytes.set(targets[rank]!.subarray(0, bytes.length)); // one each
-    this.#table.countRead(id);
     this.#table.noteChecksums(id, whole.decoded.checksums);
     return "read";
   }
 
   checksums(id: RecordId): readonly bigint[] | undefined {
     return this.#table.checksums(id);
+  }
+
+  countHit(id: RecordId): void {
+    const position = this.#table.find(id);
+    if (position === undefined) return;
+    this.#table.countRead(id);
+    this.#located.get(position.regionSlot)!.lane.hits.changed(); // a region with records is located
   }
 
   drop(id: RecordId): void {
@@ -229,7 +237,12 @@ export class DiskTier implements Tier {
   async clear(): Promise<void> {
     if (this.#owner !== undefined) await this.#whenRecovered;
     const outcomes = await Promise.allSettled(
-      this.#lanes.map(({ writer, drive }) => writer.whenIdle(() => this.#clearDrive(drive))),
+      this.#lanes.map(({ writer, drive, hits }) =>
+        writer.whenIdle(async () => {
+          await this.#clearDrive(drive);
+          await hits.clear();
+        }),
+      ),
     );
     mustAllSucceed(outcomes, "clear");
   }
@@ -291,7 +304,7 @@ export class DiskTier implements Tier {
     clearTimeout(this.#flushTimer);
     await this.#scrubber?.stop();
     await this.#compaction;
-    for (const { drive, writer } of this.#lanes) {
+    for (const { drive, writer, hits } of this.#lanes) {
       await writer.idle();
       drive.seal();
       await drive.sealed();
@@ -300,6 +313,7 @@ export class DiskTier implements Tier {
       } catch (error) {
         this.#log.warn(`cannot flush ${drive.directory}: ${describe(error)}`);
       }
+      await hits.close();
       await drive.close();
     }
   }
@@ -336,7 +350,9 @@ export class DiskTier implements Tier {
       recovered: this.#whenRecovered,
       onWritten: () => this.#flushLater(),
     });
-    const lane: Lane = { drive, writer, failures: 0, gone: false };
+    const table = this.#table;
+    const hits = await HitCounts.open({ directory, table, regions: () => drive.regions(), log: this.#log });
+    const lane: Lane = { drive, writer, hits, failures: 0, gone: false };
     onRegion = (region) => void this.#located.set(region.slot, { region, lane });
     for (const region of found) onRegion(region);
     this.#lanes.push(lane);
@@ -399,15 +415,17 @@ export class DiskTier implements Tier {
   }
 
   /** Never throws: one bad file costs its records, not the tier. */
-  async #recoverRegion(region: Region, { drive }: Lane): Promise<RecordBatch[]> {
+  async #recoverRegion(region: Region, { drive, hits }: Lane): Promise<RecordBatch[]> {
     try {
-      return await recoverRegion(region, {
+      const batches = await recoverRegion(region, {
         drive,
         table: this.#table,
         log: this.#log,
         onCorrupt: () => (this.#corrupt += 1),
         onTorn: () => (this.#torn += 1),
       });
+      hits.restore(region);
+      return batches;
     } catch (error) {
       this.#corrupt += 1;
       if (region.state === "unread") region.state = "foreign";

@@ -105,6 +105,11 @@ export class RecordTable {
     if (index !== undefined && this.#reads[index]! < 0xffff) this.#reads[index]! += 1;
   }
 
+  setReads(id: RecordId, reads: number): void {
+    const index = this.#indexOf(id);
+    if (index !== undefined) this.#reads[index] = Math.min(reads, 0xffff);
+  }
+
   /** The checksums of its payloads, if they were noted lately. */
   checksums(id: RecordId): readonly bigint[] | undefined {
     return this.has(id) ? this.#checksums.get(id) : undefined;
