@@ -52,8 +52,12 @@ export interface DiskTierStats extends TierStats {
   readonly foreignBytes: number;
   /** Records found at start whose writing had not ended. */
   readonly tornRecords: number;
+  /** Bytes of records that can still be read; the rest of `usedBytes` is garbage, reserved, or says what lies where. */
+  readonly liveBytes: number;
   /** Bytes that were read again in search of rot. */
   readonly scrubbedBytes: number;
+  /** How often all there was has been read so. */
+  readonly scrubRounds: number;
   /** What lay here is still being read. */
   readonly recovering: boolean;
   readonly drives: readonly DriveStats[];
@@ -65,6 +69,8 @@ export interface DriveStats {
   readonly capacityBytes: number;
   /** False when the file system does not take O_DIRECT. */
   readonly direct: boolean;
+  /** Reads, writes and flushes that failed. */
+  readonly errors: number;
   /** It failed and is left alone until the next start. */
   readonly gone: boolean;
 }
@@ -75,6 +81,8 @@ interface Lane {
   readonly hits: HitCounts;
   /** Failures since the last success. */
   failures: number;
+  /** Of all times. */
+  errors: number;
   gone: boolean;
 }
 
@@ -268,9 +276,14 @@ export class DiskTier implements Tier {
     const outcomes = await Promise.allSettled(
       this.#lanes
         .filter(({ gone }) => !gone)
-        .map(async ({ writer, drive }) => {
-          await writer.idle();
-          await drive.sync();
+        .map(async (lane) => {
+          await lane.writer.idle();
+          try {
+            await lane.drive.sync();
+          } catch (error) {
+            lane.errors += 1;
+            throw error;
+          }
         }),
     );
     mustAllSucceed(outcomes, "flush");
@@ -286,13 +299,16 @@ export class DiskTier implements Tier {
       regions: sum((drive) => drive.regions().length),
       foreignBytes: sum((drive) => drive.foreignBytes),
       tornRecords: this.#torn,
+      liveBytes: sum((drive) => drive.liveBytes),
       scrubbedBytes: this.#scrubber?.progress.bytes ?? 0,
+      scrubRounds: this.#scrubber?.progress.rounds ?? 0,
       recovering: this.#recovering,
-      drives: this.#lanes.map(({ drive, gone }) => ({
+      drives: this.#lanes.map(({ drive, errors, gone }) => ({
         directory: drive.directory,
         usedBytes: drive.bytes,
         capacityBytes: drive.capacityBytes,
         direct: drive.direct ?? false,
+        errors,
         gone,
       })),
     };
@@ -352,7 +368,7 @@ export class DiskTier implements Tier {
     });
     const table = this.#table;
     const hits = await HitCounts.open({ directory, table, regions: () => drive.regions(), log: this.#log });
-    const lane: Lane = { drive, writer, hits, failures: 0, gone: false };
+    const lane: Lane = { drive, writer, hits, failures: 0, errors: 0, gone: false };
     onRegion = (region) => void this.#located.set(region.slot, { region, lane });
     for (const region of found) onRegion(region);
     this.#lanes.push(lane);
@@ -468,6 +484,7 @@ export class DiskTier implements Tier {
   /** A drive that is gone costs its records, and no more writes go to it; the only one is tried again and again. */
   #failed(lane: Lane, error: unknown): void {
     lane.failures += 1;
+    lane.errors += 1;
     const others = this.#lanes.some((other) => other !== lane && !other.gone);
     if (lane.gone || lane.failures < failuresToGiveUp || !others) return;
     lane.gone = true;

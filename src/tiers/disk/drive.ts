@@ -96,6 +96,13 @@ export class Drive {
     return this.sealedBytes + (this.#active?.end ?? 0);
   }
 
+  /** Bytes of records that were not dropped. */
+  get liveBytes(): number {
+    let sum = 0;
+    for (const { slot } of this.#regions) sum += this.#table.liveBytesOf(slot);
+    return sum;
+  }
+
   get foreignBytes(): number {
     let sum = 0;
     for (const region of this.#regions) if (region.state === "foreign") sum += region.fileBytes;
