@@ -59,6 +59,14 @@ export interface TierOwner {
   onMoved(from: RecordId, to: RecordId): void;
 }
 
+/** What compacting did, by the place (a drive's directory). */
+export interface Compacted {
+  /** Bytes given back. */
+  readonly freedBytes: Readonly<Record<string, number>>;
+  /** Bytes of records that were written anew. */
+  readonly movedBytes: Readonly<Record<string, number>>;
+}
+
 export interface Tier extends AsyncDisposable {
   readonly name: TierName;
 
@@ -93,11 +101,22 @@ export interface Tier extends AsyncDisposable {
    */
   checksums(id: RecordId): readonly bigint[] | undefined;
 
+  /** The chunk of a record was given to an engine, from this tier or one above. The count outlives the tier, give or take a minute. */
+  countHit(id: RecordId): void;
+
   /** Forgets a record; its room comes back when its region does. */
   drop(id: RecordId): void;
 
   /** Forgets every record and gives its room back, for good: none is there when the tier is opened again. Tells the owner. */
   clear(): Promise<void>;
+
+  /**
+   * Gives back room that no record needs, at the price of writing others anew. Loses and evicts nothing. Ends early with
+   * the signal; what was done until then stays done.
+   *
+   * @throws RepriseError TIER_UNAVAILABLE
+   */
+  compact(signal: AbortSignal): Promise<Compacted>;
 
   /** Makes what was written survive a power cut. */
   flush(): Promise<void>;

@@ -227,6 +227,26 @@ test("clear: a running cache forgets everything, also after a restart; so does a
   expect(await hits(guest.session, counting(12, 70))).toBe(0);
 }, 30_000);
 
+test("compact: disk room comes back from tails that were replaced, beside a running cache and without one", async () => {
+  const dataDirectory = temporaryDirectory();
+  const disk = join(dataDirectory, "disk");
+  const cache = await startTestCache(dataDirectory);
+  const guest = await connectGuest(cache.socketPath);
+  const compact = async () => (await reprise("cache", "compact", "--data-dir", dataDirectory)).out;
+  expect(await compact()).toBe(`${disk}: nothing to give back.\n`);
+  // A text that grows token by token: each tail replaces the one before, and stays on disk as garbage.
+  for (let length = 1; length <= 300; length += 1) await save(guest.session, guest.memory, counting(length));
+  await cache.stop();
+
+  const before = bytesBelow(dataDirectory);
+  expect(await compact()).toMatch(new RegExp(`^${disk}: .* [KM]iB given back\\.\\nNo cache was running\\.\\n$`));
+  expect(bytesBelow(dataDirectory)).toBeLessThan(before / 2);
+  await startTestCache(dataDirectory);
+  await expect.poll(() => guest.session.isConnected, { timeout: 5000 }).toBe(true);
+  expect(await loadAndVerify(guest.session, guest.memory, counting(300))).toBe(300);
+  expect(await compact()).toBe(`${disk}: nothing to give back.\n`);
+}, 60_000);
+
 test("inspect tells what is on disk, beside a running cache and without one", async () => {
   const dataDirectory = temporaryDirectory();
   const cache = await startTestCache(dataDirectory);

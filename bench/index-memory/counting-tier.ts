@@ -1,5 +1,5 @@
 /** A tier that numbers its records and keeps nothing: for measurements of what the cache itself keeps. */
-import type { RecordId, RecordBatch, Tier, TierStats } from "../../src/tier.ts";
+import type { Compacted, RecordId, RecordBatch, Tier, TierStats } from "../../src/tier.ts";
 
 export class CountingTier implements Tier {
   readonly name = "disk";
@@ -18,6 +18,8 @@ export class CountingTier implements Tier {
 
   checksums(): undefined {}
 
+  countHit(): void {}
+
   drop(): void {
     this.#records -= 1;
   }
@@ -25,6 +27,10 @@ export class CountingTier implements Tier {
   clear(): Promise<void> {
     this.#records = 0;
     return Promise.resolve();
+  }
+
+  compact(): Promise<Compacted> {
+    return Promise.resolve({ freedBytes: {}, movedBytes: {} });
   }
 
   async flush(): Promise<void> {}

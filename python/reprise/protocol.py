@@ -11,8 +11,9 @@
             ◄───────────────── found, chunks, chunks, … loaded       all that are ready go together; `cancel` ends it
       release · abandon · bye ──────────────────►            no answer
       clear ────────────────────────────────────► cleared    forgets all that is stored
+      compact ──────────────────────────────────► compacted  gives back the room of what cannot be found any more
 
-A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
+A guest whose `space` is nil has no session: it comes to look (stats), to clear or to compact, and may do nothing else.
 
 In a lookup and a load the guest says what computing a token of a prompt costs it: `compute_ns`, 0 when it does not
 know. What the answer calls `worth_tokens` is as much of the hit as is worth loading then, and as much as a load brings.
@@ -144,6 +145,11 @@ class Clear(_Message, tag="clear"):
     deadline_ms: int
 
 
+class Compact(_Message, tag="compact"):
+    id: int
+    deadline_ms: int
+
+
 class Ping(_Message, tag="ping"):
     id: int
     deadline_ms: int
@@ -154,7 +160,21 @@ class Bye(_Message, tag="bye"):
 
 
 Request = (
-    Hello | Lookup | Load | Cancel | Release | Reserve | Touch | Pin | Commit | Abandon | Stats | Clear | Ping | Bye
+    Hello
+    | Lookup
+    | Load
+    | Cancel
+    | Release
+    | Reserve
+    | Touch
+    | Pin
+    | Commit
+    | Abandon
+    | Stats
+    | Clear
+    | Compact
+    | Ping
+    | Bye
 )
 
 
@@ -280,6 +300,17 @@ class Cleared(_Message, tag="cleared"):
         self.bytes_by_tier = {tier: _whole(freed) for tier, freed in self.bytes_by_tier.items()}
 
 
+class Compacted(_Message, tag="compacted"):
+    id: Count
+    #: Bytes given back, and written anew for it, by the drive's directory.
+    freed_bytes: dict[str, LongCount]
+    moved_bytes: dict[str, LongCount]
+
+    def __post_init__(self) -> None:
+        self.freed_bytes = {drive: _whole(freed) for drive, freed in self.freed_bytes.items()}
+        self.moved_bytes = {drive: _whole(moved) for drive, moved in self.moved_bytes.items()}
+
+
 class Pong(_Message, tag="pong"):
     id: Count
 
@@ -291,7 +322,19 @@ class Refused(_Message, tag="error"):
 
 
 Answer = (
-    Welcome | Found | Chunks | Loaded | Reserved | Committed | Touched | Pinned | Figures | Cleared | Pong | Refused
+    Welcome
+    | Found
+    | Chunks
+    | Loaded
+    | Reserved
+    | Committed
+    | Touched
+    | Pinned
+    | Figures
+    | Cleared
+    | Compacted
+    | Pong
+    | Refused
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

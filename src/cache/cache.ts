@@ -6,7 +6,7 @@
  */
 import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
-import type { Tier, TierName, TierStats } from "../tier.ts";
+import type { Compacted, Tier, TierName, TierStats } from "../tier.ts";
 import type { Root, Tokens } from "./chunk.ts";
 import type { ChunkId } from "./chunk-id.ts";
 import { LocalSession, type SessionLimits, type SessionParts } from "./cache-session.ts";
@@ -248,6 +248,16 @@ export class Cache implements AsyncDisposable {
       ([tier, bytes]) => [tier, Math.max(0, bytes - (after[tier] ?? 0))] as const,
     );
     return { bytesByTier: Object.fromEntries(freed), chunksInUse };
+  }
+
+  /** Gives back the room of what cannot be found any more, in the tiers below; nothing that can be found is lost. */
+  async compact(signal: AbortSignal): Promise<Compacted> {
+    await this.#spaces.recovered(); // records that came back twice are known then
+    const done = await Promise.all(this.#tiers.map((tier) => tier.compact(signal)));
+    return {
+      freedBytes: Object.assign({}, ...done.map(({ freedBytes }) => freedBytes)),
+      movedBytes: Object.assign({}, ...done.map(({ movedBytes }) => movedBytes)),
+    };
   }
 
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */

@@ -318,6 +318,14 @@ export class ChunkStore {
     return this.#byRecord[this.#numberOf(tier)]!.find(id); // one per tier
   }
 
+  /** The chunk was given to an engine: the tiers that have it keep count. */
+  countHit(chunk: ChunkId): void {
+    for (const [number, tier] of this.chunks.tiers.entries()) {
+      const id = this.chunks.table.record(chunk, number);
+      if (id !== undefined) tier.countHit(id as RecordId); // only records are set
+    }
+  }
+
   /** Used since its record was written: worth rewriting when the record's region goes. */
   isWanted(chunk: ChunkId): boolean {
     return this.chunks.table.is(chunk, flag.usedSinceRecorded);

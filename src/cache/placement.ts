@@ -209,32 +209,42 @@ export class Placement {
   }
 
   async #readFromAny(chunk: ChunkId): Promise<boolean> {
-    const { store, tiers, counters, loadOrCompute } = this.#options;
+    const { store, tiers, counters } = this.#options;
     for (const tier of tiers) {
-      const id = store.record(chunk, tier);
-      if (id === undefined) continue;
-      const views = this.#views(chunk);
-      const ended = loadOrCompute.speed(tier.name).begin(views.reduce((sum, view) => sum + view.length, 0));
-      let outcome: "read" | "failed" = "failed";
+      let id = store.record(chunk, tier);
       try {
-        if ((await tier.read(id, store.chunks.key(chunk), views, this.#stop.signal)) === "read") {
-          outcome = "read";
-          store.keep(chunk);
-          this.#seal(chunk, tier, id);
-          return true;
+        while (id !== undefined) {
+          if (await this.#timedRead(tier, id, chunk)) {
+            store.keep(chunk);
+            this.#seal(chunk, tier, id);
+            return true;
+          }
+          store.forgetRecord(tier, id);
+          id = store.record(chunk, tier); // it may have been moved while it was read
         }
-        store.forgetRecord(tier, id);
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
           counters.corruptRecords += 1;
-          store.forgetRecord(tier, id);
+          store.forgetRecord(tier, id!); // one was read
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
         } else if (!this.#stop.signal.aborted) this.#outage(tier, error);
-      } finally {
-        ended(outcome);
       }
     }
     return false;
+  }
+
+  /** Reads a record into the chunk's slots. @returns false when the tier has it no more */
+  async #timedRead(tier: Tier, id: RecordId, chunk: ChunkId): Promise<boolean> {
+    const { store, loadOrCompute } = this.#options;
+    const views = this.#views(chunk);
+    const ended = loadOrCompute.speed(tier.name).begin(views.reduce((sum, view) => sum + view.length, 0));
+    let outcome: "read" | "failed" = "failed";
+    try {
+      if ((await tier.read(id, store.chunks.key(chunk), views, this.#stop.signal)) === "read") outcome = "read";
+    } finally {
+      ended(outcome);
+    }
+    return outcome === "read";
   }
 
   /** The tier has computed the payloads' checksums: the pool notes them, for whoever adopts it after a crash. */

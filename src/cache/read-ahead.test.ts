@@ -49,3 +49,34 @@ test.each([
   await load;
   expect(loaded).toBe(10);
 });
+
+test("a chunk whose record is moved while it is read is read where it is now", async () => {
+  using folder = temporaryFolder();
+  const options = { space: testSpace(), rank: 0, slotBytes: 8192 };
+  const open = () =>
+    DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 8 * mebibyte }], regionBytes: 64 * 1024 });
+  {
+    const pool = testPool(128 * mebibyte);
+    await using cache = await openTestCache({ pool, tiers: [await open()] });
+    const session = cache.openSession(options);
+    // Each tail that is replaced leaves its record as garbage.
+    for (let length = 1; length <= 40; length += 1) await save(session, pool, counting(length), { bytes: 5000 });
+  }
+  const tier = await open();
+  let moved = 0;
+  const moving: Tier = {
+    ...backwards(tier, Promise.resolve()),
+    async read(id, key, into, signal) {
+      const { movedBytes } = await tier.compact(signal);
+      moved += Object.values(movedBytes)[0]!;
+      return tier.read(id, key, into, signal);
+    },
+  };
+  await using cache = await openTestCache({ tiers: [moving] });
+  const session = cache.openSession(options);
+  await cache.recovered(10_000);
+  let loaded = 0;
+  for await (const batch of session.load(bareRoot, counting(40), 0, wait)) loaded += batch.length;
+  expect(moved).toBeGreaterThan(0);
+  expect(loaded).toBe(10);
+});

@@ -7,19 +7,27 @@ import { hostsAllowedBy, mustBePrivate } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
 import { clearCache } from "./clear-cache.ts";
 import type { Command } from "./command.ts";
+import { compactCache } from "./compact-cache.ts";
 import { endRequested } from "./signals.ts";
 
 export const cache: Command = {
   name: "cache",
-  summary: "runs the cache alone, for engines such as vLLM; clear empties it",
+  summary: "runs the cache alone, for engines such as vLLM; clear empties it, compact gives back disk room",
   options: {},
   settings: ["dataDir", "memory", "disk", "socket", "stopWhenUnused", "metricsPort", "host", "apiKey", "logLevel"],
   variants: {
     "": { summary: "runs the cache alone", options: {} },
     clear: { summary: "forgets all that is stored, in memory and on disk, whether a cache runs or not", options: {} },
+    compact: {
+      summary: "gives disk room back that holds nothing reachable any more; loses nothing, whether a cache runs or not",
+      options: {},
+    },
   },
 
-  run: ({ variant, config }) => (variant === "clear" ? clearCache(config) : runCache(config)),
+  run({ variant, config }) {
+    if (variant === "clear") return clearCache(config);
+    return variant === "compact" ? compactCache(config) : runCache(config);
+  },
 };
 
 async function runCache(config: Config): Promise<number> {

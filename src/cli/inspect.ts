@@ -39,26 +39,32 @@ async function statsOf(socketPath: string): Promise<Running> {
   return control?.stats();
 }
 
-function page(dataDir: string, running: Running, { bytes, spaces, regions }: DiskContents, nowMs: number): string {
-  const rows = spaces.map(({ space, roots, ranks, chunks, tokens, payloadBytes, oldest, newest }) => [
+function page(dataDir: string, running: Running, stored: DiskContents, nowMs: number): string {
+  const { bytes, spaces, regions, hitsSavedAt } = stored;
+  const rows = spaces.map(({ space, roots, ranks, chunks, chunksHit, hits, tokens, payloadBytes, oldest, newest }) => [
     space.slice(0, 12),
-    ...[roots, ranks, chunks, tokens].map((figure) => figure.toLocaleString("en")),
+    ...[roots, ranks, chunks, tokens, hits].map((figure) => figure.toLocaleString("en")),
+    `${Math.round((100 * chunksHit) / chunks)} %`,
     formatBytes(payloadBytes),
     `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
   ]);
   const table =
     rows.length === 0
       ? "No records.\n"
-      : textTable(["space", "roots", "ranks", "chunks", "tokens", "KV", "written … ago"], rows, 1);
+      : textTable(["space", "roots", "ranks", "chunks", "tokens", "hits", "ever hit", "KV", "written … ago"], rows, 1);
   const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
   const foreign = regions.filter(({ state }) => state === "foreign").length;
+  const counted =
+    hitsSavedAt === undefined || running === undefined
+      ? ""
+      : `Hits were counted up to ${age(nowMs - hitsSavedAt.getTime())} ago.\n`;
   const troubles = [
     damaged === 0 ? "" : `${damaged} damaged records (each is a miss)\n`,
     foreign === 0 ? "" : `${foreign} files of another version (removed when room is needed)\n`,
     ...regions.map(({ path, problem }) => (problem === undefined ? "" : `${path} cannot be read: ${problem}\n`)),
   ].join("");
   const files = regions.length === 1 ? "file" : "files";
-  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${troubles}`;
+  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${counted}${troubles}`;
 }
 
 function describeRunning(running: Running): string {

@@ -23,6 +23,7 @@ export function cacheFigures(registry: Registry): (stats: unknown) => void {
   const prefill = gauge("engine_prefill_tokens_per_second", "Prompt tokens that an engine computes, by space.", [
     "space",
   ]);
+  const disk = diskFigures(registry);
   const byTier = {
     hitTokens: counter("cache_hit_tokens_total", "Tokens that lookups found, by tier.", ["tier"]),
     leftTokens: counter("cache_left_tokens_total", "Tokens found and left, as computing them was faster, by tier.", [
@@ -50,6 +51,7 @@ export function cacheFigures(registry: Registry): (stats: unknown) => void {
   return (stats) => {
     const { tiers = {}, engines = [], ...figures } = v.parse(cacheStatistics, stats ?? {});
     corrupt.reset();
+    disk(tiers["disk"]);
     for (const [tier, { usedBytes: used, capacityBytes: capacity, corruptRecords, ...speed }] of Object.entries(
       tiers,
     )) {
@@ -70,6 +72,42 @@ export function cacheFigures(registry: Registry): (stats: unknown) => void {
   };
 }
 
+/** What only a disk has: its drives, what a start found, and the search for rot. All 0 where there is none. */
+function diskFigures(registry: Registry): (disk: v.InferOutput<typeof tierFigures> | undefined) => void {
+  const registers = [registry];
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name: `reprise_disk_${name}`, help, labelNames, registers });
+  const counter = (name: string, help: string, labelNames: string[] = []) =>
+    new Counter({ name: `reprise_disk_${name}`, help, labelNames, registers });
+  const drives = gauge("drives", "Drives that take part; one that failed too often does not.");
+  const recovering = gauge("recovering", "1 while what lay on the drives at the start is being read.");
+  const live = gauge("live_bytes", "Bytes of records that can be read; the rest of the tier's bytes may be compacted.");
+  const torn = counter("torn_records_total", "Records found at the start whose writing had not ended.");
+  const scrubbed = counter("scrubbed_bytes_total", "Bytes read again in search of rot.");
+  const rounds = counter("scrub_rounds_total", "How often all there was has been read again.");
+  const ofDrive = {
+    usedBytes: gauge("drive_bytes", "Bytes of the files on a drive, reserved room included.", ["drive"]),
+    capacityBytes: gauge("drive_capacity_bytes", "Bytes that a drive may take.", ["drive"]),
+  };
+  const errors = counter("drive_errors_total", "Reads, writes and flushes of a drive that failed.", ["drive"]);
+  return (disk) => {
+    if (disk === undefined) return;
+    const all = disk.drives ?? [];
+    drives.set(all.filter(({ gone }) => gone !== true).length);
+    recovering.set(disk.recovering === true ? 1 : 0);
+    live.set(disk.liveBytes ?? 0);
+    setSum(torn, disk.tornRecords ?? 0);
+    setSum(scrubbed, disk.scrubbedBytes ?? 0);
+    setSum(rounds, disk.scrubRounds ?? 0);
+    errors.reset();
+    for (const { directory: drive, errors: failed, ...figures } of all) {
+      ofDrive.usedBytes.set({ drive }, figures.usedBytes ?? 0);
+      ofDrive.capacityBytes.set({ drive }, figures.capacityBytes ?? 0);
+      errors.inc({ drive }, failed ?? 0);
+    }
+  };
+}
+
 /** Copies a sum that somebody else keeps. */
 export function setSum(counter: Counter, value: number, labels: Record<string, string> = {}): void {
   counter.reset();
@@ -79,12 +117,25 @@ export function setSum(counter: Counter, value: number, labels: Record<string, s
 /** A figure of another kind counts as none: what a cache says of itself must not break the page of figures. */
 const figure = v.fallback(v.optional(v.pipe(v.number(), v.finite(), v.minValue(0))), undefined);
 const tokensByTier = v.fallback(v.optional(v.record(v.string(), v.pipe(v.number(), v.minValue(0)))), undefined);
+const driveFigures = v.object({
+  directory: v.string(),
+  usedBytes: figure,
+  capacityBytes: figure,
+  errors: figure,
+  gone: v.fallback(v.optional(v.boolean()), undefined),
+});
 const tierFigures = v.object({
   usedBytes: figure,
   capacityBytes: figure,
   corruptRecords: figure,
   readLatencyMs: figure,
   readBytesPerSecond: figure,
+  tornRecords: figure,
+  liveBytes: figure,
+  scrubbedBytes: figure,
+  scrubRounds: figure,
+  recovering: v.fallback(v.optional(v.boolean()), undefined),
+  drives: v.fallback(v.optional(v.array(driveFigures)), undefined),
 });
 const engineFigures = v.object({ space: v.string(), prefillTokensPerSecond: figure });
 const cacheStatistics = v.fallback(

@@ -21,7 +21,7 @@ import type {
   WrittenChunk,
 } from "../cache/session.ts";
 import { RepriseError } from "../errors.ts";
-import type { TierName } from "../tier.ts";
+import type { Compacted, TierName } from "../tier.ts";
 import { Channel, type ChannelLimits } from "./channel.ts";
 import {
   maxPendingRequests,
@@ -199,6 +199,13 @@ export class CacheLink {
     const answer = await this.#ask({ type: "clear" }, wait);
     if (answer?.type !== "cleared") return undefined;
     return { bytesByTier: answer.bytesByTier, chunksInUse: answer.chunksInUse };
+  }
+
+  /** Makes the cache give back the room of what cannot be found any more. */
+  async compact(wait: WaitOptions): Promise<Compacted | undefined> {
+    const answer = await this.#ask({ type: "compact" }, wait);
+    if (answer?.type !== "compacted") return undefined;
+    return { freedBytes: answer.freedBytes, movedBytes: answer.movedBytes };
   }
 
   async ping(wait: WaitOptions): Promise<boolean> {

@@ -1,8 +1,9 @@
-/** A visitor at the cache's door that wants no session: to look at its figures, or to clear it. */
+/** A visitor at the cache's door that wants no session: to look at its figures, to clear or to compact it. */
 import { connect } from "node:net";
 import { within } from "../cache/deadline.ts";
 import type { Cleared } from "../cache/cache.ts";
 import { codeOf, RepriseError } from "../errors.ts";
+import type { Compacted } from "../tier.ts";
 import { CacheLink } from "./cache-link.ts";
 import { defaultChannelLimits } from "./channel.ts";
 
@@ -10,6 +11,8 @@ const connectMs = 5000;
 const statsMs = 5000;
 /** A large disk's files take a while to remove. */
 const clearMs = 120_000;
+/** What is live of a large disk is copied, behind everything else: the most that the protocol lets anybody wait. */
+const compactMs = 3_600_000;
 
 export class CacheControl implements AsyncDisposable {
   readonly #link: CacheLink;
@@ -31,7 +34,7 @@ export class CacheControl implements AsyncDisposable {
     const link = new CacheLink(connect(socketPath), {
       epoch: 1,
       limits: defaultChannelLimits,
-      pingMs: 2 * clearMs,
+      pingMs: 2 * compactMs,
       onEnd,
     });
     try {
@@ -54,6 +57,11 @@ export class CacheControl implements AsyncDisposable {
   /** Makes the cache forget all that it has stored. @throws RepriseError CACHE_UNAVAILABLE */
   async clear(): Promise<Cleared> {
     return (await this.#link.clear({ deadlineMs: clearMs })) ?? this.#gone("clear what it has stored");
+  }
+
+  /** Makes the cache give back the room of what cannot be found any more. @throws RepriseError CACHE_UNAVAILABLE */
+  async compact(): Promise<Compacted> {
+    return (await this.#link.compact({ deadlineMs: compactMs })) ?? this.#gone("compact its disk");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -18,7 +18,7 @@ import {
 } from "./protocol.ts";
 
 export interface GuestConnectionOptions {
-  readonly cache: Pick<Cache, "openSession" | "stats" | "clear">;
+  readonly cache: Pick<Cache, "openSession" | "stats" | "clear" | "compact">;
   readonly mayEnter: (token: string) => boolean;
   readonly graceMs: number;
   readonly helloMs: number;
@@ -29,7 +29,7 @@ export interface GuestConnectionOptions {
 
 type Numbered = Exclude<Request, { type: "hello" | "cancel" | "release" | "abandon" | "bye" }>;
 /** What a guest without a session may ask. */
-type Unbound = Extract<Numbered, { type: "stats" | "clear" | "ping" }>;
+type Unbound = Extract<Numbered, { type: "stats" | "clear" | "compact" | "ping" }>;
 
 export class GuestConnection {
   readonly #options: GuestConnectionOptions;
@@ -44,6 +44,8 @@ export class GuestConnection {
   #hasPinnedPool = false;
   #grace: NodeJS.Timeout | undefined;
   #reason: Error | undefined;
+  /** Fires when the connection is over: what takes long and is for this guest alone ends then. */
+  readonly #gone = new AbortController();
   #over = false;
 
   constructor(socket: Socket, options: GuestConnectionOptions) {
@@ -73,6 +75,7 @@ export class GuestConnection {
 
   #disconnected(reason: Error | undefined): void {
     clearTimeout(this.#helloTimer);
+    this.#gone.abort();
     this.#reason = reason;
     if (this.#session === undefined || this.#saidBye) void this.#finish();
     else this.#grace = setTimeout(() => void this.#finish(), this.#options.graceMs);
@@ -189,6 +192,7 @@ export class GuestConnection {
     const { cache } = this.#options;
     if (type === "ping") return { type: "pong", id };
     if (type === "stats") return { type: "figures", id, stats: JSON.parse(JSON.stringify(cache.stats())) };
+    if (type === "compact") return { type: "compacted", id, ...(await cache.compact(this.#gone.signal)) };
     return { type: "cleared", id, ...(await cache.clear()) };
   }
 
@@ -245,7 +249,7 @@ export class GuestConnection {
 }
 
 function isUnbound(request: Numbered): request is Unbound {
-  return request.type === "stats" || request.type === "clear" || request.type === "ping";
+  return ["stats", "clear", "compact", "ping"].includes(request.type);
 }
 
 function loadedTuple({ lease, firstToken, tokenCount, matchedTokens, tier, slot }: LoadedChunk): LoadedTuple {

@@ -12,8 +12,9 @@
  *             ◄───────────── found, chunks, chunks, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
  *       clear ────────────────────────────────────► cleared    forgets all that is stored
+ *       compact ──────────────────────────────────► compacted  gives back the room of what cannot be found any more
  *
- * A guest whose `space` is nil has no session: it comes to look (stats) or to clear, and may do nothing else.
+ * A guest whose `space` is nil has no session: it comes to look (stats), to clear or to compact, and may do nothing else.
  *
  * In a lookup and a load the guest says what computing a token of a prompt costs it: `computeNs`, 0 when it does not know.
  * What the answer calls `worthTokens` is as much of the hit as is worth loading then, and as much as a load brings.
@@ -95,6 +96,7 @@ export type Request =
   | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
   | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "clear"; readonly id: number; readonly deadlineMs: number }
+  | { readonly type: "compact"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
   | { readonly type: "bye" };
 
@@ -136,6 +138,13 @@ export type Answer =
       readonly id: number;
       readonly bytesByTier: Readonly<Record<string, number>>;
       readonly chunksInUse: number;
+    }
+  /** Bytes given back and bytes written anew for it, by the drive's directory. */
+  | {
+      readonly type: "compacted";
+      readonly id: number;
+      readonly freedBytes: Readonly<Record<string, number>>;
+      readonly movedBytes: Readonly<Record<string, number>>;
     }
   | { readonly type: "pong"; readonly id: number }
   | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
@@ -217,6 +226,7 @@ function requestOf(fields: Fields): Request {
       };
     case "stats":
     case "clear":
+    case "compact":
     case "ping":
       return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
     case "cancel":
@@ -272,6 +282,13 @@ function answerOf(fields: Fields): Answer {
         id,
         bytesByTier: fields.map("bytesByTier").allIntegers(),
         chunksInUse: fields.integer("chunksInUse"),
+      };
+    case "compacted":
+      return {
+        type,
+        id,
+        freedBytes: fields.map("freedBytes").allIntegers(),
+        movedBytes: fields.map("movedBytes").allIntegers(),
       };
     case "loaded":
     case "committed":

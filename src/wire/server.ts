@@ -15,7 +15,7 @@ import { GuestConnection } from "./guest-connection.ts";
 
 export interface WireServerOptions {
   readonly socketPath: string;
-  readonly cache: Pick<Cache, "openSession" | "stats" | "clear">;
+  readonly cache: Pick<Cache, "openSession" | "stats" | "clear" | "compact">;
   /** Guests must know it; none is asked for when it is undefined. The socket's mode is the first guard. */
   readonly token?: string;
   readonly log?: Log;

@@ -27,8 +27,10 @@ export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedT
       return outcome;
     },
     checksums: (id) => tier.checksums(id),
+    countHit: (id) => tier.countHit(id),
     drop: (id) => tier.drop(id),
     clear: () => tier.clear(),
+    compact: (signal) => tier.compact(signal),
     flush: () => tier.flush(),
     stats: () => tier.stats(),
     [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),

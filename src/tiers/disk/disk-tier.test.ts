@@ -341,7 +341,13 @@ test("several drives share the records; one that goes costs only its own", async
   expect(lost).toBe(3);
   expect(answers.filter((answer) => answer === "read").length).toBe(20 - owner.evicted.size);
   expect(owner.evicted.size).toBeGreaterThan(5);
-  expect(tier.stats()).toMatchObject({ records: 20 - owner.evicted.size, drives: [{ gone: false }, { gone: true }] });
+  expect(tier.stats()).toMatchObject({
+    records: 20 - owner.evicted.size,
+    drives: [
+      { errors: 0, gone: false },
+      { errors: 3, gone: true },
+    ],
+  });
   await fill(tier, 5);
 });
 

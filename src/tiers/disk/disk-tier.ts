@@ -13,10 +13,12 @@
 import { assert, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
 import type { ChunkKey } from "../../cache/chunk.ts";
-import type { ChunkRecord, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
+import type { ChunkRecord, Compacted, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { compactDrive, type DriveCompaction } from "./compaction.ts";
 import { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
+import { HitCounts } from "./hit-counts.ts";
 import { readRecord, readWholeRecord } from "./reader.ts";
 import { recordBytes } from "./record.ts";
 import { RecordTable } from "./record-table.ts";
@@ -50,8 +52,12 @@ export interface DiskTierStats extends TierStats {
   readonly foreignBytes: number;
   /** Records found at start whose writing had not ended. */
   readonly tornRecords: number;
+  /** Bytes of records that can still be read; the rest of `usedBytes` is garbage, reserved, or says what lies where. */
+  readonly liveBytes: number;
   /** Bytes that were read again in search of rot. */
   readonly scrubbedBytes: number;
+  /** How often all there was has been read so. */
+  readonly scrubRounds: number;
   /** What lay here is still being read. */
   readonly recovering: boolean;
   readonly drives: readonly DriveStats[];
@@ -63,6 +69,8 @@ export interface DriveStats {
   readonly capacityBytes: number;
   /** False when the file system does not take O_DIRECT. */
   readonly direct: boolean;
+  /** Reads, writes and flushes that failed. */
+  readonly errors: number;
   /** It failed and is left alone until the next start. */
   readonly gone: boolean;
 }
@@ -70,8 +78,11 @@ export interface DriveStats {
 interface Lane {
   readonly drive: Drive;
   readonly writer: Writer;
+  readonly hits: HitCounts;
   /** Failures since the last success. */
   failures: number;
+  /** Of all times. */
+  errors: number;
   gone: boolean;
 }
 
@@ -97,6 +108,8 @@ export class DiskTier implements Tier {
   #recovering = true;
   #recovered = () => {};
   readonly #whenRecovered = new Promise<void>((resolve) => (this.#recovered = resolve));
+  /** The last one asked for. */
+  #compaction: Promise<void> = Promise.resolve();
   #flushTimer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -205,13 +218,19 @@ export class DiskTier implements Tier {
     }
     for (const [rank, bytes] of into.entries())
       if (targets[rank] !== bytes) bytes.set(targets[rank]!.subarray(0, bytes.length)); // one each
-    this.#table.countRead(id);
     this.#table.noteChecksums(id, whole.decoded.checksums);
     return "read";
   }
 
   checksums(id: RecordId): readonly bigint[] | undefined {
     return this.#table.checksums(id);
+  }
+
+  countHit(id: RecordId): void {
+    const position = this.#table.find(id);
+    if (position === undefined) return;
+    this.#table.countRead(id);
+    this.#located.get(position.regionSlot)!.lane.hits.changed(); // a region with records is located
   }
 
   drop(id: RecordId): void {
@@ -226,9 +245,29 @@ export class DiskTier implements Tier {
   async clear(): Promise<void> {
     if (this.#owner !== undefined) await this.#whenRecovered;
     const outcomes = await Promise.allSettled(
-      this.#lanes.map(({ writer, drive }) => writer.whenIdle(() => this.#clearDrive(drive))),
+      this.#lanes.map(({ writer, drive, hits }) =>
+        writer.whenIdle(async () => {
+          await this.#clearDrive(drive);
+          await hits.clear();
+        }),
+      ),
     );
     mustAllSucceed(outcomes, "clear");
+  }
+
+  async compact(signal: AbortSignal): Promise<Compacted> {
+    if (this.#owner !== undefined) await this.#whenRecovered;
+    const before = this.#compaction;
+    const work = (async () => {
+      await before;
+      return this.#compact(signal);
+    })();
+    const done = work.then(
+      () => {},
+      () => {},
+    );
+    this.#compaction = done;
+    return work;
   }
 
   async flush(): Promise<void> {
@@ -237,9 +276,14 @@ export class DiskTier implements Tier {
     const outcomes = await Promise.allSettled(
       this.#lanes
         .filter(({ gone }) => !gone)
-        .map(async ({ writer, drive }) => {
-          await writer.idle();
-          await drive.sync();
+        .map(async (lane) => {
+          await lane.writer.idle();
+          try {
+            await lane.drive.sync();
+          } catch (error) {
+            lane.errors += 1;
+            throw error;
+          }
         }),
     );
     mustAllSucceed(outcomes, "flush");
@@ -255,13 +299,16 @@ export class DiskTier implements Tier {
       regions: sum((drive) => drive.regions().length),
       foreignBytes: sum((drive) => drive.foreignBytes),
       tornRecords: this.#torn,
+      liveBytes: sum((drive) => drive.liveBytes),
       scrubbedBytes: this.#scrubber?.progress.bytes ?? 0,
+      scrubRounds: this.#scrubber?.progress.rounds ?? 0,
       recovering: this.#recovering,
-      drives: this.#lanes.map(({ drive, gone }) => ({
+      drives: this.#lanes.map(({ drive, errors, gone }) => ({
         directory: drive.directory,
         usedBytes: drive.bytes,
         capacityBytes: drive.capacityBytes,
         direct: drive.direct ?? false,
+        errors,
         gone,
       })),
     };
@@ -272,7 +319,8 @@ export class DiskTier implements Tier {
     this.#closed = true;
     clearTimeout(this.#flushTimer);
     await this.#scrubber?.stop();
-    for (const { drive, writer } of this.#lanes) {
+    await this.#compaction;
+    for (const { drive, writer, hits } of this.#lanes) {
       await writer.idle();
       drive.seal();
       await drive.sealed();
@@ -281,6 +329,7 @@ export class DiskTier implements Tier {
       } catch (error) {
         this.#log.warn(`cannot flush ${drive.directory}: ${describe(error)}`);
       }
+      await hits.close();
       await drive.close();
     }
   }
@@ -317,7 +366,9 @@ export class DiskTier implements Tier {
       recovered: this.#whenRecovered,
       onWritten: () => this.#flushLater(),
     });
-    const lane: Lane = { drive, writer, failures: 0, gone: false };
+    const table = this.#table;
+    const hits = await HitCounts.open({ directory, table, regions: () => drive.regions(), log: this.#log });
+    const lane: Lane = { drive, writer, hits, failures: 0, errors: 0, gone: false };
     onRegion = (region) => void this.#located.set(region.slot, { region, lane });
     for (const region of found) onRegion(region);
     this.#lanes.push(lane);
@@ -353,6 +404,26 @@ export class DiskTier implements Tier {
     await drive.sync(); // a power cut must not bring the files back
   }
 
+  async #compact(signal: AbortSignal): Promise<Compacted> {
+    const isOver = () => signal.aborted || this.#closed;
+    const compactLane = async (lane: Lane): Promise<readonly [string, DriveCompaction]> => {
+      const { drive, writer } = lane;
+      const onDamaged = (id: RecordId) => this.#rotted(id);
+      try {
+        return [drive.directory, await compactDrive({ drive, writer, table: this.#table, isOver, onDamaged })];
+      } catch (error) {
+        this.#failed(lane, error);
+        throw new RepriseError("TIER_UNAVAILABLE", `cannot compact ${drive.directory}`, { cause: error });
+      }
+    };
+    const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map(compactLane));
+    mustAllSucceed(outcomes, "compact");
+    const drives = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+    const figures = (figure: keyof DriveCompaction) =>
+      Object.fromEntries(drives.map(([directory, done]) => [directory, done[figure]]));
+    return { freedBytes: figures("freedBytes"), movedBytes: figures("movedBytes") };
+  }
+
   #evict(region: Region): void {
     const ids = [...this.#table.of(region.slot)];
     for (const id of ids) this.#table.drop(id);
@@ -360,15 +431,17 @@ export class DiskTier implements Tier {
   }
 
   /** Never throws: one bad file costs its records, not the tier. */
-  async #recoverRegion(region: Region, { drive }: Lane): Promise<RecordBatch[]> {
+  async #recoverRegion(region: Region, { drive, hits }: Lane): Promise<RecordBatch[]> {
     try {
-      return await recoverRegion(region, {
+      const batches = await recoverRegion(region, {
         drive,
         table: this.#table,
         log: this.#log,
         onCorrupt: () => (this.#corrupt += 1),
         onTorn: () => (this.#torn += 1),
       });
+      hits.restore(region);
+      return batches;
     } catch (error) {
       this.#corrupt += 1;
       if (region.state === "unread") region.state = "foreign";
@@ -391,19 +464,27 @@ export class DiskTier implements Tier {
       await lane.drive.traffic.turn();
       const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // open: it has records
       if (whole !== "damaged" || !this.#table.has(id)) return position.totalBytes;
-      this.#corrupt += 1;
-      this.#log.warn(`a record in ${region.path} at ${position.offset} has rotted; it is dropped`);
-      this.drop(id);
-      this.#owner?.onEvicted([id]);
+      this.#rotted(id);
     } catch (error) {
       if (this.#table.has(id)) this.#failed(lane, error);
     }
     return position.totalBytes;
   }
 
+  /** A live record that nobody was waiting for does not match its checksums. */
+  #rotted(id: RecordId): void {
+    const position = this.#table.find(id)!; // live
+    const { region } = this.#located.get(position.regionSlot)!; // a region with records is located
+    this.#corrupt += 1;
+    this.#log.warn(`a record in ${region.path} at ${position.offset} has rotted; it is dropped`);
+    this.drop(id);
+    this.#owner?.onEvicted([id]);
+  }
+
   /** A drive that is gone costs its records, and no more writes go to it; the only one is tried again and again. */
   #failed(lane: Lane, error: unknown): void {
     lane.failures += 1;
+    lane.errors += 1;
     const others = this.#lanes.some((other) => other !== lane && !other.gone);
     if (lane.gone || lane.failures < failuresToGiveUp || !others) return;
     lane.gone = true;
@@ -419,7 +500,7 @@ export class DiskTier implements Tier {
 }
 
 /** @throws RepriseError TIER_UNAVAILABLE */
-function mustAllSucceed(outcomes: readonly PromiseSettledResult<void>[], what: string): void {
+function mustAllSucceed(outcomes: readonly PromiseSettledResult<unknown>[], what: string): void {
   const failure = outcomes.find((outcome) => outcome.status === "rejected");
   if (failure !== undefined)
     throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });

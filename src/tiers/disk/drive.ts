@@ -96,6 +96,13 @@ export class Drive {
     return this.sealedBytes + (this.#active?.end ?? 0);
   }
 
+  /** Bytes of records that were not dropped. */
+  get liveBytes(): number {
+    let sum = 0;
+    for (const { slot } of this.#regions) sum += this.#table.liveBytesOf(slot);
+    return sum;
+  }
+
   get foreignBytes(): number {
     let sum = 0;
     for (const region of this.#regions) if (region.state === "foreign") sum += region.fileBytes;
@@ -272,6 +279,7 @@ export class Drive {
       end: 0,
       state: "unread",
       contents: undefined,
+      hasCopies: false,
       writes: new Set(),
       sealing: undefined,
       removal: undefined,
@@ -312,6 +320,7 @@ export class Drive {
     if (region === this.#active) this.#active = undefined;
     await region.sealing;
     await Promise.allSettled(region.writes);
+    if (region.hasCopies) await this.sync();
     await this.files.remove(region.path);
     this.#namesChanged = true;
     this.#dirty.delete(region);

@@ -12,6 +12,7 @@ import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { alignedBuffer, pageBytes } from "./aligned.ts";
 import { columnCount, decodeColumns, decodeTrailer } from "./contents.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "./files.ts";
+import { readHits, type SavedHits } from "./hit-counts.ts";
 import { decodeHeader, recordBytes, type DecodedRecord } from "./record.ts";
 import { decodeRegionHeader, parseName } from "./region.ts";
 import { scanRegion } from "./scan.ts";
@@ -30,8 +31,10 @@ export interface SpaceOnDisk {
   /** When its oldest and newest chunk were written. */
   oldest: Date;
   newest: Date;
-  /** Times its chunks had been read when they were last rewritten; a chunk that never was counts 0. */
-  reads: number;
+  /** Times its chunks were given to engines since they were on disk. */
+  hits: number;
+  /** How many of them ever were. */
+  chunksHit: number;
 }
 
 export interface RegionOnDisk {
@@ -52,13 +55,19 @@ export interface DiskContents {
   readonly spaces: readonly SpaceOnDisk[];
   /** The oldest first. */
   readonly regions: readonly RegionOnDisk[];
+  /** What the hits were counted up to; undefined when none were saved. Hits of a running tier are up to a minute older. */
+  readonly hitsSavedAt: Date | undefined;
 }
 
 /** A directory that is missing holds nothing. @throws RepriseError BAD_CONFIG when one cannot be listed */
 export async function inspectDisk(directories: readonly string[], files: DiskFiles = nodeFiles): Promise<DiskContents> {
-  const inspection: Inspection = { files, tallies: new Map() };
+  const tallies = new Map<SpaceId, Tally>();
   const regions: RegionOnDisk[] = [];
+  let hitsSavedAt: Date | undefined;
   for (const directory of directories) {
+    const hits = await readHits(directory);
+    hitsSavedAt ??= hits?.savedAt;
+    const inspection = { files, tallies, hits };
     for (const name of await namesIn(directory, files)) {
       const parsed = parseName(name);
       if (parsed === undefined) continue;
@@ -68,8 +77,9 @@ export async function inspectDisk(directories: readonly string[], files: DiskFil
   }
   return {
     bytes: regions.reduce((sum, { bytes }) => sum + bytes, 0),
-    spaces: [...inspection.tallies.values()].map(({ space }) => space).sort((a, b) => b.bytes - a.bytes),
+    spaces: [...tallies.values()].map(({ space }) => space).sort((a, b) => b.bytes - a.bytes),
     regions,
+    hitsSavedAt,
   };
 }
 
@@ -91,13 +101,14 @@ interface Tally {
 interface Inspection {
   readonly files: DiskFiles;
   readonly tallies: Map<SpaceId, Tally>;
+  readonly hits: SavedHits | undefined;
 }
 
 /** @returns undefined when the region is gone */
 async function inspectRegion(
   path: string,
   isRegion: boolean,
-  { files, tallies }: Inspection,
+  { files, tallies, hits }: Inspection,
 ): Promise<RegionOnDisk | undefined> {
   let bytes = 0;
   let file: DiskFile | undefined;
@@ -111,7 +122,9 @@ async function inspectRegion(
     if (nonce === "damaged")
       return { ...state, state: "unreadable", problem: "its header does not match its checksum" };
     const { isSealed, records, damaged } = await recordsOf(file, { nonce, fileBytes: bytes });
-    for (const record of records) count(tallies, record);
+    const saved = hits?.of(nonce);
+    for (const { decoded, offset } of records)
+      count(tallies, { ...decoded, reads: saved?.get(offset / pageBytes) ?? decoded.reads });
     return { ...state, state: isSealed ? "sealed" : "open", chunks: records.length, damaged };
   } catch (error) {
     const isThere = (await files.list(dirname(path))).includes(basename(path));
@@ -121,15 +134,20 @@ async function inspectRegion(
   }
 }
 
+interface Found {
+  readonly decoded: DecodedRecord;
+  readonly offset: number;
+}
+
 async function recordsOf(
   file: DiskFile,
   region: { readonly nonce: Buffer; readonly fileBytes: number },
-): Promise<{ isSealed: boolean; records: DecodedRecord[]; damaged: number }> {
+): Promise<{ isSealed: boolean; records: Found[]; damaged: number }> {
   const last = Math.floor(region.fileBytes / pageBytes) * pageBytes - pageBytes;
   const trailer = decodeTrailer(await readPages(file, last, pageBytes), region.fileBytes);
-  const records: DecodedRecord[] = [];
+  const records: Found[] = [];
   if (trailer?.nonce.equals(region.nonce) !== true) {
-    for await (const { decoded } of scanRegion(file, region)) records.push(decoded);
+    for await (const { decoded, offset } of scanRegion(file, region)) records.push({ decoded, offset });
     return { isSealed: false, records, damaged: 0 }; // one that is being written looks the same
   }
   const { columns } = decodeColumns(await readPages(file, trailer.columnsOffset, trailer.columnsBytes), trailer);
@@ -137,8 +155,9 @@ async function recordsOf(
   let at = 0;
   for (let i = 0; i < trailer.count; i += 1) {
     const header = headers.subarray(at, (at += columns[columnCount * i + 2]!)); // five values for each
-    const decoded = decodeHeader(header, { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes });
-    if (decoded !== "damaged") records.push(decoded);
+    const offset = columns[columnCount * i]! * pageBytes;
+    const decoded = decodeHeader(header, { nonce: region.nonce, offset });
+    if (decoded !== "damaged") records.push({ decoded, offset });
   }
   return { isSealed: true, records, damaged: trailer.count - records.length };
 }
@@ -147,7 +166,7 @@ function count(tallies: Map<SpaceId, Tally>, { record, writtenAt, reads }: Decod
   const date = new Date(writtenAt);
   let tally = tallies.get(record.space);
   if (tally === undefined) {
-    const figures = { roots: 0, chunks: 0, tokens: 0, payloadBytes: 0, bytes: 0, reads: 0 };
+    const figures = { roots: 0, chunks: 0, tokens: 0, payloadBytes: 0, bytes: 0, hits: 0, chunksHit: 0 };
     const space = { space: record.space, ranks: record.payloadBytes.length, ...figures, oldest: date, newest: date };
     tallies.set(record.space, (tally = { space, roots: new Set(), keys: new Set() }));
   }
@@ -160,7 +179,8 @@ function count(tallies: Map<SpaceId, Tally>, { record, writtenAt, reads }: Decod
   space.tokens += record.tokens.length;
   space.payloadBytes += record.payloadBytes.reduce((sum, bytes) => sum + bytes, 0);
   space.bytes += recordBytes(record);
-  space.reads += reads;
+  space.hits += reads;
+  if (reads > 0) space.chunksHit += 1;
   if (date < space.oldest) space.oldest = date;
   if (date > space.newest) space.newest = date;
 }

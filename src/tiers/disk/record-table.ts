@@ -37,9 +37,10 @@ export class RecordTable {
   #length = 0;
   #free = none;
   #live = 0;
-  /** By region: the head of its chain, and how many of it are live. */
+  /** By region: the head of its chain, how many of it are live, and their bytes. */
   readonly #heads: number[] = [];
   readonly #liveOf: number[] = [];
+  readonly #liveBytesOf: number[] = [];
   readonly #freeRegions: number[] = [];
   /** The oldest first. Those of all records would take as much room as all columns, and the headers have them. */
   readonly #checksums = new Map<RecordId, readonly bigint[]>();
@@ -54,12 +55,18 @@ export class RecordTable {
     const slot = this.#freeRegions.pop() ?? this.#heads.length;
     this.#heads[slot] = none;
     this.#liveOf[slot] = 0;
+    this.#liveBytesOf[slot] = 0;
     return slot;
   }
 
   /** Live records of a region. */
   liveOf(regionSlot: number): number {
     return this.#liveOf[regionSlot]!; // added
+  }
+
+  /** Their bytes, padding included. */
+  liveBytesOf(regionSlot: number): number {
+    return this.#liveBytesOf[regionSlot]!; // added
   }
 
   add(position: RecordPosition, reads = 0): RecordId {
@@ -74,6 +81,7 @@ export class RecordTable {
     this.#next[index] = this.#heads[regionSlot]!; // added
     this.#heads[regionSlot] = index;
     this.#liveOf[regionSlot]! += 1;
+    this.#liveBytesOf[regionSlot]! += position.totalBytes;
     this.#live += 1;
     return this.#idOf(index);
   }
@@ -97,6 +105,11 @@ export class RecordTable {
     if (index !== undefined && this.#reads[index]! < 0xffff) this.#reads[index]! += 1;
   }
 
+  setReads(id: RecordId, reads: number): void {
+    const index = this.#indexOf(id);
+    if (index !== undefined) this.#reads[index] = Math.min(reads, 0xffff);
+  }
+
   /** The checksums of its payloads, if they were noted lately. */
   checksums(id: RecordId): readonly bigint[] | undefined {
     return this.has(id) ? this.#checksums.get(id) : undefined;
@@ -117,6 +130,7 @@ export class RecordTable {
     this.#region[index] = none;
     this.#generation[index]! += 1;
     this.#liveOf[region]! -= 1;
+    this.#liveBytesOf[region]! -= 4096 * this.#pages[index]!;
     this.#live -= 1;
     return region;
   }
@@ -145,6 +159,7 @@ export class RecordTable {
     }
     this.#heads[regionSlot] = none;
     this.#liveOf[regionSlot] = 0;
+    this.#liveBytesOf[regionSlot] = 0;
     this.#freeRegions.push(regionSlot);
   }
 

@@ -47,6 +47,8 @@ export interface Region {
   state: "unread" | "open" | "sealed" | "foreign";
   /** What will be written when the region is sealed; undefined when it is. */
   contents: ContentsBuilder | undefined;
+  /** Records of it were copied elsewhere: the copies must be on the drive before its file goes. */
+  hasCopies: boolean;
   /** Writes under way. */
   readonly writes: Set<Promise<void>>;
   /** The writing of its contents, while that is under way. */

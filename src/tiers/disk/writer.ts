@@ -12,7 +12,7 @@ import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { leastContentsBytes } from "./contents.ts";
 import type { Drive } from "./drive.ts";
-import { readWholeRecord } from "./reader.ts";
+import { readWholeRecord, type WholeRecord } from "./reader.ts";
 import { checksumsIn, encodeHeader, headerLength, recordBytes, type RecordHistory } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { Region } from "./region.ts";
@@ -39,6 +39,8 @@ interface Append {
 }
 
 interface QueuedWrite extends Append {
+  /** The record that is written anew; no room is made for it. */
+  readonly source: RecordId | undefined;
   readonly resolve: (id: RecordId | "rejected") => void;
   readonly reject: (error: Error) => void;
 }
@@ -66,11 +68,19 @@ export class Writer {
   write(record: ChunkRecord, payloads: readonly Uint8Array[]): Promise<RecordId | "rejected"> {
     const totalBytes = recordBytes(record);
     const history = { writtenAt: Date.now(), reads: 0 };
-    this.#queuedBytes += totalBytes;
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ record, payloads, checksums: undefined, history, totalBytes, resolve, reject });
-      this.#pump ??= this.#writeQueued();
-    });
+    return this.#enqueue({ record, payloads, checksums: undefined, history, totalBytes }, undefined);
+  }
+
+  /**
+   * Writes a record of this drive anew and drops it where it was; evicts nothing for it.
+   *
+   * @returns the bytes written: 0 when it was dropped before its turn came; `"full"` when there is no room
+   */
+  async move(source: RecordId, whole: WholeRecord, totalBytes: number): Promise<number | "full"> {
+    const append = movedRecord(whole, this.#options.table.reads(source), totalBytes);
+    const outcome = await this.#enqueue(append, source);
+    if (outcome === "rejected") return "full";
+    return outcome === source ? 0 : totalBytes;
   }
 
   /** Resolves when nothing is queued or under way. */
@@ -97,6 +107,8 @@ export class Writer {
       const first = this.#queue[0]!; // this loop alone takes from it
       try {
         const region = await this.#roomFor(first);
+        this.#forgetGone();
+        if (this.#queue[0] !== first) continue;
         if (region === "full") this.#settle(this.#queue.splice(0, 1), "rejected");
         else this.#start(region, this.#takeGroup(region));
       } catch (error) {
@@ -105,6 +117,23 @@ export class Writer {
     }
     // In the same step that saw the queue empty: a write that comes a moment later must find no pump that has ended.
     this.#pump = undefined;
+  }
+
+  #enqueue(append: Append, source: RecordId | undefined): Promise<RecordId | "rejected"> {
+    this.#queuedBytes += append.totalBytes;
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ ...append, source, resolve, reject });
+      this.#pump ??= this.#writeQueued();
+    });
+  }
+
+  /** What was dropped while it waited to be written anew must not be: after a clear it would come back. */
+  #forgetGone(): void {
+    const isGone = ({ source }: QueuedWrite) => source !== undefined && !this.#options.table.has(source);
+    if (!this.#queue.some(isGone)) return;
+    const all = this.#queue.splice(0);
+    this.#queue.push(...all.filter((write) => !isGone(write)));
+    for (const write of all) if (isGone(write)) this.#settle([write], write.source!); // it has one
   }
 
   #takeGroup(region: Region): QueuedWrite[] {
@@ -126,7 +155,10 @@ export class Writer {
     const offset = region.end - group.reduce((sum, { totalBytes }) => sum + totalBytes, 0);
     const work = this.#append(region, group, offset).then(
       (ids) => {
-        for (const [i, write] of group.entries()) this.#settle([write], ids[i]!); // one for each
+        for (const [i, write] of group.entries()) {
+          if (write.source !== undefined) this.#moved(write.source, ids[i]!); // one for each
+          this.#settle([write], ids[i]!);
+        }
         this.#options.onWritten();
       },
       (error: unknown) => {
@@ -180,7 +212,7 @@ export class Writer {
   }
 
   /** The active region with room for a record; a new one is begun, and old ones go, when it has none. */
-  async #roomFor(write: Append): Promise<Region | "full"> {
+  async #roomFor(write: QueuedWrite): Promise<Region | "full"> {
     const { drive } = this.#options;
     const least = 2 * pageBytes + write.totalBytes + leastContentsBytes(headerLength(write.record));
     for (let rewrite = true; ; rewrite = false) {
@@ -188,6 +220,11 @@ export class Writer {
       if (active !== undefined && hasRoom(active, write)) return active;
       const wanted = Math.max(drive.regionBytes, least);
       if (wanted > drive.capacityBytes) return "full";
+      if (write.source !== undefined) {
+        if (drive.bytes + wanted > drive.capacityBytes) return "full";
+        drive.seal();
+        return drive.begin(wanted, least);
+      }
       drive.seal();
       // What was rewritten last time must not fill the new region again: the second time nothing is.
       await this.#shrinkTo(drive.capacityBytes - wanted, { rewrite: false });
@@ -220,6 +257,7 @@ export class Writer {
     const { active } = drive;
     const owner = this.#options.owner();
     if (active === undefined || owner === undefined) return;
+    region.hasCopies = true;
     const room = Math.min(drive.regionBytes, active.fileBytes) / 2;
     const wanted = [...table.of(region.slot)]
       .filter((id) => owner.isWanted(id))
@@ -230,17 +268,24 @@ export class Writer {
       await drive.traffic.turn();
       const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // read at start
       if (whole === "damaged") continue; // goes with its region
-      const { record, checksums, writtenAt } = whole.decoded;
-      const history = { writtenAt, reads: table.reads(id) };
-      const append = { record, payloads: whole.payloads, checksums, history, totalBytes: position.totalBytes };
+      const append = movedRecord(whole, table.reads(id), position.totalBytes);
       if (!hasRoom(active, append)) break;
       reserve(active, append);
       const [moved] = await this.#append(active, [append], active.end - append.totalBytes);
-      if (table.drop(id) === undefined) table.drop(moved!); // dropped meanwhile: its copy is garbage
-      else owner.onMoved(id, moved!); // one for one
+      this.#moved(id, moved!); // one for one
     }
-    await drive.sync();
   }
+
+  #moved(from: RecordId, to: RecordId): void {
+    const slot = this.#options.table.drop(from);
+    if (slot === undefined) this.#options.table.drop(to); // dropped meanwhile: its copy is garbage
+    else this.#options.owner()?.onMoved(from, to);
+  }
+}
+
+function movedRecord({ decoded, payloads }: WholeRecord, reads: number, totalBytes: number): Append {
+  const { record, checksums, writtenAt } = decoded;
+  return { record, payloads, checksums, history: { writtenAt, reads }, totalBytes };
 }
 
 function hasRoom(region: Region, { record, totalBytes }: Append): boolean {
