@@ -117,6 +117,16 @@ koffi.struct("llama_batch", {
   logits: "void*",
 });
 koffi.struct("llama_sampler_chain_params", { no_perf: "bool" });
+koffi.struct("ggml_threadpool_params", {
+  cpumask: koffi.array("bool", 512),
+  n_threads: "int32",
+  prio: "int32",
+  poll: "uint32",
+  strict_cpu: "bool",
+  paused: "bool",
+  reserved: koffi.array("uint8", 512),
+});
+const newThreadPool = koffi.proto("void* reprise_threadpool_new(ggml_threadpool_params*)");
 const logCallback = koffi.proto("void reprise_llama_log(int level, const char* text, void* data)");
 const progressCallback = koffi.proto("bool reprise_llama_progress(float share, void* data)");
 
@@ -206,6 +216,9 @@ function declare(library: LibraryHandle) {
     setThreads: fn<(context: ContextPointer, threads: number, batchThreads: number) => void>(
       "void llama_set_n_threads(void*, int32, int32)",
     ),
+    attachThreadPool: fn<(context: ContextPointer, forTokens: Pointer, forBatches: Pointer) => void>(
+      "void llama_attach_threadpool(void*, void*, void*)",
+    ),
     memory: fn<(context: ContextPointer) => MemoryPointer>("void* llama_get_memory(void*)"),
     batchInit: fn<(tokens: number, embedding: number, sequences: number) => Record<string, Pointer>>(
       "llama_batch llama_batch_init(int32, int32, int32)",
@@ -271,14 +284,35 @@ export function openLlama(libraries: { base: string; ggml: string; llama: string
   functions: LlamaFunctions;
   /** Loads the CPU and GPU backends that lie in `directory` and fit this machine. */
   loadBackends: (directory: string) => void;
+  /** Starts threads that sleep between steps; after the backends are loaded. */
+  createThreadPool: (threads: number) => Pointer | undefined;
 } {
-  koffi.load(libraries.base);
+  const base = koffi.load(libraries.base);
   const ggml = koffi.load(libraries.ggml);
   const functions = declare(koffi.load(libraries.llama));
   return {
     functions,
     loadBackends: ggml.func("void ggml_backend_load_all_from_path(const char*)") as (directory: string) => void,
+    createThreadPool: (threads) => createThreadPool(base, ggml, threads),
   };
+}
+
+/**
+ * Threads of ggml's CPU backend, for as long as the process lives; without them it starts new ones for every step. They sleep
+ * when there is nothing to do (`poll` 0): threads that spin between steps take the core that the server answers on.
+ *
+ * @returns undefined where the library knows no such threads, or has its parameters in another shape.
+ */
+function createThreadPool(base: LibraryHandle, ggml: LibraryHandle, threads: number): Pointer | undefined {
+  const backend = ggml.func("void* ggml_backend_reg_by_name(const char*)")("CPU") as Pointer | null;
+  if (backend === null) return undefined;
+  const functionOf = base.func("void* ggml_backend_reg_get_proc_address(void*, const char*)");
+  const create = functionOf(backend, "ggml_threadpool_new") as Pointer | null;
+  const defaults = base.func("ggml_threadpool_params ggml_threadpool_params_default(int)");
+  const params = defaults(threads) as Record<string, unknown>;
+  const isKnown = params["n_threads"] === threads && params["poll"] === 50 && params["prio"] === 0;
+  if (create === null || !isKnown) return undefined;
+  return (koffi.call(create, newThreadPool, { ...params, poll: 0 }) as Pointer | null) ?? undefined;
 }
 
 /** Makes a batch of llama.cpp's own memory. It lives as long as the process. */

@@ -75,7 +75,13 @@ export class Rig {
 
   constructor(model: Model, options: RigOptions = {}) {
     const { slots = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
-    const shape = { library, model, threads: new StepThreads(1, { deterministic }), abortFlag: undefined };
+    const shape = {
+      library,
+      model,
+      threads: new StepThreads(1, { deterministic }),
+      threadPool: undefined,
+      abortFlag: undefined,
+    };
     this.model = model;
     this.contexts = apart
       ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))

@@ -34,6 +34,8 @@ export interface ContextOptions {
   readonly contexts?: number;
   /** The same for all contexts of an engine. */
   readonly threads: StepThreads;
+  /** Threads that sleep between steps, shared by all contexts: a step that starts its own takes longer, and some far longer. */
+  readonly threadPool: Pointer | undefined;
   /** Address of a byte that stops a running decode when it is not zero. */
   readonly abortFlag: Pointer | undefined;
 }
@@ -101,6 +103,7 @@ export class Context {
         `llama.cpp made a context of ${JSON.stringify(taken)} where ${cells}, ${batchTokens} and ${options.sequences + 1} were asked for`,
       );
     }
+    if (options.threadPool !== undefined) functions.attachThreadPool(context, options.threadPool, options.threadPool);
     return new Context(functions, model, context, options);
   }
 

@@ -22,6 +22,8 @@ export interface Library {
   readonly functions: LlamaFunctions;
   /** The package the libraries came from, for example "linux-x64". */
   readonly build: string;
+  /** Starts ggml's threads for steps of all contexts; undefined = every step starts its own. */
+  createThreadPool: (threads: number) => Pointer | undefined;
   /** Runs `body` while llama.cpp's error lines are collected: what it says of why a model cannot be loaded. */
   listening: <T>(body: () => T) => { result: T; errors: readonly string[] };
 }
@@ -42,7 +44,7 @@ export function openLibrary(options: { gpu: GpuUse; log: Log }): Library {
   const listening = <T>(body: () => T) => listen(functions, quiet, options.log, body);
   listening(() => opened.loadBackends(found.directory));
   functions.backendInit();
-  return { functions, build: found.name, listening };
+  return { functions, build: found.name, createThreadPool: opened.createThreadPool, listening };
 }
 
 interface FoundPackage {

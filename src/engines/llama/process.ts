@@ -64,6 +64,7 @@ class EngineProcess {
     const count = isApart ? options.slots : 1;
     this.#cells = sequences * this.#contextTokens;
     const threads = new StepThreads(this.#threads, options);
+    const threadPool = this.#threads > 1 ? library.createThreadPool(this.#threads) : undefined;
     const contexts = Array.from({ length: count }, () =>
       Context.create({
         library,
@@ -72,6 +73,7 @@ class EngineProcess {
         sequences,
         contexts: count,
         threads,
+        threadPool,
         abortFlag: canAbort(facts) ? flag.address : undefined,
       }),
     );

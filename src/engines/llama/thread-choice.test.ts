@@ -22,6 +22,23 @@ test("the fastest count is used, and the choice follows when the machine becomes
   expect(run(choice, 4000, free).get(4)).toBeGreaterThan(1000);
 });
 
+test("a step that met another program, now and then, does not take the threads away", () => {
+  const choice = new ThreadChoice(2, "small");
+  let step = 0;
+  const used = run(choice, 2000, (threads) => {
+    step += 1;
+    return threads === 2 && step % 12 === 0 ? 60 : 5 / threads;
+  });
+  expect(used.get(2)).toBeGreaterThan(1850);
+});
+
+test("all threads are used again soon after the machine was busy for a moment", () => {
+  const choice = new ThreadChoice(2, "small");
+  run(choice, 100, (threads) => 5 / threads);
+  expect(run(choice, 100, (threads) => (threads === 1 ? 5 : 60)).get(1)).toBeGreaterThan(80);
+  expect(run(choice, 400, (threads) => 5 / threads).get(2)).toBeGreaterThan(150);
+});
+
 test("the first prompt is read with all threads: others are tried later, once for all contexts", () => {
   const used = run(new ThreadChoice(2, "large"), 15, (threads) => 500 / threads);
   expect([...used.keys()]).toEqual([2]);

@@ -3,15 +3,22 @@
  *
  * ggml's threads wait for each other by spinning, after every operation. With a core for each that is the fastest way;
  * with fewer free cores than threads, every wait costs a time slice: a token that takes 15 ms on one thread took 170 ms on
- * two while another program used a core. So the counts are tried, and the one that is fastest now is used. There is one
+ * two while another program used a core. So the counts are tried, and the one that is fastest now is used. Now and then a
+ * step meets another program on any machine; that alone changes nothing, or answers would be slow for a thousand tokens after it. There is one
  * choice for steps of a few tokens, whose operations are short, and one for prompt slices: these never try a single
  * thread of many, since one slice may then take a minute.
  *
  * Deterministic mode keeps one count: how attention is split over threads shows in the last bits.
  */
+interface Candidate {
+  readonly threads: number;
+  stepMs: number | undefined;
+  stepsSince: number;
+}
+
 export class ThreadChoice {
   readonly most: number;
-  readonly #candidates: { readonly threads: number; stepMs: number | undefined; stepsSince: number }[];
+  readonly #candidates: Candidate[];
 
   constructor(most: number, steps: "small" | "large" | "deterministic") {
     this.most = most;
@@ -38,10 +45,21 @@ export class ThreadChoice {
     for (const candidate of this.#candidates) {
       candidate.stepsSince += 1;
       if (candidate.threads !== threads) continue;
+      candidate.stepMs = this.#learned(candidate, elapsedMs);
       candidate.stepsSince = 0;
-      candidate.stepMs =
-        candidate.stepMs === undefined ? elapsedMs : candidate.stepMs + (elapsedMs - candidate.stepMs) * 0.3;
     }
+  }
+
+  /** What is known of a count after one more step. */
+  #learned({ stepMs, stepsSince }: Candidate, elapsedMs: number): number {
+    if (stepMs === undefined) return elapsedMs;
+    // A single step that met another program says little, however long it took; several in a row outweigh what was known.
+    const fastestMs = Math.min(...this.#candidates.map((candidate) => candidate.stepMs ?? Infinity));
+    const counted = Math.min(elapsedMs, fastestMs * mostSlowness);
+    const wasTriedAgain = stepsSince > retrySteps;
+    if (!wasTriedAgain) return stepMs + (counted - stepMs) * weight;
+    // Good news is believed at once: should it be wrong, the next steps say so.
+    return elapsedMs < stepMs ? elapsedMs : Math.max(stepMs, (stepMs + counted) / 2);
   }
 }
 
@@ -61,3 +79,7 @@ export class StepThreads {
 const clearly = 1.3;
 const retrySteps = 20;
 const longestRetrySteps = 1000;
+/** So many times the fastest count's step, at most, is what a step counts as. One bad step in ten changes nothing then. */
+const mostSlowness = 4;
+/** Of one step in what is known of its count. */
+const weight = 0.15;
