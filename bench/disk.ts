@@ -34,6 +34,7 @@ const chunkBytes = parseBytes(values.chunk);
 const depth = Number(values.depth);
 const count = Math.ceil(parseBytes(values.bytes) / chunkBytes);
 const totalBytes = count * chunkBytes;
+const totalGiB = totalBytes / 2 ** 30;
 const directory = mkdtempSync(join(values.directory, "reprise-bench-disk-"));
 const pool = MemoryPool.open({ capacityBytes: Math.max(64 * 2 ** 20, 8 * depth * chunkBytes) });
 const { bavail, bsize } = statfsSync(directory);
@@ -52,12 +53,17 @@ const records = Array.from({ length: count }, (_, i) =>
   ),
 );
 
+interface FioLane {
+  readonly bw_bytes: number;
+}
 interface Run {
   readonly bytesPerSecond: number;
   readonly cpuSecondsPerGiB: number;
+  /** Of them, those in the kernel. */
+  readonly systemSecondsPerGiB: number;
 }
 const runs = { load: [] as Run[], writeBehind: [] as Run[] };
-const fio = { read: [] as (number | null)[], write: [] as (number | null)[] };
+const fio = { read: [] as (Run | null)[], write: [] as (Run | null)[] };
 let direct = true;
 try {
   // The first round is not counted: threads start, code is compiled, pages of the pool are touched.
@@ -120,12 +126,13 @@ async function measured(work: () => Promise<void>): Promise<Run> {
   const { user, system } = process.cpuUsage(cpu);
   return {
     bytesPerSecond: totalBytes / seconds,
-    cpuSecondsPerGiB: (user + system) / 1e6 / (totalBytes / 2 ** 30),
+    cpuSecondsPerGiB: (user + system) / 1e6 / totalGiB,
+    systemSecondsPerGiB: system / 1e6 / totalGiB,
   };
 }
 
-/** Bytes per second of fio doing the same to a file of its own, or null without fio. */
-function runFio(mode: "read" | "write"): number | null {
+/** fio doing the same to a file of its own, or null without fio. */
+function runFio(mode: "read" | "write"): Run | null {
   const done = spawnSync(
     "fio",
     [
@@ -143,19 +150,36 @@ function runFio(mode: "read" | "write"): number | null {
     { encoding: "utf8" },
   );
   if (done.status !== 0) return null;
-  const { jobs } = JSON.parse(done.stdout) as { jobs: { read: { bw_bytes: number }; write: { bw_bytes: number } }[] };
-  return jobs[0]?.[mode].bw_bytes ?? null;
+  const { jobs } = JSON.parse(done.stdout) as {
+    jobs: { usr_cpu: number; sys_cpu: number; job_runtime: number; read: FioLane; write: FioLane }[];
+  };
+  const [job] = jobs;
+  if (job === undefined) return null;
+  const secondsPerGiB = (percent: number) => (percent / 100) * (job.job_runtime / 1000 / totalGiB);
+  return {
+    bytesPerSecond: job[mode].bw_bytes,
+    cpuSecondsPerGiB: secondsPerGiB(job.usr_cpu + job.sys_cpu),
+    systemSecondsPerGiB: secondsPerGiB(job.sys_cpu),
+  };
 }
 
-function besideFio(of: readonly Run[], fioRates: readonly (number | null)[]): object {
-  const rates = of.map(({ bytesPerSecond }) => bytesPerSecond);
-  const known = fioRates.filter((rate) => rate !== null);
-  const shares = rates.flatMap((rate, i) => (typeof fioRates[i] === "number" ? [rate / fioRates[i]] : []));
+function besideFio(of: readonly Run[], beside: readonly (Run | null)[]): object {
+  const known = beside.filter((run) => run !== null);
+  const shares = of.flatMap(({ bytesPerSecond }, i) => {
+    const fioRun = beside[i];
+    return fioRun ? [bytesPerSecond / fioRun.bytesPerSecond] : [];
+  });
+  const ofAll = (runs: readonly Run[], figure: keyof Run) =>
+    runs.length === 0 ? null : rounded(median(runs.map((run) => run[figure])));
+  const MBps = (runs: readonly Run[]) =>
+    runs.length === 0 ? null : rounded(median(runs.map((run) => run.bytesPerSecond)) / 1e6);
   return {
-    MBps: rounded(median(rates) / 1e6),
-    fioMBps: known.length === 0 ? null : rounded(median(known) / 1e6),
+    MBps: MBps(of),
+    fioMBps: MBps(known),
     ofFio: shares.length === 0 ? null : rounded(median(shares)),
-    cpuSecondsPerGiB: rounded(median(of.map(({ cpuSecondsPerGiB }) => cpuSecondsPerGiB))),
+    cpuSecondsPerGiB: ofAll(of, "cpuSecondsPerGiB"),
+    ofThemInKernel: ofAll(of, "systemSecondsPerGiB"),
+    fioCpuSecondsPerGiB: ofAll(known, "cpuSecondsPerGiB"),
   };
 }
 

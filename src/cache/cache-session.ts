@@ -286,14 +286,22 @@ export class LocalSession implements CacheSession {
     const weighing =
       computeMsPerToken === undefined ? undefined : loadOrCompute.weigh(computeMsPerToken, this.#aheadBytes());
     let hitTokens = 0;
+    let run: TierName | undefined;
+    let runTokens = 0;
     for (let i = 0; i < path.length; i += 1) {
       const tier = chunks.tierOf(path.at(i));
+      if (tier !== run) {
+        if (run !== undefined) addTokens(tokensByTier, run, runTokens);
+        run = tier;
+        runTokens = 0;
+      }
       if (tier === undefined) break;
       const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
-      addTokens(tokensByTier, tier, matchedTokens);
+      runTokens += matchedTokens;
       hitTokens += matchedTokens;
       weighing?.add(matchedTokens, tier, tier === "memory" ? 0 : bytesOf(chunks, path.at(i)));
     }
+    if (run !== undefined) addTokens(tokensByTier, run, runTokens);
     return { hitTokens, tokensByTier, worthTokens: weighing?.worthTokens ?? hitTokens };
   }
 

@@ -6,23 +6,34 @@
  *     └───────────────┴──────────────────────┘
  */
 import { RepriseError } from "../errors.ts";
-import { encodeValue } from "./msgpack.ts";
+import { encodeShared, keepEncoded } from "./msgpack.ts";
 
 /** Until the handshake is done a peer needs no more. */
 export const maxHelloBytes = 64 * 1024;
 /** Tokens of the longest request, with room. */
 export const maxFrameBytes = 16 * 1024 * 1024;
+/** The buffers in which frames are made, and put together from pieces, are kept up to this length: 256,000 tokens. */
+const keptBytes = 1024 * 1024;
 
 export function encodeFrame(message: object): Buffer {
-  const body = encodeValue(message);
-  const frame = Buffer.allocUnsafe(4 + body.length);
-  frame.writeUInt32LE(body.length, 0);
-  frame.set(body, 4);
+  return Buffer.from(lendFrame(message));
+}
+
+/**
+ * A frame in memory that the next one uses again, unless {@link keepFrame} is called before: a text of 32,000 tokens was
+ * copied three times, into memory that was new each time.
+ */
+export function lendFrame(message: object): Buffer {
+  const frame = encodeShared(message, 4);
+  frame.writeUInt32LE(frame.length - 4, 0);
+  if (frame.length > keptBytes) keepEncoded();
   return frame;
 }
 
-/** The buffer in which frames that come in pieces are put together is kept up to this length: 256,000 tokens. */
-const keptBytes = 1024 * 1024;
+/** The frame lent last is still needed. */
+export function keepFrame(): void {
+  keepEncoded();
+}
 
 /**
  * Cuts frames out of what arrives. A body lies in the piece that it came in or, when it came in several, in a buffer that

@@ -6,7 +6,7 @@
  * keys, arrays, strings, binary, numbers, booleans and nil; nothing claims more than the frame's bytes can hold.
  * Integral numbers above 2^32 may travel as float64 (msgpackr writes them so).
  */
-import { Packr } from "msgpackr";
+import { Packr, RESERVE_START_SPACE, RESET_BUFFER_MODE } from "msgpackr";
 import { RepriseError } from "../errors.ts";
 
 export type Value =
@@ -22,8 +22,17 @@ const packr = new Packr({ useRecords: false, variableMapSize: true });
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 const maxDepth = 6;
 
-export function encodeValue(value: unknown): Buffer {
-  return packr.pack(value);
+/**
+ * Encodes behind `reservedBytes` that are the caller's to fill, in memory that every encoding uses again: valid until the
+ * next one, unless {@link keepEncoded} is called before.
+ */
+export function encodeShared(value: unknown, reservedBytes: number): Buffer {
+  return packr.pack(value, RESERVE_START_SPACE | RESET_BUFFER_MODE | reservedBytes);
+}
+
+/** Leaves what was encoded last to whoever has it: the next encoding takes other memory. */
+export function keepEncoded(): void {
+  packr.useBuffer(Buffer.allocUnsafeSlow(8192));
 }
 
 /** Reads one value that fills `bytes`. Binary values are views of `bytes`. @throws RepriseError PROTOCOL */
