@@ -14,6 +14,7 @@ import reprise_vllm
 from reprise_vllm.contract import Surface, differences
 from reprise_vllm.counters import meanings
 from reprise_vllm.generations import generation_of
+from reprise_vllm.generations.generation import common
 from reprise_vllm.generations.v0_20 import From020To026
 from reprise_vllm.generations.v0_27 import From027To033
 from vllm_side.record_releases import recorded_entries, replay
@@ -120,3 +121,17 @@ def test_every_counter_has_a_meaning() -> None:
             ):
                 counted |= set(names(node.args[0]))
     assert counted == set(meanings)
+
+
+def test_every_hook_that_the_connector_has_is_checked() -> None:
+    source = Path(reprise_vllm.__file__).with_name("connector.py").read_text()
+    (connector,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "RepriseConnector"
+    )
+    ours = {node.name for node in connector.body if isinstance(node, ast.FunctionDef)}
+    theirs = {name for surface in recorded.values() for name in surface[hooks]}
+    checked = set(common[hooks])
+    for version in ("0.20.0", "0.33.0"):
+        generation = generation_of(version)[0]
+        checked |= {*generation.required.get(hooks, {}), *generation.sometimes.get(hooks, {})}
+    assert ours & theirs <= checked

@@ -70,7 +70,8 @@ def ask(engine: SimulatedEngine, name: str, prompts: list[list[int]]) -> None:
         engine.add(Request(f"{name} {i}", text))
 
     def stepped() -> bool:
-        engine.step()
+        for _ in range(10):  # then a little time for the cache
+            engine.step()
         return engine.idle
 
     eventually(stepped, seconds=20)
