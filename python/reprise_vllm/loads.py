@@ -87,10 +87,13 @@ class Loads:
         if not self._links.up:
             self._counters.add("misses_link_down")
             return 0, False
-        if early is not None and self._is_miss(early, computed):
+        # It was asked before: a second question would queue up behind those of the requests that came with this one.
+        if early is not None and not self._links.wait_for(early, self._options.lookup_deadline_ms / 1000):
+            self._counters.add("misses_late")
+        elif early is not None and self._is_miss(early, computed):
             self._counters.add("misses_known_early")
-            return 0, False
-        tracked.claim = self._claim(tracked, computed, limit)
+        else:
+            tracked.claim = self._claim(tracked, computed, limit)
         if tracked.claim is None:
             return 0, False
         return tracked.claim.end - computed, tracked.claim.between_steps

@@ -83,10 +83,8 @@ class RankedReserve:
 
     @property
     def done(self) -> bool:
-        for part in self._parts:  # noqa: SIM110 (asked every step until it is: a generator would cost more than the rest)
-            if not part.done:
-                return False
-        return True
+        # Asked in every step until it is; with one rank, as nearly always, without a generator.
+        return self._parts[0].done and (len(self._parts) == 1 or all(part.done for part in self._parts))
 
     def take(self) -> list[list[ReservedChunk]]:
         """[rank][chunk]: the chunks that every rank may write; the others are given back."""
@@ -167,6 +165,10 @@ class RankLinks:
     def lookup(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> PendingLookup | None:
         """How much is stored; a chunk counts when all ranks have it, so one of them is asked. None: refused."""
         return self.links[0].lookup(tokens, salt, adapter, deadline_ms)
+
+    def wait_for(self, lookup: PendingLookup, seconds: float) -> bool:
+        """Waits for a lookup's answer. False when the time was up before."""
+        return self.links[0].wait(lookup, seconds)
 
     def reserve(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> RankedReserve | None:
         """None: refused; nothing is saved."""

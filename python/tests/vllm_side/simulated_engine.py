@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -218,6 +219,8 @@ class SimulatedEngine:
             if self.idle:
                 return
             self.step()
+            if not self.requests:
+                time.sleep(0.001)  # what is left waits for the cache, on a machine that may be busy
         raise AssertionError(f"still busy: {list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}")
 
     def step(self) -> None:
