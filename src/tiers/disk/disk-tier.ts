@@ -4,7 +4,7 @@
  *     DIR/lock   0000000007.region   0000000008.region   0000000009.region ◄── the open one: groups are appended
  *                └ evicted first     └ contents at its end
  *
- *     write ──► the drive with the least queued ──► writer.ts        read ──► record-table.ts ──► reader.ts
+ *     write ──► the drive with the least queued ──► lane.ts          read ──► record-table.ts ──► reader.ts
  *     recover ──► recovery.ts, region by region                      scrubber.ts reads everything again, slowly
  *
  * A drive never takes more than its capacity. A drive that is gone costs its own records. docs/disk.md tells what survives
@@ -15,17 +15,16 @@ import { silentLog, type Log } from "../../log.ts";
 import type { ChunkKey } from "../../cache/chunk.ts";
 import type { ChunkRecord, Compacted, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
-import { compactDrive, type DriveCompaction } from "./compaction.ts";
-import { Drive } from "./drive.ts";
+import type { DriveCompaction } from "./compaction.ts";
+import type { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
-import { HitCounts } from "./hit-counts.ts";
+import { Lane, type DriveStats } from "./lane.ts";
 import { readRecord, readWholeRecord } from "./reader.ts";
 import { recordBytes } from "./record.ts";
 import { RecordTable } from "./record-table.ts";
 import { recoverRegion } from "./recovery.ts";
 import type { Region } from "./region.ts";
 import { Scrubber } from "./scrubber.ts";
-import { Writer } from "./writer.ts";
 
 export interface DriveSetting {
   readonly directory: string;
@@ -63,34 +62,9 @@ export interface DiskTierStats extends TierStats {
   readonly drives: readonly DriveStats[];
 }
 
-export interface DriveStats {
-  readonly directory: string;
-  readonly usedBytes: number;
-  readonly capacityBytes: number;
-  /** False when the file system does not take O_DIRECT. */
-  readonly direct: boolean;
-  /** Reads, writes and flushes that failed. */
-  readonly errors: number;
-  /** It failed and is left alone until the next start. */
-  readonly gone: boolean;
-}
-
-interface Lane {
-  readonly drive: Drive;
-  readonly writer: Writer;
-  readonly hits: HitCounts;
-  /** Failures since the last success. */
-  failures: number;
-  /** Of all times. */
-  errors: number;
-  gone: boolean;
-}
-
 const minimumCapacity = 1024 * 1024;
 const usualRegion = 256 * 1024 * 1024;
 const mostRegions = 4096;
-/** One of several drives that fails so often in a row is given up. */
-const failuresToGiveUp = 3;
 /** Regions whose contents are read at the same time at start. */
 const regionsAtOnce = 8;
 
@@ -159,7 +133,7 @@ export class DiskTier implements Tier {
         if (pending.length >= regionsAtOnce) yield* await pending.shift()!; // not empty
       }
       for (const work of pending) yield* await work;
-      for (const { drive } of this.#lanes) await this.#trim(drive);
+      for (const lane of this.#lanes) await lane.trim();
     } finally {
       this.#recovering = false;
       this.#recovered();
@@ -176,14 +150,14 @@ export class DiskTier implements Tier {
     if (signal.aborted || this.#closed) throw new RepriseError("TIER_UNAVAILABLE", "the disk tier is closing");
     const totalBytes = recordBytes(record);
     const lanes = this.#lanes.filter(({ drive, gone }) => !gone && totalBytes <= drive.capacityBytes / 4);
-    const [lane] = lanes.sort((a, b) => load(a) - load(b));
+    const [lane] = lanes.sort((a, b) => a.load - b.load);
     if (lane === undefined) return "rejected";
     try {
       const id = await lane.writer.write(
         record,
         payloads.map((payload, rank) => paddedWithZeros(payload, record.payloadBytes[rank]!)), // one per rank
       );
-      lane.failures = 0;
+      lane.succeeded();
       return id;
     } catch (error) {
       this.#failed(lane, error);
@@ -200,7 +174,7 @@ export class DiskTier implements Tier {
     try {
       const from = { file: region.file!, nonce: region.nonce }; // open: its records are known
       whole = await lane.drive.traffic.during(() => readRecord(from, position, targets, key));
-      lane.failures = 0;
+      lane.succeeded();
     } catch (error) {
       if (!this.#table.has(id)) return "gone"; // evicted while it was read
       this.#failed(lane, error);
@@ -244,14 +218,7 @@ export class DiskTier implements Tier {
 
   async clear(): Promise<void> {
     if (this.#owner !== undefined) await this.#whenRecovered;
-    const outcomes = await Promise.allSettled(
-      this.#lanes.map(({ writer, drive, hits }) =>
-        writer.whenIdle(async () => {
-          await this.#clearDrive(drive);
-          await hits.clear();
-        }),
-      ),
-    );
+    const outcomes = await Promise.allSettled(this.#lanes.map((lane) => lane.clear()));
     mustAllSucceed(outcomes, "clear");
   }
 
@@ -273,19 +240,7 @@ export class DiskTier implements Tier {
   async flush(): Promise<void> {
     clearTimeout(this.#flushTimer);
     this.#flushTimer = undefined;
-    const outcomes = await Promise.allSettled(
-      this.#lanes
-        .filter(({ gone }) => !gone)
-        .map(async (lane) => {
-          await lane.writer.idle();
-          try {
-            await lane.drive.sync();
-          } catch (error) {
-            lane.errors += 1;
-            throw error;
-          }
-        }),
-    );
+    const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map((lane) => lane.flush()));
     mustAllSucceed(outcomes, "flush");
   }
 
@@ -303,14 +258,7 @@ export class DiskTier implements Tier {
       scrubbedBytes: this.#scrubber?.progress.bytes ?? 0,
       scrubRounds: this.#scrubber?.progress.rounds ?? 0,
       recovering: this.#recovering,
-      drives: this.#lanes.map(({ drive, errors, gone }) => ({
-        directory: drive.directory,
-        usedBytes: drive.bytes,
-        capacityBytes: drive.capacityBytes,
-        direct: drive.direct ?? false,
-        errors,
-        gone,
-      })),
+      drives: this.#lanes.map((lane) => lane.stats()),
     };
   }
 
@@ -320,36 +268,26 @@ export class DiskTier implements Tier {
     clearTimeout(this.#flushTimer);
     await this.#scrubber?.stop();
     await this.#compaction;
-    for (const { drive, writer, hits } of this.#lanes) {
-      await writer.idle();
-      drive.seal();
-      await drive.sealed();
-      try {
-        await drive.sync();
-      } catch (error) {
-        this.#log.warn(`cannot flush ${drive.directory}: ${describe(error)}`);
-      }
-      await hits.close();
-      await drive.close();
-    }
+    for (const lane of this.#lanes) await lane.close();
   }
 
   async #openDrive({ directory, capacityBytes }: DriveSetting, options: DiskTierOptions): Promise<void> {
     const wanted =
       options.regionBytes ?? Math.max(Math.min(usualRegion, capacityBytes / 8), capacityBytes / mostRegions);
-    const found: Region[] = [];
-    let onRegion = (region: Region): void => void found.push(region);
-    let drive: Drive;
     try {
-      drive = await Drive.open({
+      const lane = await Lane.open({
         directory,
         capacityBytes,
         regionBytes: Math.floor(wanted / pageBytes) * pageBytes,
         files: options.files ?? nodeFiles,
         table: this.#table,
         log: this.#log,
-        onRegion: (region) => onRegion(region),
+        owner: () => this.#owner,
+        recovered: this.#whenRecovered,
+        onWritten: () => this.#flushLater(),
+        onRegion: (region, its) => void this.#located.set(region.slot, { region, lane: its }),
       });
+      this.#lanes.push(lane);
     } catch (error) {
       if (error instanceof RepriseError) throw error;
       const failure = new RepriseError("TIER_UNAVAILABLE", `cannot open the disk tier in ${directory}`, {
@@ -357,21 +295,7 @@ export class DiskTier implements Tier {
       });
       if (options.drives.length === 1) throw failure;
       this.#log.warn(`${describe(failure)}; going on without this drive`);
-      return;
     }
-    const writer = new Writer({
-      drive,
-      table: this.#table,
-      owner: () => this.#owner,
-      recovered: this.#whenRecovered,
-      onWritten: () => this.#flushLater(),
-    });
-    const table = this.#table;
-    const hits = await HitCounts.open({ directory, table, regions: () => drive.regions(), log: this.#log });
-    const lane: Lane = { drive, writer, hits, failures: 0, errors: 0, gone: false };
-    onRegion = (region) => void this.#located.set(region.slot, { region, lane });
-    for (const region of found) onRegion(region);
-    this.#lanes.push(lane);
   }
 
   /** What there is, the oldest first over all drives. */
@@ -382,38 +306,15 @@ export class DiskTier implements Tier {
     return regions.sort(([a], [b]) => a.number - b.number);
   }
 
-  /**
-   * Drops what the capacity has no room for: it may be less than last time, and a power cut may bring back removed files.
-   * Only now, when it is known which regions hold nothing.
-   */
-  async #trim(drive: Drive): Promise<void> {
-    for (const region of drive.inEvictionOrder()) {
-      if (drive.bytes <= drive.capacityBytes) return;
-      if (region === drive.active) continue;
-      this.#evict(region);
-      await drive.remove(region);
-    }
-  }
-
-  async #clearDrive(drive: Drive): Promise<void> {
-    if (drive.active !== undefined) drive.abandon(drive.active);
-    for (const region of drive.regions()) {
-      this.#evict(region);
-      await drive.remove(region);
-    }
-    await drive.sync(); // a power cut must not bring the files back
-  }
-
   async #compact(signal: AbortSignal): Promise<Compacted> {
     const isOver = () => signal.aborted || this.#closed;
     const compactLane = async (lane: Lane): Promise<readonly [string, DriveCompaction]> => {
-      const { drive, writer } = lane;
-      const onDamaged = (id: RecordId) => this.#rotted(id);
+      const { directory } = lane.drive;
       try {
-        return [drive.directory, await compactDrive({ drive, writer, table: this.#table, isOver, onDamaged })];
+        return [directory, await lane.compact({ isOver, onDamaged: (id) => this.#rotted(id) })];
       } catch (error) {
         this.#failed(lane, error);
-        throw new RepriseError("TIER_UNAVAILABLE", `cannot compact ${drive.directory}`, { cause: error });
+        throw new RepriseError("TIER_UNAVAILABLE", `cannot compact ${directory}`, { cause: error });
       }
     };
     const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map(compactLane));
@@ -422,12 +323,6 @@ export class DiskTier implements Tier {
     const figures = (figure: keyof DriveCompaction) =>
       Object.fromEntries(drives.map(([directory, done]) => [directory, done[figure]]));
     return { freedBytes: figures("freedBytes"), movedBytes: figures("movedBytes") };
-  }
-
-  #evict(region: Region): void {
-    const ids = [...this.#table.of(region.slot)];
-    for (const id of ids) this.#table.drop(id);
-    this.#owner?.onEvicted(ids);
   }
 
   /** Never throws: one bad file costs its records, not the tier. */
@@ -481,15 +376,8 @@ export class DiskTier implements Tier {
     this.#owner?.onEvicted([id]);
   }
 
-  /** A drive that is gone costs its records, and no more writes go to it; the only one is tried again and again. */
   #failed(lane: Lane, error: unknown): void {
-    lane.failures += 1;
-    lane.errors += 1;
-    const others = this.#lanes.some((other) => other !== lane && !other.gone);
-    if (lane.gone || lane.failures < failuresToGiveUp || !others) return;
-    lane.gone = true;
-    this.#log.warn(`${lane.drive.directory} failed ${lane.failures} times in a row: ${describe(error)}; its records are lost until it works at a start`); // prettier-ignore
-    for (const region of lane.drive.regions()) this.#evict(region);
+    lane.failed(error, { hasOthers: this.#lanes.some((other) => other !== lane && !other.gone) });
   }
 
   #flushLater(): void {
@@ -504,11 +392,6 @@ function mustAllSucceed(outcomes: readonly PromiseSettledResult<unknown>[], what
   const failure = outcomes.find((outcome) => outcome.status === "rejected");
   if (failure !== undefined)
     throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });
-}
-
-/** What a drive has to do; how full it is, below 1, when it has nothing to do. */
-function load({ drive, writer }: Lane): number {
-  return writer.queuedBytes > 0 ? 1 + writer.queuedBytes : drive.writtenBytes / drive.capacityBytes;
 }
 
 /** The payload padded to whole pages: in place where there is room behind it. */
