@@ -40,7 +40,7 @@ export class ThreadChoice {
     return (due ?? best).threads;
   }
 
-  /** Tells what a step took, a token in the case of slices. */
+  /** Tells what a step took: a small one in all, a large one for each unit of what it costs. */
   measured(threads: number, elapsedMs: number): void {
     for (const candidate of this.#candidates) {
       candidate.stepsSince += 1;
@@ -82,4 +82,4 @@ const longestRetrySteps = 1000;
 /** So many times the fastest count's step, at most, is what a step counts as. One bad step in ten changes nothing then. */
 const mostSlowness = 4;
 /** Of one step in what is known of its count. */
-const weight = 0.15;
+const weight = 0.1;
