@@ -124,8 +124,12 @@ export class Context {
     return index;
   }
 
-  /** Runs the batch: all of it, or nothing on "no room" and "aborted". */
-  decode(): DecodeResult {
+  /**
+   * Runs the batch: all of it, or nothing on "no room" and "aborted".
+   *
+   * @param cost what a large batch costs in proportion to others, so that their times can be compared; its tokens unless given.
+   */
+  decode(cost = this.#filled): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
     const small = this.#filled < smallStepTokens;
     const choice = small ? this.#threads.small : this.#threads.large;
@@ -134,7 +138,7 @@ export class Context {
     const started = performance.now();
     const code = this.#functions.decode(this.#context, this.batch.struct);
     const elapsedMs = performance.now() - started;
-    if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / this.#filled);
+    if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
     if (code === 0) return "done";
     if (code === 1) return "no room";
     return code === 2 ? "aborted" : { failed: code };

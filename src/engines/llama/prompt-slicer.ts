@@ -82,6 +82,15 @@ export class PromptSlicer {
     return slices;
   }
 
+  /** What pieces cost, before they are computed; 1 is what a token costs without attention. */
+  cost(slices: readonly Slice[]): number {
+    const { attention } = this.#options;
+    return slices.reduce((sum, { sequence, tokens, padding }) => {
+      const rows = tokens.length + padding;
+      return sum + (attention?.cost(rows, sequence.count) ?? rows);
+    }, 0);
+  }
+
   /** Rows that make the piece cheaper, up to the next tile. */
   #padding(sequence: Sequence, tokens: number, room: number): number {
     const { attention, contextTokens } = this.#options;

@@ -225,6 +225,23 @@ test("a cache that hangs, fails or is full costs no request", async () => {
   }
 });
 
+test("an answer goes on at nearly its speed while another request waits for the cache", async () => {
+  const engine = rig({ apart: true });
+  const first = engine.start(someTokens(20, 52), { maxTokens: 900 });
+  const started = new Promise<void>((resolve) => {
+    const look = (): void =>
+      engine.contexts.some((context) => context.length(0) > 25) ? resolve() : void setImmediate(look);
+    look();
+  });
+  await started;
+  engine.cache.faults.hang = "lookup"; // for 150 ms, at 25 ms a step: no more than 6 tokens
+  const second = engine.start(someTokens(30, 53), { maxTokens: 1 });
+  const before = Math.max(...engine.contexts.map((context) => context.length(0)));
+  await second.answer;
+  expect(Math.max(...engine.contexts.map((context) => context.length(0))) - before).toBeGreaterThan(12);
+  expect((await first.answer).tokens).toHaveLength(900);
+});
+
 test("cells run out: idle slots go first, then the longest request fails and the others go on", async () => {
   const engine = rig({ contextTokens: 400, cells: 512 });
   await engine.ask(someTokens(380, 90));

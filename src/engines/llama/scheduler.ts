@@ -58,11 +58,14 @@ export interface SchedulerOptions {
   readonly log: Log;
 }
 
-/** Time for saving in a step, and while nothing else is to be done. */
+/** Time at most for saving between two steps, and while nothing else is to be done. */
 const saveMs = 5;
 const idleSaveMs = 20;
-/** Time that loads get before a step. */
+/** Time at most that loads get before a step. */
 const loadMs = 25;
+/** While answers run, saving and loading take no more than these shares of the time that their next token takes. */
+const saveShare = 0.2;
+const loadShare = 0.5;
 
 export class Scheduler {
   readonly #options: SchedulerOptions;
@@ -73,6 +76,8 @@ export class Scheduler {
   #uses = 0;
   #closed = false;
   #wake: (() => void) | undefined;
+  /** What the last step took that had next tokens in it. */
+  #stepMs = Infinity;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -121,17 +126,26 @@ export class Scheduler {
       this.#admit();
       await this.#letLoadsAdvance();
       const stepped = await this.#step();
-      const saving = this.#saver?.work(stepped ? saveMs : idleSaveMs) === true;
+      const saving =
+        this.#saver?.work(this.#running().length > 0 ? this.#share(saveShare, saveMs) : idleSaveMs) === true;
       if (stepped || saving) await nextTurn();
       else await this.#sleep();
     }
   }
 
-  /** A step takes hundreds of milliseconds, an answer of the cache a few: loads get a moment before each step. */
+  /** A step may take hundreds of milliseconds, an answer of the cache a few: loads get a moment before each step. */
   async #letLoadsAdvance(): Promise<void> {
-    const end = performance.now() + loadMs;
-    const isLoading = () => this.#running().some(({ generation }) => generation?.phase === "loading");
-    while (isLoading() && performance.now() < end) await nextTurn();
+    const end = performance.now() + this.#share(loadShare, loadMs);
+    while (this.#isAny("loading") && performance.now() < end) await nextTurn();
+  }
+
+  /** Time that may pass between two steps: of what a step takes while answers run, so that these go on at nearly their speed. */
+  #share(share: number, mostMs: number): number {
+    return this.#isAny("decoding") ? Math.min(mostMs, share * this.#stepMs) : mostMs;
+  }
+
+  #isAny(phase: Generation["phase"]): boolean {
+    return this.#sequences.some(({ generation }) => generation?.phase === phase);
   }
 
   /** What slots say they hold is what llama.cpp holds, and nobody is in the temporary sequence. Between steps only. */
@@ -221,6 +235,7 @@ export class Scheduler {
     const decoding = active.filter(({ generation }) => generation?.phase === "decoding");
     const reading = active.filter(({ generation }) => generation?.phase === "reading");
     const slices = this.#slicer.next(decoding.length, reading);
+    const started = performance.now();
     for (const context of this.#options.contexts) {
       const isHere = (sequence: Sequence) => sequence.context === context;
       const result = await this.#decode(
@@ -230,6 +245,7 @@ export class Scheduler {
       );
       if (result === "aborted") break;
     }
+    if (decoding.length > 0) this.#stepMs = performance.now() - started;
     return active.length > 0;
   }
 
@@ -252,7 +268,7 @@ export class Scheduler {
     }
 
     const started = performance.now();
-    const result = context.decode();
+    const result = context.decode(decoding.length + this.#slicer.cost(slices));
     const active = [...decoding, ...slices.map(({ sequence }) => sequence)];
     if (result === "aborted") await this.#options.listener.onAborted();
     else if (result === "no room") this.#makeRoom(context, active);

@@ -31,16 +31,16 @@ export class ThreadChoice {
   next(): number {
     // Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most.
     const best = this.#candidates.reduce((a, b) => ((b.stepMs ?? Infinity) * clearly < (a.stepMs ?? 0) ? b : a));
-    // A slower count is tried again the more rarely, the slower it was: trying costs a few percent at most. One that is not
+    // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most. One that is not
     // known yet waits for its turn, too: on a machine that is free it would only make somebody's first prompt slow.
     const due = this.#candidates.find(({ stepMs, stepsSince }) => {
       const slowness = stepMs === undefined || best.stepMs === undefined ? 1 : stepMs / best.stepMs;
-      return stepsSince > Math.min(longestRetrySteps, retrySteps * slowness ** 2);
+      return stepsSince > Math.min(longestRetrySteps, retrySteps * slowness);
     });
     return (due ?? best).threads;
   }
 
-  /** Tells what a step took, a token in the case of slices. */
+  /** Tells what a step took: a small one in all, a large one for each unit of what it costs. */
   measured(threads: number, elapsedMs: number): void {
     for (const candidate of this.#candidates) {
       candidate.stepsSince += 1;
@@ -77,9 +77,9 @@ export class StepThreads {
 }
 
 const clearly = 1.3;
-const retrySteps = 20;
+const retrySteps = 25;
 const longestRetrySteps = 1000;
 /** So many times the fastest count's step, at most, is what a step counts as. One bad step in ten changes nothing then. */
-const mostSlowness = 4;
-/** Of one step in what is known of its count. */
-const weight = 0.15;
+const mostSlowness = 3;
+/** Of one step in what is known of its count: some twenty steps together outweigh the rest, so that a burst of other work does not. */
+const weight = 0.05;
