@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import CacheProcess, space
+from conftest import CacheProcess, eventually, space
 from reprise import CacheLink
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
@@ -69,6 +69,16 @@ def prompt(seed: int, tokens: int) -> list[int]:
     return [rng.randrange(50) for _ in range(tokens)]
 
 
+def all_answered(links: RankLinks) -> None:
+    """Waits until the cache has answered everything."""
+
+    def answered() -> bool:
+        links.poll()
+        return all(link.pending_requests == 0 for link in links.links)
+
+    eventually(answered)
+
+
 def test_a_text_that_was_computed_once_is_loaded_the_next_time(engine: SimulatedEngine) -> None:
     engine.add(Request("first", prompt(1, 203)))
     engine.run()
@@ -91,24 +101,27 @@ def test_an_ended_request_keeps_only_the_blocks_that_are_not_saved_yet(cache: Ca
     side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
     pins[id(counters)] = engine
-    request = Request("first", prompt(1, 100), max_tokens=12)
+    request = Request("first", prompt(1, 100), max_tokens=20)
     engine.add(request)
     while not request.output:
         engine.step()
-    for _ in range(5):
-        time.sleep(0.02)  # the cache answers, and the prompt is saved
+    all_answered(links)
+    for _ in range(10):
         engine.step()
+    assert counters["saved_bytes"] > 0 and side.open_jobs == 0
     while request.state == "running":
         engine.step()
-    assert engine.pinned.total() == (108 - 96) // 4, "six chunks of 16 tokens were saved before"
+    assert engine.pinned.total() == (116 - 96) // 4, "six chunks of 16 tokens were saved before"
     engine.run()
     engine.add(Request("second", [*request.all_token_ids, 1, 2, 3]))
     engine.run()
-    assert engine.loaded_tokens == 108
+    assert engine.loaded_tokens == 116
     check_nothing_is_left(engine, side, links, 256)
 
 
-def test_what_the_requests_of_a_step_save_is_one_job(engine: SimulatedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_requests_of_a_step_save_is_one_job(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, links, _ = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
     engine.step_tokens = 1000
     saves: list[int] = []
     begin_step = engine.worker.begin_step
@@ -121,7 +134,7 @@ def test_what_the_requests_of_a_step_save_is_one_job(engine: SimulatedEngine, mo
     for i in range(4):
         engine.add(Request(f"r{i}", prompt(i, 103), max_tokens=2))
     engine.step()
-    time.sleep(0.3)  # the cache has answered all four
+    all_answered(links)
     engine.step()
     assert saves == [4 * 6], "six whole chunks of each prompt"
     engine.run()
@@ -129,6 +142,7 @@ def test_what_the_requests_of_a_step_save_is_one_job(engine: SimulatedEngine, mo
         engine.add(Request(f"again {i}", prompt(i, 103)))
     engine.run()
     assert engine.loaded_tokens == 4 * 100
+    links.close()
 
 
 def test_salts_separate_texts(engine: SimulatedEngine) -> None:
