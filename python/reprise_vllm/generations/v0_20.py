@@ -2,7 +2,9 @@
 
     from 0.22   `on_new_request`: before, a busy engine cannot ask the cache early
     from 0.23   layouts arrive by (stage, rank): before, by rank, so that those of all stages but one are lost
-    from 0.24   the scheduler asks its connector for statistics: before, only when the workers sent some with the step
+    from 0.24   the scheduler asks its connector for statistics: before, only when the workers sent some with the step;
+                the pool of blocks is handed over and steps are taken for saves alone: before, the blocks of an ended
+                request are all kept until they are saved
     from 0.26   hashes are made every `prefix_match_unit` tokens: before, the same was called `hash_block_size`
 
 Until 0.26 a preempted request waits for no delivery (`requires_kv_delivery` does not exist).
@@ -20,6 +22,8 @@ class From020To026:
     required: Mapping[str, Members] = {"KVConnectorBase_V1": {"set_xfer_handshake_metadata": ("metadata",)}}
     sometimes: Mapping[str, Members] = {
         "KVConnectorBase_V1": {
+            "bind_gpu_block_pool": ("gpu_block_pool",),
+            "has_pending_push_work": (),
             "on_new_request": ("request",),
             "set_xfer_handshake_metadata_pp_aware": ("metadata",),
         }

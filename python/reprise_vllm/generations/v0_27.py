@@ -18,6 +18,8 @@ from reprise_vllm.generations.generation import Members
 class From027To033:
     required: Mapping[str, Members] = {
         "KVConnectorBase_V1": {
+            "bind_gpu_block_pool": ("gpu_block_pool",),
+            "has_pending_push_work": (),
             "on_new_request": ("request",),
             "set_xfer_handshake_metadata_pp_aware": ("metadata",),
             "requires_kv_delivery": None,

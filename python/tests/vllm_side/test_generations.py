@@ -57,6 +57,8 @@ def test_a_release_belongs_to_its_generation_and_others_to_the_newest() -> None:
         assert isinstance(generation, From027To033) and not is_known
     assert differences(generation_of("0.34.0")[0], recorded["0.33.0"]) == [], "fits, so it runs"
     assert differences(generation_of("0.19.1")[0], recorded["0.20.0"]) == [
+        f"{hooks}.bind_gpu_block_pool is missing",
+        f"{hooks}.has_pending_push_work is missing",
         f"{hooks}.on_new_request is missing",
         f"{hooks}.set_xfer_handshake_metadata_pp_aware is missing",
         f"{hooks}.requires_kv_delivery is missing",
