@@ -39,6 +39,15 @@ test("all threads are used again soon after the machine was busy for a moment", 
   expect(run(choice, 400, (threads) => 5 / threads).get(2)).toBeGreaterThan(150);
 });
 
+test("a slow first step takes no threads away", () => {
+  let step = 0;
+  const used = run(new ThreadChoice(2, "small"), 200, (threads) => {
+    step += 1;
+    return step === 1 ? 200 : 5 / threads;
+  });
+  expect(used.get(2)).toBeGreaterThan(190);
+});
+
 test("the first prompt is read with all threads: others are tried later, once for all contexts", () => {
   const used = run(new ThreadChoice(2, "large"), 15, (threads) => 500 / threads);
   expect([...used.keys()]).toEqual([2]);

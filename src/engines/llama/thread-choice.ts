@@ -14,6 +14,7 @@ interface Candidate {
   readonly threads: number;
   stepMs: number | undefined;
   stepsSince: number;
+  steps: number;
 }
 
 export class ThreadChoice {
@@ -24,7 +25,7 @@ export class ThreadChoice {
     this.most = most;
     const half = Math.ceil(most / 2);
     const counts = { small: [most, half, 1], large: [most, half], deterministic: [most] }[steps];
-    this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0 }));
+    this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0, steps: 0 }));
   }
 
   /** Threads for the next step. */
@@ -46,13 +47,15 @@ export class ThreadChoice {
       candidate.stepsSince += 1;
       if (candidate.threads !== threads) continue;
       candidate.stepMs = this.#learned(candidate, elapsedMs);
+      candidate.steps += 1;
       candidate.stepsSince = 0;
     }
   }
 
   /** What is known of a count after one more step. */
-  #learned({ stepMs, stepsSince }: Candidate, elapsedMs: number): number {
+  #learned({ stepMs, stepsSince, steps }: Candidate, elapsedMs: number): number {
     if (stepMs === undefined) return elapsedMs;
+    if (steps < firstSteps) return Math.min(stepMs, elapsedMs);
     // A single step that met another program says little, however long it took; several in a row outweigh what was known.
     const fastestMs = Math.min(...this.#candidates.map((candidate) => candidate.stepMs ?? Infinity));
     const counted = Math.min(elapsedMs, fastestMs * mostSlowness);
@@ -78,6 +81,8 @@ export class StepThreads {
 
 const clearly = 1.3;
 const retrySteps = 25;
+/** The first steps meet cold memory: the fastest of them counts. */
+const firstSteps = 8;
 const longestRetrySteps = 1000;
 /** So many times the fastest count's step, at most, is what a step counts as. One bad step in ten changes nothing then. */
 const mostSlowness = 3;
