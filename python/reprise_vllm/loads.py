@@ -36,6 +36,9 @@ _pause_seconds = 10.0
 _early_seconds = 5.0
 #: A load that takes longer than computing would have is given up; loads of this many seconds are always waited for.
 _shortest_load_seconds = 0.25
+#: The engine stands still while it waits for the cache: for that share of what it would compute instead, and no longer.
+_share_to_wait = 0.01
+_longest_wait_seconds = 0.1
 #: An engine that does not know what a token costs it computes that share of a long hit to find out.
 _share_to_learn = 1 / 8
 
@@ -88,7 +91,7 @@ class Loads:
             self._counters.add("misses_link_down")
             return 0, False
         # It was asked before: a second question would queue up behind those of the requests that came with this one.
-        if early is not None and not self._links.wait_for(early, self._options.lookup_deadline_ms / 1000):
+        if early is not None and not self._links.wait_for(early, self._wait_seconds(limit - computed)):
             self._counters.add("misses_late")
         elif early is not None and self._is_miss(early, computed):
             self._counters.add("misses_known_early")
@@ -202,20 +205,20 @@ class Loads:
         tokens = tracked.tokens(limit)
         root = tracked.root
         self._counters.add("lookups")
-        ask = self._options.lookup_deadline_ms
+        patience = self._wait_seconds(limit - computed)
         load = self._links.load(
             tokens,
             root.salt,
             root.adapter,
             from_token=computed,
             only_ready=True,
-            deadline_ms=max(1, ask),
+            deadline_ms=max(1, round(patience * 1000)),
             compute_ms_per_token=self._prefill.ms_per_token,
         )
         if load is None:
             self._counters.add("misses_refused")
             return None
-        if not load.wait(ask / 1000) or load.failed:
+        if not load.wait(patience) or load.failed:
             self._counters.add("misses_late")
             load.cancel()
             return None
@@ -257,6 +260,14 @@ class Loads:
         if self._prefill.is_measured or (worth - ready) * _share_to_learn < LARGE_TOKENS:
             return worth
         return (worth - LARGE_TOKENS) // self._geometry.chunk_tokens * self._geometry.chunk_tokens
+
+    def _wait_seconds(self, tokens: int) -> float:
+        """How long a request may wait for the cache's answer: as the option says, or longer where much is at stake."""
+        least = self._options.lookup_deadline_ms / 1000
+        cost = self._prefill.ms_per_token
+        if cost is None or not self._prefill.is_measured:
+            return least
+        return max(least, min(_longest_wait_seconds, tokens * cost / 1000 * _share_to_wait))
 
     def _load_seconds(self, tokens: int) -> float:
         """How long a load between steps may take: as long as computing would, where that is known."""

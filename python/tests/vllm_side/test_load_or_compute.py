@@ -34,16 +34,14 @@ NOTHING = SimpleNamespace(
 class TimedEngine(SimulatedEngine):
     """Computes as fast as it is told, by the only clock that its scheduler side has; nobody waits."""
 
-    def __init__(self, cache: CacheProcess, ms_per_token: float) -> None:
+    def __init__(self, socket_path: str, ms_per_token: float, *, lookup_deadline_ms: int = 500) -> None:
         self.ms_per_token = ms_per_token
         self.ahead = 0.0
-        link = CacheLink(
-            socket_path=cache.socket_path, space=space(chunk_tokens=16), rank=0, slot_bytes=LARGE.slot_bytes
-        )
+        link = CacheLink(socket_path=socket_path, space=space(chunk_tokens=16), rank=0, slot_bytes=LARGE.slot_bytes)
         self.links = RankLinks([link])
         assert self.links.connect(5), link.last_error
         self.counters = Counters()
-        options = Options(lookup_deadline_ms=500, min_disk_tokens=8)
+        options = Options(lookup_deadline_ms=lookup_deadline_ms, min_disk_tokens=8)
         began = time.monotonic()
         side = SchedulerSide(self.links, LARGE, options, self.counters, lambda: began + self.ahead)
         super().__init__(side, LARGE, blocks=1024, seed=1)
@@ -77,7 +75,7 @@ class TimedEngine(SimulatedEngine):
 def stored(folder: Path) -> Iterator[CacheProcess]:
     """A cache with texts 0 to 9 of 200 tokens on disk, and none of them in memory."""
     cache = CacheProcess(folder, memory_bytes=512 << 20, disk=True)
-    engine = TimedEngine(cache, 0.001)
+    engine = TimedEngine(cache.socket_path, 0.001)
     for seed in range(10):
         engine.ask(prompt(seed, 203))
     eventually(lambda: engine.stats()["tiers"]["disk"]["records"] >= 120)
@@ -98,7 +96,7 @@ def know(engine: TimedEngine) -> None:
 
 
 def test_a_slow_engine_loads_what_is_on_disk(stored: CacheProcess) -> None:
-    engine = TimedEngine(stored, 100.0)
+    engine = TimedEngine(stored.socket_path, 100.0)
     know(engine)
     for seed in range(4):
         assert engine.ask(prompt(seed, 203)) == 200
@@ -112,7 +110,7 @@ def test_a_slow_engine_loads_what_is_on_disk(stored: CacheProcess) -> None:
 
 
 def test_a_fast_engine_computes_what_is_on_disk_and_nothing_is_read(stored: CacheProcess) -> None:
-    engine = TimedEngine(stored, 0.0001)
+    engine = TimedEngine(stored.socket_path, 0.0001)
     know(engine)
     engine.ask(prompt(0, 203))  # nobody has read from this disk: it is tried
     before = engine.stats()["loadedBytes"]
@@ -131,12 +129,12 @@ def test_a_fast_engine_computes_what_is_on_disk_and_nothing_is_read(stored: Cach
 
 
 def test_what_is_in_memory_is_loaded_though_its_rest_on_disk_is_computed(stored: CacheProcess) -> None:
-    patient = TimedEngine(stored, 100.0)
+    patient = TimedEngine(stored.socket_path, 100.0)
     know(patient)
     patient.ask(prompt(0, 203))
     patient.ask(prompt(1, 99))
     patient.links.close()
-    engine = TimedEngine(stored, 0.0001)
+    engine = TimedEngine(stored.socket_path, 0.0001)
     know(engine)
     assert engine.ask(prompt(1, 203)) == 96
     check_nothing_is_left(engine, engine.side, engine.links, 1024)

@@ -22,6 +22,7 @@ from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from vllm_side.simulated_engine import Request, SimulatedEngine
+from vllm_side.test_load_or_compute import TimedEngine
 from vllm_side.test_scheduler_side import GEOMETRY, prompt
 
 BLOCKS = 400
@@ -152,3 +153,20 @@ def test_a_cache_that_answers_late_at_this_moment_costs_hits_and_nothing_else(
         assert counters["misses_late"] > 0
     ask(engine, "afterwards", texts(seed, 60))
     check_nothing_is_left(engine, links)
+
+
+def test_the_more_there_is_to_compute_the_longer_the_cache_is_waited_for(cache: Cache, ambush: Ambush) -> None:
+    moment = Moment("found", late_seconds=0.03)
+    text = prompt(977, 203)
+    late = []
+    for ms_per_token in (100.0, 0.0001):  # 20 s of work, of which a hundredth may be waited; and 20 us of work
+        engine = TimedEngine(ambush.socket, ms_per_token, lookup_deadline_ms=5)
+        engine.ask(prompt(int(978 + ms_per_token), 1000))  # tells it what a token costs
+        engine.ask(text)
+        before = engine.counters["misses_late"]
+        ambush.lay(moment)
+        assert engine.ask(text) == (200 if ms_per_token > 1 else 0)
+        assert ambush.struck()
+        late.append(engine.counters["misses_late"] - before)
+        engine.links.close()
+    assert late == [0, 1]
