@@ -55,7 +55,7 @@ const openFile = promisify(open);
 const closeFile = promisify(close);
 const truncateFile = promisify(ftruncate);
 
-/** Shared by all tiers of the process, as libuv's threads are; they start with the first call. */
+/** Shared by all tiers of the process, as libuv's threads are; the first to read starts with the first file. */
 const reads = new IoThreads({ most: 8 });
 const writes = new IoThreads({ most: 6 });
 
@@ -77,6 +77,7 @@ export const nodeFiles: DiskFiles = {
 };
 
 async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
+  reads.prepare();
   // Undefined where the system has no such thing (macOS).
   const direct = (constants as { readonly O_DIRECT?: number }).O_DIRECT ?? 0;
   if (direct === 0) return systemFile(await openFile(path, flags, 0o600), false);

@@ -54,6 +54,8 @@ parentPort?.on("message", (request: IoRequest) => {
   }
 });
 
+parentPort?.postMessage(nothing); // ready
+
 function serve(request: IoRequest): IoAnswer {
   switch (request.kind) {
     case "allocate":
