@@ -47,3 +47,29 @@ test("a frame that has begun is pending, its length alone included", () => {
   expect(reader.next()?.length).toBe(frame.length - 4);
   expect(reader.pendingBytes).toBe(0);
 });
+
+test("the pieces of a long frame are given back once it is put together; what was given out stays until more comes", () => {
+  const reader = new FrameReader();
+  reader.limitBytes = maxFrameBytes;
+  const short = encodeFrame({ type: "short" });
+  const long = encodeFrame({ bytes: new Uint8Array(150_000).fill(3) });
+  const pieces = [long.subarray(0, 65_536), long.subarray(65_536, 131_072), long.subarray(131_072)].map(ownBytes);
+  for (const piece of pieces) reader.push(piece);
+  expect(reader.next()).toEqual(long.subarray(4));
+  expect(pieces.map(({ length }) => length)).toEqual([0, 0, 0]);
+
+  const [first, rest] = [long.subarray(0, 65_536), long.subarray(65_536)].map((piece) => ownBytes(piece));
+  const shared = ownBytes(Buffer.concat([short, first!]));
+  reader.push(shared);
+  const body = reader.next();
+  reader.push(rest!);
+  expect(body).toEqual(short.subarray(4));
+  expect(reader.next()).toEqual(long.subarray(4));
+});
+
+/** A piece in memory of its own, as a socket gives it. */
+function ownBytes(bytes: Uint8Array): Buffer {
+  const own = Buffer.allocUnsafeSlow(bytes.length);
+  own.set(bytes);
+  return own;
+}

@@ -7,6 +7,7 @@
  */
 import { RepriseError } from "../errors.ts";
 import { encodeShared, keepEncoded } from "./msgpack.ts";
+import { giveBack } from "./spent-buffer.ts";
 
 /** Until the handshake is done a peer needs no more. */
 export const maxHelloBytes = 64 * 1024;
@@ -54,7 +55,7 @@ export class FrameReader {
     return this.#end - this.#start + (this.#wanted === undefined ? 0 : 4);
   }
 
-  /** Takes what has arrived; the piece is the reader's. Bodies that were given out before are valid no longer. */
+  /** Takes what has arrived; the piece is the reader's, who may empty it. Bodies that were given out before are valid no longer. */
   push(piece: Buffer): void {
     if (this.#start === this.#end) {
       if (this.#own.length > keptBytes) this.#own = Buffer.alloc(0);
@@ -66,6 +67,7 @@ export class FrameReader {
     if (this.#bytes !== this.#own || this.#end + piece.length > this.#own.length) this.#makeRoom(piece.length);
     this.#own.set(piece, this.#end);
     this.#end += piece.length;
+    giveBack(piece);
   }
 
   /** The next whole frame's body, valid until more is pushed. @throws RepriseError PROTOCOL when a frame is empty or longer than allowed */
@@ -93,6 +95,8 @@ export class FrameReader {
     if (this.#own.length < needed)
       this.#own = Buffer.allocUnsafeSlow(Math.max(needed, Math.min(2 * needed, this.#wanted ?? 0)));
     from.copy(this.#own, 0, this.#start, this.#end);
+    // Bodies that lie in it have been given out unless all of it was waiting.
+    if (from !== this.#own && this.#start <= 4) giveBack(from);
     this.#bytes = this.#own;
     this.#start = 0;
     this.#end = waiting;
