@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import reprise
-from conftest import CacheProcess
+from conftest import CacheProcess, eventually
 from reprise import RepriseError, StartedCache, start_cache
 
 SMALL: dict[str, Any] = {"memory": "64MiB", "disk": "1MiB", "stop_when_unused": 1}
@@ -58,7 +58,7 @@ def test_a_cache_is_started_used_by_the_next_and_ends_by_itself(folder: Path, en
     again = start_cache(data_dir=folder / "data", **SMALL)
     ended.append(again)
     with reprise.connect(socket=again.socket_path, **options) as cache:
-        assert cache.lookup(range(100)) == (100, {"disk": 100})
+        eventually(lambda: cache.lookup(range(100)) == (100, {"disk": 100}))
 
 
 def test_a_started_cache_survives_its_starter(folder: Path) -> None:
