@@ -265,7 +265,7 @@ export class LocalSession implements CacheSession {
       const [firstToken, tokenCount] = [chunks.firstToken(chunk), chunks.tokenCount(chunk)];
       addTokens(counters.loadedTokens, tier, matchedTokens);
       counters.loadedBytes += bytes;
-      if (rank === 0) store.countHit(chunk);
+      if (rank === 0) store.records.countHit(chunk);
       ready.push({ lease, firstToken, tokenCount, matchedTokens, tier, slot: { offset, bytes } });
     }
     return ready;
