@@ -6,16 +6,14 @@
  */
 import type { TierName } from "../tier.ts";
 import type { ChunkId } from "./chunk-id.ts";
-import type { ChunkStore } from "./chunk-store.ts";
-import type { StoredChunks } from "./stored-chunk.ts";
 import { flag } from "./chunk-table.ts";
-import type { Root, Tokens } from "./chunk.ts";
-import { addTokens, type Counters, type EngineFigures } from "./counters.ts";
+import { rootKey, type Root, type Tokens } from "./chunk.ts";
+import { addTokens, type EngineFigures } from "./counters.ts";
 import { within } from "./deadline.ts";
-import type { HolderId, Lease, LeaseTable } from "./lease.ts";
-import type { LoadOrCompute } from "./load-or-compute.ts";
-import type { Placement } from "./placement.ts";
+import type { HolderId, Lease } from "./lease.ts";
+import { Lookups } from "./lookups.ts";
 import { ChunkPath, chunksOf } from "./radix.ts";
+import type { SessionParts } from "./session-parts.ts";
 import type {
   CacheSession,
   LeaseId,
@@ -29,39 +27,10 @@ import type {
   WaitOptions,
   WrittenChunk,
 } from "./session.ts";
-import { rootKey } from "./chunk.ts";
 import type { SpaceId } from "./space.ts";
-import type { Space, Spaces } from "./spaces.ts";
+import type { Space } from "./spaces.ts";
+import type { StoredChunks } from "./stored-chunk.ts";
 
-/** What one session may take. */
-export interface SessionLimits {
-  /** Tokens of a text that are looked at; what comes after them is neither found nor stored. */
-  readonly tokensPerRequest: number;
-  /** Chunks per reservation; those after them are not stored, as if the pool were full. */
-  readonly chunksPerReservation: number;
-  /** Leases held at once: a load ends early there, a reservation is full. */
-  readonly openLeases: number;
-}
-
-/** What a session works on: the cache's parts. */
-export interface SessionParts {
-  readonly spaces: Spaces;
-  readonly store: ChunkStore;
-  readonly leases: LeaseTable<ChunkId>;
-  readonly placement: Placement;
-  readonly loadOrCompute: LoadOrCompute;
-  readonly counters: Counters;
-  readonly limits: SessionLimits;
-}
-
-/**
- * Of a load, read from below ahead of the chunk that the guest waits for: what keeps eight reads of a drive busy, whatever
- * the size of a chunk. Less where that would be much of the pool, which other loads want too.
- */
-const readAheadBytes = 16 * 1024 * 1024;
-const readAheadShare = 1 / 16;
-/** What one text that is brought into memory in the background may take of the pool. */
-const broughtShare = 1 / 4;
 /** What is known of texts under a root that nobody stored anything under. */
 const emptyPath = new ChunkPath();
 
@@ -71,9 +40,8 @@ export class LocalSession implements CacheSession {
   readonly #options: SessionOptions;
   readonly #holder: HolderId;
   readonly #onClose: () => void;
+  readonly #lookups: Lookups;
   #closed = false;
-  /** As the guest last said; undefined: it never did. */
-  #computeMsPerToken: number | undefined;
 
   constructor(parts: SessionParts, options: SessionOptions, identity: { holder: HolderId; onClose: () => void }) {
     this.#parts = parts;
@@ -81,6 +49,7 @@ export class LocalSession implements CacheSession {
     this.#space = parts.spaces.open(options.space);
     this.#holder = identity.holder;
     this.#onClose = identity.onClose;
+    this.#lookups = new Lookups(parts, { chunkTokens: this.chunkTokens, slotBytes: options.slotBytes });
   }
 
   get spaceId(): SpaceId {
@@ -97,9 +66,9 @@ export class LocalSession implements CacheSession {
 
   lookup(root: Root, tokens: Tokens, { computeMsPerToken }: ReadOptions): Promise<Lookup> {
     const path = this.#match(root, tokens);
-    const found = this.#foundIn(path, computeMsPerToken);
-    this.#countLookup(tokens, found);
-    this.#leave(path, found);
+    const found = this.#lookups.found(path, computeMsPerToken);
+    this.#lookups.count(tokens, found);
+    this.#lookups.leave(path, found);
     return Promise.resolve(found);
   }
 
@@ -111,14 +80,14 @@ export class LocalSession implements CacheSession {
   ): AsyncGenerator<readonly LoadedChunk[], void, void> {
     const deadline = performance.now() + deadlineMs;
     const path = this.#match(root, tokens);
-    const found = this.#foundIn(path, computeMsPerToken);
-    if (onlyReady) this.#countLookup(tokens, found);
+    const found = this.#lookups.found(path, computeMsPerToken);
+    if (onlyReady) this.#lookups.count(tokens, found);
     const end = Math.ceil(found.worthTokens / this.chunkTokens);
     const held = this.#leaseAll(path, { first: Math.floor(from / this.chunkTokens), end, onlyReady });
-    this.#leave(path, found);
+    this.#lookups.leave(path, found);
     const reads: Promise<boolean>[] = [];
     const before = bytesBefore(this.#parts.store.chunks, held);
-    const aheadBytes = this.#aheadBytes();
+    const aheadBytes = this.#lookups.aheadBytes();
     let given = 0;
     try {
       onFound?.(found);
@@ -273,76 +242,9 @@ export class LocalSession implements CacheSession {
 
   /** How fast the guest computes. Of the ranks of one engine the first tells. */
   engineFigures(): EngineFigures | undefined {
-    if (this.#computeMsPerToken === undefined || this.#options.rank > 0) return undefined;
-    return { space: this.#space.id, prefillTokensPerSecond: Math.round(1e5 / this.#computeMsPerToken) / 100 };
-  }
-
-  /** What a match says to whoever looks it up: it ends at the first chunk whose bytes are nowhere. */
-  #foundIn(path: ChunkPath, computeMsPerToken: number | undefined): Lookup {
-    const { store, loadOrCompute } = this.#parts;
-    const { chunks } = store;
-    const tokensByTier: Partial<Record<TierName, number>> = {};
-    if (computeMsPerToken !== undefined) this.#computeMsPerToken = computeMsPerToken;
-    const weighing =
-      computeMsPerToken === undefined ? undefined : loadOrCompute.weigh(computeMsPerToken, this.#aheadBytes());
-    let hitTokens = 0;
-    let run: TierName | undefined;
-    let runTokens = 0;
-    for (let i = 0; i < path.length; i += 1) {
-      const tier = chunks.tierOf(path.at(i));
-      if (tier !== run) {
-        if (run !== undefined) addTokens(tokensByTier, run, runTokens);
-        run = tier;
-        runTokens = 0;
-      }
-      if (tier === undefined) break;
-      const matchedTokens = i === path.length - 1 ? path.matchedInLast : this.chunkTokens;
-      runTokens += matchedTokens;
-      hitTokens += matchedTokens;
-      weighing?.add(matchedTokens, tier, tier === "memory" ? 0 : bytesOf(chunks, path.at(i)));
-    }
-    if (run !== undefined) addTokens(tokensByTier, run, runTokens);
-    return { hitTokens, tokensByTier, worthTokens: weighing?.worthTokens ?? hitTokens };
-  }
-
-  /** Counts what is found and left to be computed, and reads of it in the background what {@link LoadOrCompute} says. */
-  #leave(path: ChunkPath, { hitTokens, worthTokens }: Lookup): void {
-    if (worthTokens === hitTokens) return;
-    const { store, counters, loadOrCompute } = this.#parts;
-    const { chunks } = store;
-    const first = worthTokens / this.chunkTokens;
-    const slow = chunks.tierOf(path.at(first))!; // it is found, and what is in memory is never left
-    const isBrought = loadOrCompute.takeRecomputed(path.at(first));
-    let probeBytes = !isBrought && loadOrCompute.takeProbe(slow) ? this.#aheadBytes() : 0;
-    let bringBytes = isBrought ? store.pool.stats().capacityBytes * broughtShare : 0;
-    const brought: ChunkId[] = [];
-    for (let i = first; i * this.chunkTokens < hitTokens; i += 1) {
-      const chunk = path.at(i);
-      const tier = chunks.tierOf(chunk)!; // it is found
-      addTokens(counters.leftTokens, tier, Math.min(this.chunkTokens, hitTokens - i * this.chunkTokens));
-      if (tier === "memory" || (probeBytes <= 0 && bringBytes <= 0)) continue;
-      const bytes = bytesOf(chunks, chunk);
-      if (bringBytes > 0) brought.push(chunk);
-      else if (tier === slow) {
-        counters.probedChunks += 1;
-        void this.#promote(chunk);
-      }
-      bringBytes -= bytes;
-      probeBytes -= bytes;
-    }
-    if (brought.length > 0) this.#parts.placement.bring(brought, this.#options.slotBytes);
-  }
-
-  /** What a load reads at a time. */
-  #aheadBytes(): number {
-    return Math.min(readAheadBytes, this.#parts.store.pool.stats().capacityBytes * readAheadShare);
-  }
-
-  #countLookup(tokens: Tokens, { tokensByTier }: Lookup): void {
-    const { counters } = this.#parts;
-    counters.lookups += 1;
-    counters.lookedUpTokens += tokens.length;
-    for (const [tier, count] of Object.entries(tokensByTier)) addTokens(counters.hitTokens, tier as TierName, count); // as #foundIn made it
+    const { computeMsPerToken } = this.#lookups;
+    if (computeMsPerToken === undefined || this.#options.rank > 0) return undefined;
+    return { space: this.#space.id, prefillTokensPerSecond: Math.round(1e5 / computeMsPerToken) / 100 };
   }
 
   #promote(chunk: ChunkId): Promise<boolean> {
@@ -363,7 +265,7 @@ export class LocalSession implements CacheSession {
       const [firstToken, tokenCount] = [chunks.firstToken(chunk), chunks.tokenCount(chunk)];
       addTokens(counters.loadedTokens, tier, matchedTokens);
       counters.loadedBytes += bytes;
-      if (rank === 0) store.countHit(chunk);
+      if (rank === 0) store.records.countHit(chunk);
       ready.push({ lease, firstToken, tokenCount, matchedTokens, tier, slot: { offset, bytes } });
     }
     return ready;
@@ -454,13 +356,6 @@ interface LeasedMatch {
 /** Bytes of all ranks before each chunk, and before what would follow the last. */
 function bytesBefore(chunks: StoredChunks, held: readonly LeasedMatch[]): Float64Array {
   const before = new Float64Array(held.length + 1);
-  for (const [i, { chunk }] of held.entries()) before[i + 1] = before[i]! + bytesOf(chunks, chunk); // set the step before
+  for (const [i, { chunk }] of held.entries()) before[i + 1] = before[i]! + chunks.bytesOfAllRanks(chunk); // set the step before
   return before;
-}
-
-/** Bytes of all ranks. */
-function bytesOf(chunks: StoredChunks, chunk: ChunkId): number {
-  let sum = 0;
-  for (let rank = 0; rank < chunks.ranksOf(chunk); rank += 1) sum += chunks.bytes(chunk, rank);
-  return sum;
 }

@@ -9,8 +9,8 @@
  * that a space that is in use takes room from one that no longer is.
  */
 import { assert } from "../errors.ts";
-import type { RecordId, Tier } from "../tier.ts";
 import { noChunk, type ChunkId } from "./chunk-id.ts";
+import { ChunkRecords } from "./chunk-records.ts";
 import { field, flag } from "./chunk-table.ts";
 import type { Counters } from "./counters.ts";
 import type { EvictionPolicy } from "./eviction.ts";
@@ -35,14 +35,14 @@ export interface ChunkStoreOptions {
 export class ChunkStore {
   readonly chunks: StoredChunks;
   readonly pool: SlotPool;
+  /** What of the chunks lies in tiers below the pool. */
+  readonly records: ChunkRecords;
   readonly #policy: EvictionPolicy;
   readonly #leases: LeaseTable<ChunkId>;
   readonly #counters: Counters;
   readonly #now: () => number;
   /** By rank, made when first needed. */
   readonly #bySlot: LinkedIndex[] = [];
-  /** By tier. */
-  readonly #byRecord: readonly LinkedIndex[];
   readonly #tenants: Tenants;
   readonly #pinned: PinnedChunks;
   #lastTick = 0;
@@ -50,6 +50,7 @@ export class ChunkStore {
   constructor(options: ChunkStoreOptions) {
     this.chunks = options.chunks;
     this.pool = options.pool;
+    this.records = new ChunkRecords(options.chunks);
     this.#policy = options.policy;
     this.#leases = options.leases;
     this.#counters = options.counters;
@@ -62,15 +63,6 @@ export class ChunkStore {
       unpin: (chunk) => this.unpin(chunk),
       bytesInPool: (chunk) => this.chunks.bytesInPool(chunk),
     });
-    const { table, tiers } = options.chunks;
-    this.#byRecord = tiers.map(
-      (_, tier) =>
-        new LinkedIndex({
-          keyOf: (chunk) => table.record(chunk, tier),
-          next: (chunk) => table.nextByRecord(chunk, tier),
-          setNext: (chunk, next) => table.setNextByRecord(chunk, tier, next),
-        }),
-    );
   }
 
   /** Bytes of a chunk are to come: it is not hollow any more. */
@@ -252,9 +244,9 @@ export class ChunkStore {
     assert(this.#isIdle(chunk), "a chunk in use was forgotten");
     this.takeSlots(chunk);
     for (const tier of this.chunks.tiers) {
-      const id = this.record(chunk, tier);
+      const id = this.records.of(chunk, tier);
       if (id === undefined) continue;
-      this.forgetRecord(tier, id);
+      this.records.forget(tier, id);
       tier.drop(id);
     }
     this.removeIfEmpty(chunk);
@@ -284,53 +276,6 @@ export class ChunkStore {
     }
   }
 
-  /** The chunk's record in a tier. */
-  record(chunk: ChunkId, tier: Tier): RecordId | undefined {
-    return this.chunks.table.record(chunk, this.#numberOf(tier)) as RecordId | undefined; // only records are set
-  }
-
-  addRecord(chunk: ChunkId, tier: Tier, id: RecordId): void {
-    const { table } = this.chunks;
-    const number = this.#numberOf(tier);
-    assert(table.record(chunk, number) === undefined, "a chunk has one record in a tier");
-    table.setRecord(chunk, number, id);
-    this.#byRecord[number]!.add(chunk); // one per tier
-    table.mark(chunk, flag.usedSinceRecorded, false);
-  }
-
-  /** The record was rewritten under another name. */
-  moveRecord(chunk: ChunkId, tier: Tier, to: RecordId): void {
-    this.#takeRecord(chunk, this.#numberOf(tier));
-    this.addRecord(chunk, tier, to);
-  }
-
-  /** The record is gone from its tier. */
-  forgetRecord(tier: Tier, id: RecordId): ChunkId | undefined {
-    const chunk = this.recordOwner(tier, id);
-    if (chunk === undefined) return undefined;
-    this.#takeRecord(chunk, this.#numberOf(tier));
-    if (!this.chunks.hasRecords(chunk) && !this.chunks.isInMemory(chunk))
-      this.chunks.table.mark(chunk, flag.visible, false);
-    return chunk;
-  }
-
-  recordOwner(tier: Tier, id: RecordId): ChunkId | undefined {
-    return this.#byRecord[this.#numberOf(tier)]!.find(id); // one per tier
-  }
-
-  /** The chunk was given to an engine: the tiers that have it keep count. */
-  countHit(chunk: ChunkId): void {
-    for (const [number, tier] of this.chunks.tiers.entries()) {
-      const id = this.chunks.table.record(chunk, number);
-      if (id !== undefined) tier.countHit(id as RecordId); // only records are set
-    }
-  }
-
-  /** Used since its record was written: worth rewriting when the record's region goes. */
-  isWanted(chunk: ChunkId): boolean {
-    return this.chunks.table.is(chunk, flag.usedSinceRecorded);
-  }
-
   /** Asserts that slots, leases, the policy and the index tell the same story. */
   check(trees: Iterable<RootIndex>): void {
     checkStore(trees, {
@@ -339,7 +284,6 @@ export class ChunkStore {
       leases: this.#leases,
       tenants: this.#tenants,
       bySlot: this.#bySlot,
-      byRecord: this.#byRecord,
     });
   }
 
@@ -436,18 +380,6 @@ export class ChunkStore {
       this.#bySlot.push(index);
     }
     return this.#bySlot[rank]!; // made above
-  }
-
-  #takeRecord(chunk: ChunkId, tier: number): void {
-    assert(this.chunks.table.record(chunk, tier) !== undefined, "a record that nobody has was moved");
-    this.#byRecord[tier]!.remove(chunk); // one per tier
-    this.chunks.table.setRecord(chunk, tier, undefined);
-  }
-
-  #numberOf(tier: Tier): number {
-    const number = this.chunks.tiers.indexOf(tier);
-    assert(number !== -1, "a tier was named that the cache does not have");
-    return number;
   }
 
   /** What happens to a chunk is told to the policy while it is not offered. */

@@ -137,7 +137,7 @@ export class Placement {
   /** Tiers that lack the chunk and can be asked now. */
   #tiersWithout(chunk: ChunkId): Tier[] {
     const { store, tiers } = this.#options;
-    return tiers.filter((tier) => store.record(chunk, tier) === undefined && !this.#outages.has(tier));
+    return tiers.filter((tier) => store.records.of(chunk, tier) === undefined && !this.#outages.has(tier));
   }
 
   async #write(chunk: ChunkId): Promise<void> {
@@ -162,11 +162,11 @@ export class Placement {
           counters.refusedWrites += 1;
           continue;
         }
-        if (store.record(chunk, tier) !== undefined) {
+        if (store.records.of(chunk, tier) !== undefined) {
           tier.drop(id); // what the tier kept from before came back meanwhile (returning-records.ts)
           continue;
         }
-        store.addRecord(chunk, tier, id);
+        store.records.add(chunk, tier, id);
         this.#seal(chunk, tier, id);
         store.supersede(chunk);
       } catch (error) {
@@ -211,7 +211,7 @@ export class Placement {
   async #readFromAny(chunk: ChunkId): Promise<boolean> {
     const { store, tiers, counters } = this.#options;
     for (const tier of tiers) {
-      let id = store.record(chunk, tier);
+      let id = store.records.of(chunk, tier);
       try {
         while (id !== undefined) {
           if (await this.#timedRead(tier, id, chunk)) {
@@ -219,13 +219,13 @@ export class Placement {
             this.#seal(chunk, tier, id);
             return true;
           }
-          store.forgetRecord(tier, id);
-          id = store.record(chunk, tier); // it may have been moved while it was read
+          store.records.forget(tier, id);
+          id = store.records.of(chunk, tier); // it may have been moved while it was read
         }
       } catch (error) {
         if (codeOf(error) === "RECORD_CORRUPT") {
           counters.corruptRecords += 1;
-          store.forgetRecord(tier, id!); // one was read
+          store.records.forget(tier, id!); // one was read
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
         } else if (!this.#stop.signal.aborted) this.#outage(tier, error);
       }

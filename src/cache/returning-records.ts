@@ -173,7 +173,7 @@ export class ReturningRecords {
     if (chunk === undefined) return "dropped";
     known.placed.set(record.key, chunk);
     const { chunks } = store;
-    if (store.record(chunk, tier) !== undefined) return "dropped"; // saved anew meanwhile, or a rewrite that a crash cut short
+    if (store.records.of(chunk, tier) !== undefined) return "dropped"; // saved anew meanwhile, or a rewrite that a crash cut short
     if (!chunks.isVisible(chunk)) {
       if (chunks.hasSlots(chunk)) return "dropped"; // a guest is writing it
       store.fill(chunk);
@@ -181,7 +181,7 @@ export class ReturningRecords {
       for (const [rank, bytes] of payloadBytes.entries()) chunks.setBytes(chunk, rank, bytes);
       // Adopted in the pool or saved anew, and not as it was: what is in memory counts.
     } else if (payloadBytes.some((bytes, rank) => bytes !== chunks.bytes(chunk, rank))) return "dropped";
-    store.addRecord(chunk, tier, record.id);
+    store.records.add(chunk, tier, record.id);
     if (!chunks.isVisible(chunk)) store.stored(chunk);
     store.supersede(chunk);
     return "placed";

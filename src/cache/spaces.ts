@@ -95,19 +95,19 @@ export class Spaces {
   #ownerOf(tier: Tier): TierOwner {
     return {
       isWanted: (id) => {
-        const chunk = this.#store.recordOwner(tier, id);
-        return chunk !== undefined && this.#store.isWanted(chunk);
+        const chunk = this.#store.records.ownerOf(tier, id);
+        return chunk !== undefined && this.#store.records.isWanted(chunk);
       },
       onEvicted: (ids) => {
         for (const id of ids) {
-          const chunk = this.#store.forgetRecord(tier, id);
+          const chunk = this.#store.records.forget(tier, id);
           if (chunk !== undefined) this.#store.removeIfEmpty(chunk);
         }
       },
       onMoved: (from, to) => {
-        const chunk = this.#store.recordOwner(tier, from);
+        const chunk = this.#store.records.ownerOf(tier, from);
         if (chunk === undefined) return;
-        this.#store.moveRecord(chunk, tier, to);
+        this.#store.records.move(chunk, tier, to);
       },
     };
   }

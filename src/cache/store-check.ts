@@ -17,8 +17,6 @@ export interface StoreParts {
   readonly tenants: Tenants;
   /** By rank. */
   readonly bySlot: readonly LinkedIndex[];
-  /** By tier. */
-  readonly byRecord: readonly LinkedIndex[];
 }
 
 /** Asserts that all parts tell the same story. */
@@ -40,14 +38,14 @@ export function checkStore(trees: Iterable<RootIndex>, parts: StoreParts): void 
       slots += chunks.slotsOf(chunk);
       const bytes = chunks.bytesInPool(chunk);
       if (bytes > 0) held.set(tenant, (held.get(tenant) ?? 0) + bytes);
-      records += chunks.tiers.filter((tier) => store.record(chunk, tier) !== undefined).length;
+      records += chunks.tiers.filter((tier) => store.records.of(chunk, tier) !== undefined).length;
     }
   }
   tenants.check(held);
   const { usedSlots, unclaimedSlots } = pool.stats();
   assert(slots === sizeOf(parts.bySlot), "slots in the index and slots known differ");
   assert(slots + unclaimedSlots === usedSlots, "slots in the index and slots of the pool differ");
-  assert(records === sizeOf(parts.byRecord), "records in the index and records known differ");
+  assert(records === store.records.size, "records in the index and records known differ");
   assert(rows === chunks.table.size, "rows in use and chunks in the trees differ");
   for (const lease of leases.all()) assert(chunks.table.is(lease.chunk, flag.filled), "a leased chunk is not indexed");
 }
@@ -63,14 +61,14 @@ function checkChunk(chunk: ChunkId, { store, policy, leases, bySlot }: StorePart
   assert(children === table.get(chunk, field.childrenInPool), "children in the pool are miscounted");
   const hasSlots = chunks.hasSlots(chunk);
   const isIdle = table.get(chunk, field.pins) === 0 && leases.leasesOf(chunk) === 0;
-  const records = tiers.filter((tier) => store.record(chunk, tier) !== undefined);
+  const records = tiers.filter((tier) => store.records.of(chunk, tier) !== undefined);
   assert(policy.isOffered(chunk) === (isIdle && hasSlots && children === 0), "the policy has what may go");
   if (chunks.isVisible(chunk)) assert(chunks.isWritten(chunk), "a visible chunk is whole");
   assert(!chunks.isVisible(chunk) || records.length > 0 || chunks.isInMemory(chunk), "a visible chunk can be read");
   const needed = hasSlots || records.length > 0 || !isIdle;
   assert(needed === table.is(chunk, flag.filled), "a chunk is hollow when it has no bytes, and only then");
   for (const tier of records)
-    assert(store.recordOwner(tier, store.record(chunk, tier)!) === chunk, "a record knows its chunk"); // it has one
+    assert(store.records.ownerOf(tier, store.records.of(chunk, tier)!) === chunk, "a record knows its chunk"); // it has one
 }
 
 function sizeOf(indexes: readonly LinkedIndex[]): number {

@@ -111,6 +111,13 @@ export class StoredChunks {
     return Array.from({ length: this.ranksOf(chunk) }, (_, rank) => this.table.bytes(chunk, rank));
   }
 
+  /** Their sum: what loading the chunk moves. */
+  bytesOfAllRanks(chunk: ChunkId): number {
+    let sum = 0;
+    for (let rank = 0; rank < this.ranksOf(chunk); rank += 1) sum += this.table.bytes(chunk, rank);
+    return sum;
+  }
+
   setBytes(chunk: ChunkId, rank: number, bytes: number): void {
     this.table.setBytes(chunk, rank, bytes);
   }
