@@ -38,6 +38,8 @@ export class ReadSpeed {
   #underWayBytes = 0;
   #stretchBegan = 0;
   #stretchBytes = 0;
+  /** False for what is left of a stretch that was cut: it may be a moment, when several reads end together. */
+  #stretchIsWhole = true;
   #probed = -Infinity;
 
   constructor(now: () => number) {
@@ -53,6 +55,7 @@ export class ReadSpeed {
     if (wasAtRest) {
       this.#stretchBegan = began;
       this.#stretchBytes = 0;
+      this.#stretchIsWhole = true;
     }
     this.#underWay += 1;
     this.#underWayBytes += bytes;
@@ -68,6 +71,7 @@ export class ReadSpeed {
       this.#learnRate(this.#stretchBytes / stretchMs, stretchMs);
       this.#stretchBegan = ended;
       this.#stretchBytes = 0;
+      this.#stretchIsWhole = false;
     };
   }
 
@@ -101,7 +105,7 @@ export class ReadSpeed {
   }
 
   #learnRate(bytesPerMs: number, stretchMs: number): void {
-    const isFaster = bytesPerMs > (this.#bytesPerMs.value ?? Infinity);
+    const isFaster = this.#stretchIsWhole && bytesPerMs > (this.#bytesPerMs.value ?? Infinity);
     if (isFaster || this.#isBoundByBytes(stretchMs)) this.#bytesPerMs.learn(bytesPerMs);
   }
 

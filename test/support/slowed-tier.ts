@@ -5,6 +5,8 @@ export interface SlowedTier extends Tier {
   /** Milliseconds that the clock moves in each read from now on. */
   msPerRead: number;
   reads: number;
+  /** Reads that have not ended. */
+  underWay: number;
 }
 
 /** A clock that stands unless it is moved. */
@@ -18,13 +20,18 @@ export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedT
     name: tier.name,
     msPerRead,
     reads: 0,
+    underWay: 0,
     recover: (owner) => tier.recover(owner),
     write: (record, payloads, signal) => tier.write(record, payloads, signal),
     async read(id, key, into, signal) {
       this.reads += 1;
-      const outcome = await tier.read(id, key, into, signal);
-      clock.ms += this.msPerRead;
-      return outcome;
+      this.underWay += 1;
+      try {
+        return await tier.read(id, key, into, signal);
+      } finally {
+        clock.ms += this.msPerRead;
+        this.underWay -= 1;
+      }
     },
     checksums: (id) => tier.checksums(id),
     countHit: (id) => tier.countHit(id),

@@ -12,8 +12,9 @@ export interface ScrubberOptions {
   readonly verify: (id: RecordId) => Promise<number>;
 }
 
-/** How long it waits when there is nothing to read. */
+/** How long it waits when there is nothing to read, and after a record that could not be read: a broken drive answers at once. */
 const restMs = 1000;
+const failedMs = 10;
 
 export class Scrubber {
   readonly #options: ScrubberOptions;
@@ -58,6 +59,6 @@ export class Scrubber {
     }
     const bytes = await this.#options.verify(value);
     this.#bytes += bytes;
-    this.#next(records, (1000 * bytes) / this.#options.bytesPerSecond);
+    this.#next(records, bytes === 0 ? failedMs : (1000 * bytes) / this.#options.bytesPerSecond);
   }
 }
