@@ -74,7 +74,7 @@ cat >"$out/unpack.sh" <<'UNPACK'
 # . unpack.sh DIR: unpacks Reprise into DIR (absolute) and sets what the benches read. Made by bench/gpu/pack.sh.
 _piece=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$1"
-cp -r "$_piece/zstd" "$1/.zstd" && chmod +x "$1/.zstd/zstd"
+mkdir -p "$1/.zstd" && cp "$_piece/zstd/"* "$1/.zstd/" && chmod +x "$1/.zstd/zstd"
 LD_LIBRARY_PATH="$1/.zstd" "$1/.zstd/zstd" -q -d -c "$_piece/reprise.tar.zst" | tar x -C "$1"
 export REPRISE_NODE="$1/node/node" REPRISE_DIST="$1/dist" REPRISE_COMMIT="$(cat "$1/COMMIT")"
 export PYTHONPATH="$1/python${PYTHONPATH:+:$PYTHONPATH}"
