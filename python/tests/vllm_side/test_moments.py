@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,12 +158,11 @@ def test_a_cache_that_answers_late_at_this_moment_costs_hits_and_nothing_else(
 
 def test_the_more_there_is_to_compute_the_longer_the_cache_is_waited_for(cache: Cache, ambush: Ambush) -> None:
     moment = Moment("found", late_seconds=0.05)
-    text = prompt(977, 203)
     late = []
     for ms_per_token in (100.0, 0.0001):  # 20 s of work, of which a hundredth may be waited; and 20 us of work
         engine = TimedEngine(ambush.socket, ms_per_token, lookup_deadline_ms=25)
         engine.ask(prompt(int(978 + ms_per_token), 1000))  # tells it what a token costs
-        eventually(lambda asked=engine: asked.ask(text) == 200)  # type: ignore[misc]  # all of it is stored
+        text = next(text for text in (prompt(seed, 203) for seed in range(2000, 2020)) if is_stored(engine, text))
         before = engine.counters["misses_late"]
         ambush.lay(moment)
         assert engine.ask(text) == (200 if ms_per_token > 1 else 0)
@@ -170,3 +170,10 @@ def test_the_more_there_is_to_compute_the_longer_the_cache_is_waited_for(cache: 
         late.append(engine.counters["misses_late"] - before)
         engine.links.close()
     assert late == [0, 1]
+
+
+def is_stored(engine: TimedEngine, text: list[int]) -> bool:
+    """Whether all of a text was stored soon after it was asked for: on a busy machine a save may be given up."""
+    engine.ask(text)
+    time.sleep(0.1)
+    return engine.ask(text) == 200
