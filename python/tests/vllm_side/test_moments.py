@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from vllm_side.simulated_engine import Request, SimulatedEngine
-from vllm_side.test_load_or_compute import TimedEngine
 from vllm_side.test_scheduler_side import GEOMETRY, prompt
 
 BLOCKS = 400
@@ -154,26 +152,3 @@ def test_a_cache_that_answers_late_at_this_moment_costs_hits_and_nothing_else(
         assert counters["misses_late"] > 0
     ask(engine, "afterwards", texts(seed, 60))
     check_nothing_is_left(engine, links)
-
-
-def test_the_more_there_is_to_compute_the_longer_the_cache_is_waited_for(cache: Cache, ambush: Ambush) -> None:
-    moment = Moment("found", late_seconds=0.05)
-    late = []
-    for ms_per_token in (100.0, 0.0001):  # 20 s of work, of which a hundredth may be waited; and 20 us of work
-        engine = TimedEngine(ambush.socket, ms_per_token, lookup_deadline_ms=25)
-        engine.ask(prompt(int(978 + ms_per_token), 1000))  # tells it what a token costs
-        text = next(text for text in (prompt(seed, 203) for seed in range(2000, 2020)) if is_stored(engine, text))
-        before = engine.counters["misses_late"]
-        ambush.lay(moment)
-        assert engine.ask(text) == (200 if ms_per_token > 1 else 0)
-        assert ambush.struck()
-        late.append(engine.counters["misses_late"] - before)
-        engine.links.close()
-    assert late == [0, 1]
-
-
-def is_stored(engine: TimedEngine, text: list[int]) -> bool:
-    """Whether all of a text was stored soon after it was asked for: on a busy machine a save may be given up."""
-    engine.ask(text)
-    time.sleep(0.1)
-    return engine.ask(text) == 200
