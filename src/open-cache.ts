@@ -12,7 +12,7 @@ import { bareRoot, type Root, type Tokens } from "./cache/chunk.ts";
 import { Cache } from "./cache/cache.ts";
 import type { CacheStats } from "./cache/counters.ts";
 import type { CacheSession, LoadedChunk, Lookup, ReadOptions, ReservedChunk, WrittenChunk } from "./cache/session.ts";
-import type { SpaceDescription } from "./cache/space.ts";
+import { opaqueSpace, type SpaceDescription } from "./cache/space.ts";
 import { RepriseError } from "./errors.ts";
 import { silentLog, type Log } from "./log.ts";
 import type { TierName } from "./tier.ts";
@@ -204,22 +204,7 @@ export class LibraryCache implements AsyncDisposable {
 
 /** A space for payloads of which only a name is known: the name takes the place of everything else. */
 function namedSpace(name: string, chunkTokens: number): SpaceDescription {
-  return {
-    engine: "library",
-    payloadFormat: 1,
-    weights: createHash("sha256").update(name, "utf8").digest("hex"),
-    keyType: "",
-    valueType: "",
-    layers: 0,
-    keyValueHeads: 0,
-    keySize: 0,
-    valueSize: 0,
-    layout: "",
-    attention: "",
-    rope: "",
-    tensorParallel: 1,
-    chunkTokens,
-  };
+  return opaqueSpace("library", createHash("sha256").update(name, "utf8").digest("hex"), chunkTokens);
 }
 
 function rootOf({ root }: TextOptions): Root {

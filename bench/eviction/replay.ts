@@ -9,6 +9,7 @@ import { Cache } from "../../src/cache/cache.ts";
 import { bareRoot } from "../../src/cache/chunk.ts";
 import type { EvictionPolicy } from "../../src/cache/eviction.ts";
 import type { CacheSession } from "../../src/cache/session.ts";
+import { opaqueSpace } from "../../src/cache/space.ts";
 import { BLOCK_TOKENS, type TraceRequest } from "../../src/bench/workloads/mooncake-trace.ts";
 import type { BlockCache } from "./block-caches.ts";
 import { CountingPool } from "./counting-pool.ts";
@@ -65,19 +66,4 @@ function tokenOf(hashIds: readonly number[]): (value: unknown, i: number) => num
   return (_, i) => hashIds[Math.floor(i / BLOCK_TOKENS)]!; // one per 512 tokens
 }
 
-const traceSpace = {
-  engine: "trace",
-  payloadFormat: 1,
-  weights: "",
-  keyType: "",
-  valueType: "",
-  layers: 0,
-  keyValueHeads: 0,
-  keySize: 0,
-  valueSize: 0,
-  layout: "",
-  attention: "",
-  rope: "",
-  tensorParallel: 1,
-  chunkTokens: BLOCK_TOKENS,
-};
+const traceSpace = opaqueSpace("trace", "", BLOCK_TOKENS);

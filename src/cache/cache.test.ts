@@ -14,6 +14,7 @@ import {
   text,
   wait,
 } from "../../test/support/cache.ts";
+import { gated, lateReads } from "../../test/support/late-tier.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { leavesOf } from "../tiers/payload-checksum.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "../tiers/disk/files.ts";
@@ -289,15 +290,8 @@ test("a corrupt record is a miss, is dropped, and can be saved again", async () 
 
 test("a load that is late ends without what is late; the read goes on for the next one", async () => {
   using folder = temporaryFolder();
-  let letGo = () => {};
-  const gate = new Promise<void>((resolve) => (letGo = resolve));
-  const files: DiskFiles = {
-    ...nodeFiles,
-    create: async (path) => {
-      const file = await nodeFiles.create(path);
-      return { ...file, read: (into, position) => gate.then(() => file.read(into, position)) };
-    },
-  };
+  const { promise: gate, open: letGo } = gated();
+  const files = lateReads(gate);
   const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: diskBytes }], files });
   const { cache, pool } = await setUp({ tiers: [tier] });
   const session = cache.openSession({ ...options, slotBytes: eighth });

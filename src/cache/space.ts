@@ -42,6 +42,26 @@ export interface SpaceDescription {
   readonly chunkTokens: number;
 }
 
+/** A space of payloads of which nothing is known but whose they are: `weights` stands for all that could change a byte. */
+export function opaqueSpace(engine: string, weights: string, chunkTokens: number): SpaceDescription {
+  return {
+    engine,
+    payloadFormat: 1,
+    weights,
+    keyType: "",
+    valueType: "",
+    layers: 0,
+    keyValueHeads: 0,
+    keySize: 0,
+    valueSize: 0,
+    layout: "",
+    attention: "",
+    rope: "",
+    tensorParallel: 1,
+    chunkTokens,
+  };
+}
+
 /** The identity of `space`. @throws TypeError when a field has a line break or is not an integer or string. */
 export function spaceId(space: SpaceDescription): SpaceId {
   const lines = Object.entries(space)

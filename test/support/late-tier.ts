@@ -1,26 +1,29 @@
 /** Tiers that give what they kept late and in an unkind order, as a slow disk may. */
 import type { RecordBatch, StoredRecord, Tier } from "../../src/tier.ts";
+import { nodeFiles, type DiskFiles } from "../../src/tiers/disk/files.ts";
+import { passing } from "./passing-tier.ts";
 
 /** The tier, with what it kept given when `gate` opens, the last record first and each in a batch of its own. */
 export function backwards(tier: Tier, gate: Promise<void>): Tier {
   return {
-    name: tier.name,
+    ...passing(tier),
     async *recover(owner) {
       const records: StoredRecord[] = [];
       for await (const batch of tier.recover(owner)) for await (const record of batch.records()) records.push(record);
       await gate;
       for (const record of records.toReversed()) yield single(record);
     },
-    write: (record, payloads, signal) => tier.write(record, payloads, signal),
-    read: (id, key, into, signal) => tier.read(id, key, into, signal),
-    checksums: (id) => tier.checksums(id),
-    countHit: (id) => tier.countHit(id),
-    drop: (id) => tier.drop(id),
-    clear: () => tier.clear(),
-    compact: (signal) => tier.compact(signal),
-    flush: () => tier.flush(),
-    stats: () => tier.stats(),
-    [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),
+  };
+}
+
+/** Files in whose new ones nothing is read until `gate` opens. */
+export function lateReads(gate: Promise<void>): DiskFiles {
+  return {
+    ...nodeFiles,
+    create: async (path) => {
+      const file = await nodeFiles.create(path);
+      return { ...file, read: (into, position) => gate.then(() => file.read(into, position)) };
+    },
   };
 }
 

@@ -1,5 +1,6 @@
 /** A tier whose reads take as long as the test says, by the test's own clock: nobody waits. */
 import type { Tier } from "../../src/tier.ts";
+import { passing } from "./passing-tier.ts";
 
 export interface SlowedTier extends Tier {
   /** Milliseconds that the clock moves in each read from now on. */
@@ -17,12 +18,10 @@ export class TestClock {
 
 export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedTier {
   return {
-    name: tier.name,
+    ...passing(tier),
     msPerRead,
     reads: 0,
     underWay: 0,
-    recover: (owner) => tier.recover(owner),
-    write: (record, payloads, signal) => tier.write(record, payloads, signal),
     async read(id, key, into, signal) {
       this.reads += 1;
       this.underWay += 1;
@@ -33,13 +32,5 @@ export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedT
         this.underWay -= 1;
       }
     },
-    checksums: (id) => tier.checksums(id),
-    countHit: (id) => tier.countHit(id),
-    drop: (id) => tier.drop(id),
-    clear: () => tier.clear(),
-    compact: (signal) => tier.compact(signal),
-    flush: () => tier.flush(),
-    stats: () => tier.stats(),
-    [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),
   };
 }

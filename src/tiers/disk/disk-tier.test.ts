@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, w
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../../test/support/cache.ts";
+import { gated, lateReads } from "../../../test/support/late-tier.ts";
 import { noSignal, recordOf, recoverAll, RecordingOwner, tierSuite } from "../tier-suite.ts";
 import { DiskTier, type DiskTierOptions } from "./disk-tier.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "./files.ts";
@@ -394,15 +395,8 @@ test("room is reserved when a region is begun", async () => {
 
 test("a write waits while reads are under way, and goes on all the same", async () => {
   using folder = temporaryFolder();
-  let letGo = () => {};
-  const gate = new Promise<void>((resolve) => (letGo = resolve));
-  const files: DiskFiles = {
-    ...nodeFiles,
-    create: async (path) => {
-      const file = await nodeFiles.create(path);
-      return { ...file, read: (into, position) => gate.then(() => file.read(into, position)) };
-    },
-  };
+  const { promise: gate, open: letGo } = gated();
+  const files = lateReads(gate);
   await using tier = await open(folder.path, { files });
   await recoverAll(tier);
   const payload = payloadFor(0);

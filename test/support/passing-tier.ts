@@ -1,0 +1,19 @@
+/** A tier that hands everything on to another, for tests that change one of its verbs. */
+import type { Tier } from "../../src/tier.ts";
+
+export function passing(tier: Tier): Tier {
+  return {
+    name: tier.name,
+    recover: (owner) => tier.recover(owner),
+    write: (record, payloads, signal) => tier.write(record, payloads, signal),
+    read: (id, key, into, signal) => tier.read(id, key, into, signal),
+    checksums: (id) => tier.checksums(id),
+    countHit: (id) => tier.countHit(id),
+    drop: (id) => tier.drop(id),
+    clear: () => tier.clear(),
+    compact: (signal) => tier.compact(signal),
+    flush: () => tier.flush(),
+    stats: () => tier.stats(),
+    [Symbol.asyncDispose]: () => tier[Symbol.asyncDispose](),
+  };
+}
