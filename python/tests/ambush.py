@@ -9,7 +9,6 @@ way, each time the test runs.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from cache_process import Cache
+from relay import Relay
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,14 @@ class Moment:
         return f"{self.kind} {self.nth}: {how}"
 
 
-class Ambush:
+class Ambush(Relay):
     def __init__(self, cache: Cache) -> None:
-        self.socket = str(cache.folder / "ambush.sock")
         self._cache = cache
         self._moment: Moment | None = None
         self._seen = 0
         self._struck = threading.Event()
         self._lock = threading.Lock()
-        self._open: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.socket)
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(cache.folder / "ambush.sock", cache.socket)
 
     def lay(self, moment: Moment) -> None:
         with self._lock:
@@ -68,29 +63,10 @@ class Ambush:
         """Whether the moment has come, and the cache is dead (or the message was passed on)."""
         return self._struck.wait(5)
 
-    def close(self) -> None:
-        self._listener.close()
-        os.unlink(self.socket)
-        for open_socket in self._open:
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                guest, _ = self._listener.accept()
-            except OSError:
-                return
-            cache = socket.socket(socket.AF_UNIX)
-            try:
-                cache.connect(self._cache.socket)
-            except OSError:
-                guest.close()  # nobody is there
-                continue
-            self._open += [guest, cache]
-            slow_loads: set[int] = set()
-            for source, target in ((guest, cache), (cache, guest)):
-                threading.Thread(target=self._pass_on, args=(source, target, slow_loads), daemon=True).start()
+    def _connected(self, guest: socket.socket, cache: socket.socket) -> None:
+        slow_loads: set[int] = set()
+        for source, target in ((guest, cache), (cache, guest)):
+            threading.Thread(target=self._pass_on, args=(source, target, slow_loads), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, slow_loads: set[int]) -> None:
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from relay import Relay
 from reprise import CacheLink, SpaceDescription
 
 REPOSITORY = Path(__file__).parents[2]
@@ -104,43 +105,20 @@ class Cache:
                 self.start()
 
 
-class SlowProxy:
+class SlowProxy(Relay):
     """A socket that passes everything on to the cache, later."""
 
     def __init__(self, cache: Cache, seconds: float) -> None:
-        self.socket = str(cache.folder / "slow.sock")
-        self._target = cache.socket
         self._seconds = seconds
         self._nonsense = False
-        self._open: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.socket)
-        self._listener.bind(self.socket)
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(cache.folder / "slow.sock", cache.socket)
 
     def talk_nonsense(self) -> None:
         """From now on guests get random bytes, and so do those who connect again."""
         self._nonsense = True
 
-    def stop(self) -> None:
-        self._listener.close()
-        os.unlink(self.socket)
-        for open_socket in self._open:
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                guest, _ = self._listener.accept()
-            except OSError:
-                return
-            cache = socket.socket(socket.AF_UNIX)
-            cache.connect(self._target)
-            self._open += [guest, cache]
-            threading.Thread(target=self._pass_on, args=(guest, cache), daemon=True).start()
+    def _connected(self, guest: socket.socket, cache: socket.socket) -> None:
+        threading.Thread(target=self._pass_on, args=(guest, cache), daemon=True).start()
 
     def _pass_on(self, guest: socket.socket, cache: socket.socket) -> None:
         with selectors.DefaultSelector() as ready, contextlib.suppress(OSError):

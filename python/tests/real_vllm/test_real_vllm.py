@@ -174,7 +174,7 @@ def test_a_cache_that_answers_late_or_nonsense_costs_hits_only(
     proxy.talk_nonsense()
     expect_same(engine, truth[:4])
     engine.settle()
-    proxy.stop()
+    proxy.close()
     expect_same(engine, truth[:2])
     engine.settle()
     engine.kill()
