@@ -132,7 +132,7 @@ function encodeRegion({ slot, nonce }: Region, table: RecordTable): Buffer | und
     if (hits > 0) values.push(table.find(id)!.offset / pageBytes, hits); // a region's records are in the table
   }
   if (values.length === 0) return undefined;
-  return Buffer.concat([nonce, Buffer.from(Uint32Array.of(values.length / 2, ...values).buffer)]);
+  return Buffer.concat([nonce, Buffer.from(Uint32Array.from([values.length / 2, ...values]).buffer)]);
 }
 
 function encode(parts: readonly Buffer[]): Buffer {
