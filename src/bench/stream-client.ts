@@ -43,7 +43,9 @@ export interface StreamedAnswer extends StreamUsage {
 
 /** An agent with as many connections as there are requests at a time. */
 export function streamAgent(url: URL): HttpAgent {
-  return url.protocol === "https:" ? new HttpsAgent({ keepAlive: true }) : new HttpAgent({ keepAlive: true });
+  return url.protocol === "https:"
+    ? new HttpsAgent({ keepAlive: true, maxFreeSockets: Infinity })
+    : new HttpAgent({ keepAlive: true, maxFreeSockets: Infinity });
 }
 
 /** Asks, and listens to the end. Never throws: what goes wrong is the outcome. */
