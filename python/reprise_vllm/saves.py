@@ -125,6 +125,8 @@ class Saves:
             return True
         size = self._geometry.block_tokens
         kept = tracked.blocks[first // size : -(-tracked.asked_to_save // size)]
+        if not kept:
+            return False  # preempted before it was aborted: the step that took its blocks waits for the copies
         pins.hold(kept)
         tracked.pinned, tracked.pinned_from = kept, first
         self._pinned[id(tracked)] = tracked

@@ -221,7 +221,10 @@ class SimulatedEngine:
             self.step()
             if not self.requests:
                 time.sleep(0.001)  # what is left waits for the cache, on a machine that may be busy
-        raise AssertionError(f"still busy: {list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}")
+        left = f"{list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}"
+        raise AssertionError(
+            f"still busy: {left}, keeps blocks {self.side.keeps_blocks}, idle worker {self.worker.idle}"
+        )
 
     def step(self) -> None:
         preempted = self._preempt()

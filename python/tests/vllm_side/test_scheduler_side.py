@@ -119,6 +119,27 @@ def test_an_ended_request_keeps_only_the_blocks_that_are_not_saved_yet(cache: Ca
     check_nothing_is_left(engine, side, links, 256)
 
 
+def test_a_request_that_is_preempted_and_aborted_while_it_is_saved_keeps_nothing(cache: CacheProcess) -> None:
+    side, links, counters = guest(cache)
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    pins[id(counters)] = engine
+    engine.reports_late = True
+    request = Request("first", prompt(1, 100), max_tokens=20)
+    engine.add(request)
+    while not request.output:
+        engine.step()
+    all_answered(links)
+    engine.step()
+    assert side.open_jobs == 1
+    engine.preempts, engine.step_tokens = 1.0, 0
+    engine.step()
+    assert side.open_jobs == 1 and not request.blocks, "copied out, and not reported yet"
+    engine.abort(request)
+    engine.run()
+    assert counters["saved_bytes"] > 0
+    check_nothing_is_left(engine, side, links, 256)
+
+
 def test_what_the_requests_of_a_step_save_is_one_job(cache: CacheProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     side, links, _ = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
