@@ -27,16 +27,21 @@ const server = createServer((request, response) => {
   });
 });
 
+// By the clock, not by the tick before: intervals would fall into step with each other whenever this process is late.
 function tick(response, { ticks, everyMs }) {
-  let left = ticks;
-  const timer = setInterval(() => {
+  const beginAt = performance.now();
+  let written = 0;
+  const next = () => {
     const now = Number(process.hrtime.bigint()) / 1e6;
     response.write(`data: {"choices":[{"index":0,"delta":{"content":"${now.toFixed(4)} "}}]}\n\n`);
-    left -= 1;
-    if (left > 0) return;
-    clearInterval(timer);
+    written += 1;
+    if (written < ticks) {
+      setTimeout(next, beginAt + written * everyMs - performance.now());
+      return;
+    }
     response.end(`data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":${ticks}}}\n\ndata: [DONE]\n\n`);
-  }, everyMs);
+  };
+  setTimeout(next, everyMs);
 }
 
 server.listen(Number(process.argv[2] ?? 0), "127.0.0.1", () => process.send?.(server.address().port));
