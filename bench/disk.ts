@@ -4,8 +4,9 @@
  *
  *     npm run bench -- disk [--directory DIR] [--bytes 256MiB] [--chunk 2MiB] [--depth 8] [--rounds 3]
  *
- * Rounds alternate: fio writes, the tier writes behind (flush included, as fio's end_fsync), fio reads, the tier loads into
- * slots of the pool with every checksum verified; a first round is left out. Block size and depth are the chunk's and
+ * In each round fio writes and the tier writes behind (flush included, as fio's end_fsync), then fio reads and the tier loads into
+ * slots of the pool with every checksum verified; who is first alternates, and the drive rests half a second between them. A first
+ * round is left out. Block size and depth are the chunk's and
  * `--depth` for both. Without fio (`apt-get install fio`) its figures are null. Medians over the rounds.
  */
 import { spawnSync } from "node:child_process";
@@ -64,35 +65,27 @@ interface Run {
 }
 const runs = { load: [] as Run[], writeBehind: [] as Run[] };
 const fio = { read: [] as (Run | null)[], write: [] as (Run | null)[] };
+const quietMs = 500;
 let direct = true;
 try {
-  // The first round is not counted: threads start, code is compiled, pages of the pool are touched.
+  // One tier for all rounds, as a server has. The first round is not counted: threads start (25 ms of a processor each), code
+  // is compiled, pages of the pool are touched.
+  await using tier = await DiskTier.open({
+    drives: [{ directory: join(directory, "tier"), capacityBytes: 2 * totalBytes + 2 ** 30 }],
+    scrubBytesPerSecond: 0,
+  });
+  await recoverAll(tier);
   for (let round = 0; round <= Number(values.rounds); round += 1) {
-    fio.write.push(runFio("write"));
-    await using tier = await DiskTier.open({
-      drives: [{ directory: join(directory, "tier"), capacityBytes: 2 * totalBytes + 2 ** 30 }],
-      scrubBytesPerSecond: 0,
-    });
-    await recoverAll(tier);
     const ids: RecordId[] = [];
-    runs.writeBehind.push(
-      await measured(async () => {
-        await inParallel(async (i, slot) => {
-          const id = await tier.write(records[i]!, [slot], noSignal);
-          if (id === "rejected") throw new Error("there is room");
-          ids[i] = id;
-        });
-        await tier.flush();
-      }),
-    );
-    fio.read.push(runFio("read"));
-    runs.load.push(
-      await measured(() =>
-        inParallel(async (i, slot) => {
-          if ((await tier.read(ids[i]!, records[i]!.key, [slot], noSignal)) !== "read") throw new Error("it is there");
-        }),
-      ),
-    );
+    const writes = [
+      async () => fio.write.push(await runFio("write")),
+      async () => runs.writeBehind.push(await measured(() => writeAll(tier, ids))),
+    ];
+    const reads = [
+      async () => fio.read.push(await runFio("read")),
+      async () => runs.load.push(await measured(() => readAll(tier, ids))),
+    ];
+    for (const pair of [writes, reads]) for (const run of round % 2 === 0 ? pair : pair.toReversed()) await run();
     direct &&= tier.stats().drives.every((drive) => drive.direct);
     for (const id of ids) tier.drop(id);
     rmSync(join(directory, "fio"), { force: true });
@@ -109,6 +102,28 @@ printLine(
   { directory: values.directory, chunkBytes, depth, totalBytes, rounds: Number(values.rounds), direct },
 );
 
+/** Stored and flushed. */
+async function writeAll(tier: DiskTier, ids: RecordId[]): Promise<void> {
+  await inParallel(async (i, slot) => {
+    const id = await tier.write(records[i]!, [slot], noSignal);
+    if (id === "rejected") throw new Error("there is room");
+    ids[i] = id;
+  });
+  await tier.flush();
+}
+
+async function readAll(tier: DiskTier, ids: readonly RecordId[]): Promise<void> {
+  await inParallel(async (i, slot) => {
+    if ((await tier.read(ids[i]!, records[i]!.key, [slot], noSignal)) !== "read") throw new Error("it is there");
+  });
+}
+
+/** The drive does nothing: what was removed before is discarded, and a virtual drive's allowance for bursts is back. */
+async function quiet(): Promise<void> {
+  spawnSync("sync");
+  await new Promise((resolve) => setTimeout(resolve, quietMs));
+}
+
 /** Every record once, `depth` of them at a time, each with a slot of its own. */
 async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): Promise<void> {
   let next = 0;
@@ -119,6 +134,7 @@ async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): 
 }
 
 async function measured(work: () => Promise<void>): Promise<Run> {
+  await quiet();
   const startedAt = performance.now();
   const cpu = process.cpuUsage();
   await work();
@@ -132,7 +148,8 @@ async function measured(work: () => Promise<void>): Promise<Run> {
 }
 
 /** fio doing the same to a file of its own, or null without fio. */
-function runFio(mode: "read" | "write"): Run | null {
+async function runFio(mode: "read" | "write"): Promise<Run | null> {
+  await quiet();
   const done = spawnSync(
     "fio",
     [

@@ -1,7 +1,7 @@
 /**
  * Threads that do the disk's I/O, in two lanes, so that a read never waits behind a write or a flush.
  *
- *     reads  ──► queue ──► up to 8 threads       a thread does one call at a time: the depth the drive sees;
+ *     reads  ──► queue ──► 4 to 8 threads        a thread does one call at a time: the depth the drive sees;
  *                                                reads that wait and follow one another in a file become one call
  *                                                (chunks of 64 KiB: 0.86 GB/s instead of 0.69, 1.4 s of processor time a GiB instead of 2.0)
  *     writes ──► queue ──► up to 6 threads       also flushes and reservations
