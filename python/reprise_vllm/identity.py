@@ -52,6 +52,11 @@ def geometry_of(
             raise NotSupported(f"{name} > 1: a token's KV is spread over ranks in a way that is not supported")
     if vllm_config.model_config.enable_sleep_mode:
         raise NotSupported("sleep mode: an engine may wake with other weights, and nothing tells a connector")
+    if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
+        raise NotSupported(
+            "calculate_kv_scales: the scales come from the first prompt of each engine, so that no other could read "
+            "its KV; take scales from the checkpoint, or none"
+        )
     reason = generation.why_not(parallel)
     if reason is not None:
         raise NotSupported(reason)
@@ -94,7 +99,6 @@ def describe_space(
         "chunk": getattr(spec, "attention_chunk_size", None),
         "computed in": str(model.dtype),
         "quantization": model.quantization,
-        "kv scales": bool(getattr(vllm_config.cache_config, "calculate_kv_scales", False)),
         "model": hashlib.sha256(_canonical(rest).encode()).hexdigest(),
     }
     signatures = sorted({layout.signature for layout in layouts})
