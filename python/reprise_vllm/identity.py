@@ -57,6 +57,12 @@ def geometry_of(
             "calculate_kv_scales: the scales come from the first prompt of each engine, so that no other could read "
             "its KV; take scales from the checkpoint, or none"
         )
+    chunked = getattr(vllm_config.scheduler_config, "enable_chunked_prefill", True)
+    if not chunked and not getattr(vllm_config.cache_config, "enable_prefix_caching", True):
+        raise NotSupported(
+            "prefix caching and chunked prefill are both off, as vLLM has it for attention that cannot go on from KV "
+            "that is there (MLA on a CPU without AMX): turn one of them on, if this model can"
+        )
     reason = generation.why_not(parallel)
     if reason is not None:
         raise NotSupported(reason)
