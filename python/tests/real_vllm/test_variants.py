@@ -78,7 +78,8 @@ def texts(prompts: Prompts) -> list[list[int]]:
 def llama(folder: Path) -> Path:
     import random_models
 
-    return random_models.write_model(folder / "llama", _common | _llama, MODEL)
+    model: Path = random_models.write_model(folder / "llama", _common | _llama, MODEL)
+    return model
 
 
 @contextlib.contextmanager
