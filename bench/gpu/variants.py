@@ -137,6 +137,8 @@ class Variants(Part):
         for phase, arm in phases:
             if report.out_of_time():
                 break
+            if arm not in arms.names:
+                continue
             if phase == "warm":
                 out["forgotten"] = arms.call(arm, "forget")
             before = arms.call(arm, "counters") or {}
