@@ -56,12 +56,19 @@ class Engine:
             "gpu_bytes": torch.cuda.memory_reserved() if torch.cuda.is_available() else 0,
         }
 
-    def generate(self, prompt: list[int], max_tokens: int = 1) -> dict[str, Any]:
-        """One request alone, from the call of `generate` to its return."""
+    def generate(
+        self, prompt: list[int], max_tokens: int = 1, adapter: tuple[str, int, str] | None = None
+    ) -> dict[str, Any]:
+        """One request alone, from the call of `generate` to its return. `adapter`: a LoRA's name, number and folder."""
         params = self._params(max_tokens)
         given = {"prompt_token_ids": prompt}
+        more = {}
+        if adapter is not None:
+            from vllm.lora.request import LoRARequest
+
+            more["lora_request"] = LoRARequest(*adapter)
         started = time.perf_counter()
-        output = self._llm.generate([given], params, use_tqdm=False)[0]
+        output = self._llm.generate([given], params, use_tqdm=False, **more)[0]
         seconds = time.perf_counter() - started
         answer = list(output.outputs[0].token_ids)
         return {"seconds": seconds, "first": answer[0], "tokens": answer, "cached": output.num_cached_tokens}
@@ -80,6 +87,12 @@ class Engine:
             if waited > limit:
                 return {"forgotten": False, "seconds": waited}
             time.sleep(0.02)
+
+    def counters(self) -> dict[str, Any]:
+        """What Reprise's connector has counted; nothing in other arms."""
+        connector = self._llm.llm_engine.engine_core.engine_core.scheduler.get_kv_connector()
+        guest = getattr(connector, "_guest", None)
+        return {} if guest is None else dict(guest.counters.all())
 
     def closed_loop(self, prompts: list[list[int]], in_flight: int, max_tokens: int) -> dict[str, Any]:
         from request_loops import closed_loop

@@ -53,7 +53,8 @@ class Arm:
         self.disk.mkdir(parents=True, exist_ok=True)
         self.about: dict[str, Any] = {}
         # Short: a unix socket's path has at most 107 bytes.
-        self._socket = str(Path(tempfile.gettempdir()) / f"reprise-bench-{os.getpid()}-{name}.sock")
+        owner = name.removesuffix("-again")
+        self._socket = str(Path(tempfile.gettempdir()) / f"reprise-bench-{os.getpid()}-{owner}.sock")
         self._process: subprocess.Popen[bytes] | None = None
         self._cache: CacheProcess | None = None
         self._unread = b""
@@ -103,7 +104,7 @@ class Arm:
         and which slows down whatever runs meanwhile; seconds that it took.
         """
         started = time.monotonic()
-        if self.name != "reprise" or self._process is None:
+        if not self.name.startswith("reprise") or self._process is None:
             return 0.0
         self.call("generate", prompt=[11, 12, 13])
         before, since = -1, started

@@ -6,6 +6,7 @@ native    vLLM's own offload to the host's memory
 lmcache   LMCache inside the engine's process; with a disk, its local disk
 lmcache-fs  the same with LMCache's "fs" remote store as its disk, whose files are found again after a restart
 reprise   this repository's connector, with `reprise cache` beside it
+reprise-again  a second engine on the cache of `reprise`
 """
 
 from __future__ import annotations
@@ -41,6 +42,16 @@ class EngineSettings:
     disk_gib: int = 0
     eager: bool = True
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    #: The attention backend on a GPU.
+    backend: str = "FLASH_ATTN"
+    kv_dtype: str = "auto"
+    #: LoRA adapters that may be in a batch; 0: no LoRA.
+    adapters: int = 0
+    #: None: as vLLM chooses.
+    async_scheduling: bool | None = None
+    #: Batch sizes for which CUDA graphs are captured; empty: as vLLM chooses.
+    graph_sizes: tuple[int, ...] = ()
     #: "dummy": random weights of the shape; "auto": the weights in the folder.
     load_format: str = "dummy"
 
@@ -57,8 +68,12 @@ class EngineSettings:
     def token_bytes(self) -> int:
         """KV of one token, all ranks."""
         config = self.config
-        head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         element = _dtype_bytes[config.get("torch_dtype") or config.get("dtype") or "bfloat16"]
+        if self.kv_dtype.startswith("fp8"):
+            element = 1
+        if "kv_lora_rank" in config:  # one latent vector for all heads
+            return config["num_hidden_layers"] * (config["kv_lora_rank"] + config["qk_rope_head_dim"]) * element
+        head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head * element
 
     @property
@@ -86,12 +101,22 @@ def engine_arguments(arm: str, settings: EngineSettings, *, cuda: bool, socket: 
         "disable_log_stats": True,
         # An exact size, so that several engines fit one GPU and start at the same time: the share of the GPU's memory
         # is then only what must be free at the start.
-        "kv_cache_memory_bytes": (settings.kv_tokens + 256) * settings.token_bytes // settings.tensor_parallel,
+        "kv_cache_memory_bytes": (settings.kv_tokens + 256)
+        * settings.token_bytes
+        // (settings.tensor_parallel * settings.pipeline_parallel),
         "gpu_memory_utilization": 0.05,
         "tensor_parallel_size": settings.tensor_parallel,
+        "pipeline_parallel_size": settings.pipeline_parallel,
+        "kv_cache_dtype": settings.kv_dtype,
     }
     if cuda:
-        given["attention_config"] = {"backend": "FLASH_ATTN"}
+        given["attention_config"] = {"backend": settings.backend}
+    if settings.adapters:
+        given |= {"enable_lora": True, "max_loras": settings.adapters, "max_lora_rank": 8}
+    if settings.async_scheduling is not None:
+        given["async_scheduling"] = settings.async_scheduling
+    if settings.graph_sizes and not settings.eager:
+        given["compilation_config"] = {"cudagraph_capture_sizes": list(settings.graph_sizes)}
     match arm:
         case "native":
             given |= {"kv_offloading_size": settings.host_gib, "kv_offloading_backend": "native"}
@@ -103,7 +128,7 @@ def engine_arguments(arm: str, settings: EngineSettings, *, cuda: bool, socket: 
             }
         case "lmcache" | "lmcache-fs":
             given["kv_transfer_config"] = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
-        case "reprise":
+        case "reprise" | "reprise-again":
             given["kv_transfer_config"] = {
                 "kv_connector": "RepriseConnector",
                 "kv_connector_module_path": "reprise_vllm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from arms import Arms
 from engine_settings import ARMS, EngineSettings
@@ -14,6 +14,9 @@ from report import Report
 @dataclass(frozen=True)
 class Part(ABC):
     """The fields of a part are its settings; in a command line `name:field=value:field=value`, lists with "+"."""
+
+    #: It starts its engines itself, and is given none.
+    starts_engines: ClassVar[bool] = False
 
     #: Seconds that it may take once its arms run.
     seconds: int = 200

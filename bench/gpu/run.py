@@ -29,6 +29,7 @@ from part import Part
 from prefix import Prefix
 from report import Report, machine
 from tensor_parallel import TensorParallel
+from variants import Variants
 
 PARTS: dict[str, Callable[[], Part]] = {
     "prefix": Prefix,
@@ -41,6 +42,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "multi-round-qa": MultiRoundQa,
     "disk-restart": DiskRestart,
     "tensor-parallel": TensorParallel,
+    "variants": Variants,
 }
 #: What the end of a run takes: ending engines, writing files.
 _end_seconds = 10.0
@@ -78,15 +80,17 @@ def _run_group(group: list[Planned], out: Path, deadline: float, around: dict[st
     engine = group[0].engine
     for planned in group[1:]:
         engine = engine.joined(planned.engine) or engine
-    names = list(dict.fromkeys(name for planned in group for name in planned.part.arms))
+    waited_for = [planned.part for planned in group if not planned.part.starts_engines]
+    names = list(dict.fromkeys(name for part in waited_for for name in part.arms))
     waiting = list(group)
     left = deadline - time.monotonic() - _end_seconds
     try:
         if left < 20:
             raise TimeoutError("the budget of this run was used up before this part")
-        print(f"starting {', '.join(names)} for {', '.join(p.title for p in group)}", flush=True)
+        print(f"starting {', '.join(names) or 'nothing'} for {', '.join(p.title for p in group)}", flush=True)
         with Arms(names, engine, start_seconds=min(300.0, left)) as arms:
-            print(f"{', '.join(arms.names)} run after {arms.start_seconds:.1f} s", flush=True)
+            if names:
+                print(f"{', '.join(arms.names)} run after {arms.start_seconds:.1f} s", flush=True)
             while waiting:
                 _run_part(waiting.pop(0), arms, out, deadline, around)
     except Exception:
@@ -112,7 +116,7 @@ def _run_part(planned: Planned, arms: Arms, out: Path, deadline: float, around: 
     try:
         if left < 5:
             raise TimeoutError("the budget of this run was used up before this part")
-        if not planned.part.running(arms):
+        if not planned.part.starts_engines and not planned.part.running(arms):
             raise RuntimeError(f"none of the arms {', '.join(planned.part.arms)} runs: see failed_arms")
         planned.part.measure(arms, report)
         report.data["ended"] = "out of time" if report.data.get("out_of_time") else "complete"
@@ -133,9 +137,9 @@ def _groups(planned: list[Planned]) -> list[list[Planned]]:
     joined: EngineSettings | None = None
     for item in planned:
         both = joined.joined(item.engine) if joined is not None else None
-        if both is None:
+        if both is None or item.part.starts_engines:
             groups.append([item])
-            joined = item.engine
+            joined = None if item.part.starts_engines else item.engine
         else:
             groups[-1].append(item)
             joined = both

@@ -1,39 +1,109 @@
-"""The identity of LoRA adapters: names may be given twice, so their weights are digested.
+"""The identity of LoRA adapters: what they do to the KV, since names, numbers and paths may be given twice.
 
-Digests are made in the background; until one is known, requests of that adapter go without the cache.
+vLLM loads an adapter once for each of its numbers (`lora_int_id`) and does not look at the files again, and its own
+prefix cache tells adapters apart by name. So a number keeps the digest that its files had at its first request, and
+goes without the cache as soon as they change: which of them vLLM works with can no longer be told. Digests are made in
+the background; until one is known, requests of that adapter go without the cache.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 from typing import Any
 
 from reprise_vllm.guard import log
-from reprise_vllm.weights import weights_digest
+from reprise_vllm.identity import NotSupported, model_folder
+from reprise_vllm.weights import file_identity, weight_files, weights_digest
 
 _unusable = ""
+_settings_file = "adapter_config.json"
 
 
-class AdapterDigests:
-    def __init__(self) -> None:
-        self._digests: dict[str, str] = {}
-        self._under_way: set[str] = set()
+class Adapters:
+    """Called from the engine's thread only. `computed_in`: the dtype that vLLM loads adapters in."""
+
+    def __init__(self, computed_in: str = "") -> None:
+        self._computed_in = computed_in
+        #: By `lora_int_id`.
+        self._loaded: dict[int, _Adapter] = {}
+        #: The numbers that a name was given to.
+        self._named: dict[str, set[int]] = {}
 
     def identity(self, lora_request: Any) -> str | None:
         """What stands in the root for `lora_request`: "" for none. None: not known (yet)."""
         if lora_request is None:
             return ""
-        path = str(lora_request.lora_path)
-        digest = self._digests.get(path)
-        if digest is None and path not in self._under_way:
-            self._under_way.add(path)
-            threading.Thread(target=self._digest, args=(path,), name="reprise-adapter", daemon=True).start()
-        return digest or None
+        number = int(lora_request.lora_int_id)
+        adapter = self._loaded.get(number)
+        if adapter is None:
+            self._named.setdefault(str(lora_request.lora_name), set()).add(number)
+            adapter = self._loaded[number] = _Adapter(lora_request, self._computed_in)
+            threading.Thread(target=adapter.read, name="reprise-adapter", daemon=True).start()
+        return adapter.identity(lora_request)
 
-    def _digest(self, path: str) -> None:
+    def is_only_one(self, lora_request: Any) -> bool:
+        """Whether all adapters of this name are the same. If not, vLLM's prefix cache may have served a request of one
+        with another's KV, and what was computed on it is not to be stored.
+        """
+        if lora_request is None:
+            return True
+        numbers = self._named.get(str(lora_request.lora_name), set())
+        return len({self._loaded[number].digest for number in numbers}) <= 1
+
+
+class _Adapter:
+    """One adapter as vLLM has loaded it."""
+
+    def __init__(self, lora_request: Any, computed_in: str) -> None:
+        self._path = str(lora_request.lora_path)
+        self._read_as = f"{computed_in} {getattr(lora_request, 'is_3d_lora_weight', False)}"
+        #: None: not known yet.
+        self.digest: str | None = None
+        self._folder = Path()
+        self._files = ""
+        if getattr(lora_request, "tensorizer_config_dict", None) is not None:
+            self.digest = _unusable  # its weights lie elsewhere
+
+    def read(self) -> None:
+        """Makes the digest: minutes for a large adapter on a slow disk."""
+        if self.digest is not None:
+            return
         try:
-            self._digests[path] = weights_digest(Path(path).expanduser())
-        except OSError as error:
-            self._digests[path] = _unusable
-            log.warning("Reprise: requests of the adapter at %s are not cached: %s", path, error)
+            self._folder = model_folder(self._path, None)
+            self._files = _files_identity(self._folder)
+            parts = (
+                "reprise-adapter-1",
+                weights_digest(self._folder),
+                hashlib.sha256((self._folder / _settings_file).read_bytes()).hexdigest(),
+                self._read_as,
+            )
+            self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        except (OSError, NotSupported) as error:
+            self.digest = _unusable
+            log.warning("Reprise: requests of the adapter at %s are not cached: %s", self._path, error)
+
+    def identity(self, lora_request: Any) -> str | None:
+        if not self.digest:
+            return None
+        if self._path == str(lora_request.lora_path) and self._is_unchanged():
+            return self.digest
+        self.digest = _unusable
+        log.warning(
+            "Reprise: the files of the adapter at %s have changed since vLLM loaded them as number %d: its requests "
+            "are no longer cached; load it as a new adapter, with another name",
+            self._path,
+            lora_request.lora_int_id,
+        )
+        return None
+
+    def _is_unchanged(self) -> bool:
+        try:
+            return _files_identity(self._folder) == self._files
+        except OSError:
+            return False
+
+
+def _files_identity(folder: Path) -> str:
+    return "\n".join(f"{file.name} {file_identity(file)}" for file in (folder / _settings_file, *weight_files(folder)))

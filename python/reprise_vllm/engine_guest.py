@@ -15,7 +15,7 @@ from reprise.errors import RepriseError
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
 from reprise.start import start_cache
-from reprise_vllm.adapters import AdapterDigests
+from reprise_vllm.adapters import Adapters
 from reprise_vllm.counters import Counters
 from reprise_vllm.generations.generation import Generation
 from reprise_vllm.guard import log
@@ -45,7 +45,7 @@ class EngineGuest:
         self._options = options
         self._generation = generation
         self._arranged = False
-        self._adapters = AdapterDigests()
+        self._adapters = Adapters(_adapter_dtype(vllm_config))
         self._closed = False
 
     @property
@@ -95,7 +95,8 @@ class EngineGuest:
             return None
         wishes = (request.kv_transfer_params or {}).get("reprise", {})
         may_read = wishes.get("read", True) is not False and not request.skip_reading_prefix_cache
-        return Root(request.cache_salt or "", adapter), may_read, wishes.get("save", True) is not False
+        may_save = wishes.get("save", True) is not False and self._adapters.is_only_one(request.lora_request)
+        return Root(request.cache_salt or "", adapter), may_read, may_save
 
     def close(self) -> None:
         self._closed = True
@@ -167,3 +168,7 @@ class EngineGuest:
             prefetcher=lambda: worker_of(engine_id),
             pins=lambda: self.pins,
         )
+
+
+def _adapter_dtype(vllm_config: Any) -> str:
+    return str(getattr(getattr(vllm_config, "lora_config", None), "lora_dtype", "")).removeprefix("torch.")

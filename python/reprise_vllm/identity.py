@@ -52,6 +52,17 @@ def geometry_of(
             raise NotSupported(f"{name} > 1: a token's KV is spread over ranks in a way that is not supported")
     if vllm_config.model_config.enable_sleep_mode:
         raise NotSupported("sleep mode: an engine may wake with other weights, and nothing tells a connector")
+    if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
+        raise NotSupported(
+            "calculate_kv_scales: the scales come from the first prompt of each engine, so that no other could read "
+            "its KV; take scales from the checkpoint, or none"
+        )
+    chunked = getattr(vllm_config.scheduler_config, "enable_chunked_prefill", True)
+    if not chunked and not getattr(vllm_config.cache_config, "enable_prefix_caching", True):
+        raise NotSupported(
+            "prefix caching and chunked prefill are both off, as vLLM has it for attention that cannot go on from KV "
+            "that is there (MLA on a CPU without AMX): turn one of them on, if this model can"
+        )
     reason = generation.why_not(parallel)
     if reason is not None:
         raise NotSupported(reason)
@@ -94,7 +105,6 @@ def describe_space(
         "chunk": getattr(spec, "attention_chunk_size", None),
         "computed in": str(model.dtype),
         "quantization": model.quantization,
-        "kv scales": bool(getattr(vllm_config.cache_config, "calculate_kv_scales", False)),
         "model": hashlib.sha256(_canonical(rest).encode()).hexdigest(),
     }
     signatures = sorted({layout.signature for layout in layouts})

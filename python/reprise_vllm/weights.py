@@ -23,21 +23,22 @@ def weights_digest(folder: Path, *, memory: Path | None = None) -> str:
     `memory`: where digests are remembered; the user's cache directory unless given. Raises FileNotFoundError when there
     are no weights, and OSError when one cannot be read.
     """
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if not files:
         raise FileNotFoundError(f"there are no weights ({', '.join(_suffixes)}) in {folder}")
     path = memory if memory is not None else _default_memory()
     remembered = _read(path)
     with ThreadPoolExecutor(_threads) as pool:
         digests = dict(zip(files, pool.map(lambda file: _digest(file, remembered), files), strict=True))
-    _write(path, {**remembered, **{_identity(file): digest for file, digest in digests.items()}})
+    _write(path, {**remembered, **{file_identity(file): digest for file, digest in digests.items()}})
     total = hashlib.sha256(b"reprise-weights-1\n")
     for file in files:
         total.update(f"{file.name}\n{digests[file]}\n".encode())
     return total.hexdigest()
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files whose contents are digested. Raises OSError."""
     if folder.is_file():
         return [folder]
     files = sorted(file for file in folder.iterdir() if file.suffix in _suffixes and file.is_file())
@@ -46,7 +47,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _digest(file: Path, remembered: dict[str, str]) -> str:
-    known = remembered.get(_identity(file))
+    known = remembered.get(file_identity(file))
     if known is not None:
         return known
     digest = hashlib.sha256()
@@ -56,7 +57,8 @@ def _digest(file: Path, remembered: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _identity(file: Path) -> str:
+def file_identity(file: Path) -> str:
+    """Another one whenever the file was written. Raises OSError."""
     stat = file.stat()
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
 

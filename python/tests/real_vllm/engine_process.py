@@ -1,6 +1,7 @@
 """A real vLLM in a process of its own, driven by JSON lines on its standard input and answering on its standard output.
 
-{"op": "generate", "prompts": [[token ids] …], "max_tokens": 8, "salts": […], "abort": [indices]}
+{"op": "generate", "prompts": [[token ids] …], "max_tokens": 8, "salts": […], "abort": [indices],
+ "adapters": [[name, number, folder] or null …]}
 {"op": "reset"}          empties vLLM's own prefix cache
 {"op": "metrics"}        vLLM's Prometheus counters of the connector
 {"op": "free"}           waits until no request is left, answers the blocks that are free
@@ -26,6 +27,7 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
 
     from vllm import LLM, SamplingParams
     from vllm.config import KVTransferConfig
+    from vllm.lora.request import LoRARequest
 
     settings: dict[str, Any] = json.loads(sys.argv[1])
     transfer = settings.pop("transfer", None)
@@ -45,7 +47,8 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
             if ask.get("salts"):
                 prompt["cache_salt"] = ask["salts"][i]
             sampling = SamplingParams(max_tokens=ask["max_tokens"], temperature=0, ignore_eos=True)
-            engine.add_request(str(i), prompt, sampling)
+            adapter = ask["adapters"][i] if ask.get("adapters") else None
+            engine.add_request(str(i), prompt, sampling, lora_request=LoRARequest(*adapter) if adapter else None)
         steps = 0
         while engine.has_unfinished_requests():
             for output in engine.step():
@@ -85,6 +88,7 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
             "faults": getattr(connector, "faults", {}),
             "off": getattr(connector, "switched_off", False),
             "counters": {} if guest is None else guest.counters.all(),
+            "reuses": side is not None,
         }
 
     def reply(answer: dict[str, Any]) -> None:

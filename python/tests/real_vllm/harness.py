@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[3]
-sys.path.insert(0, str(REPOSITORY / "models" / "notes"))
+sys.path[:0] = [str(REPOSITORY / "models" / "notes"), str(REPOSITORY / "bench" / "gpu")]
 
 import notes  # noqa: E402
 
@@ -29,9 +29,13 @@ def environment() -> dict[str, str]:
 
 
 class Engine:
-    """One vLLM process. `transfer`: options of the connector, or None for a vLLM without one."""
+    """One vLLM process, which starts while others do. `options`: of the connector, or None for a vLLM without one;
+    `variables`: more of its environment; `settings`: of vLLM.
+    """
 
-    def __init__(self, *, options: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, options: dict[str, Any] | None = None, variables: dict[str, str] | None = None, **settings: Any
+    ) -> None:
         settings = {
             "model": str(MODEL),
             "max_model_len": 4096,
@@ -54,7 +58,7 @@ class Engine:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("SHOW_VLLM") else subprocess.DEVNULL,
-            env=environment(),
+            env={**environment(), **(variables or {})},
             text=True,
         )
         self._ready = False

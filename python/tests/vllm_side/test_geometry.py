@@ -12,11 +12,14 @@ from reprise_vllm.jobs import Geometry
 MIB = 1 << 20
 
 
-def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0, *, sleeps: bool = False) -> Geometry:
+def geometry(block_bytes: int, place_bytes: int, chunk_tokens: int = 0, **more: bool) -> Geometry:
     config: Any = SimpleNamespace(
         parallel_config=SimpleNamespace(),
-        cache_config=SimpleNamespace(),
-        model_config=SimpleNamespace(enable_sleep_mode=sleeps),
+        cache_config=SimpleNamespace(
+            calculate_kv_scales=more.get("scales", False), enable_prefix_caching=more.get("prefixes", True)
+        ),
+        scheduler_config=SimpleNamespace(enable_chunked_prefill=more.get("chunked", True)),
+        model_config=SimpleNamespace(enable_sleep_mode=more.get("sleeps", False)),
     )
     spec = SimpleNamespace(block_size=16, dtype="torch.bfloat16")
     kv_cache: Any = SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec)])
@@ -34,3 +37,14 @@ def test_chunks_are_of_about_16_mib_and_must_fit_a_staging_place() -> None:
 def test_an_engine_that_may_wake_with_other_weights_is_refused() -> None:
     with pytest.raises(NotSupported, match="sleep mode"):
         geometry(2 * MIB, 64 * MIB, sleeps=True)
+
+
+def test_an_engine_that_scales_its_kv_by_its_first_prompt_is_refused() -> None:
+    with pytest.raises(NotSupported, match="calculate_kv_scales"):
+        geometry(2 * MIB, 64 * MIB, scales=True)
+
+
+def test_an_engine_whose_attention_cannot_go_on_from_what_is_there_is_refused() -> None:
+    assert geometry(2 * MIB, 64 * MIB, prefixes=False) == geometry(2 * MIB, 64 * MIB, chunked=False)
+    with pytest.raises(NotSupported, match="prefix caching and chunked prefill"):
+        geometry(2 * MIB, 64 * MIB, prefixes=False, chunked=False)
