@@ -22,7 +22,7 @@ from reprise_vllm.scheduler_side import SchedulerSide
 from reprise_vllm.tracked_request import Root
 from test_link_and_peer import Peer, welcome
 from vllm_side.simulated_engine import Request, SimulatedEngine
-from vllm_side.test_scheduler_side import GEOMETRY, check_nothing_is_left, prompt
+from vllm_side.simulated_guest import GEOMETRY, check_nothing_is_left, prompt
 
 #: Chunks of 1 MiB.
 LARGE = replace(GEOMETRY, block_bytes=2**18)

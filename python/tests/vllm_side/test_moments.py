@@ -22,7 +22,7 @@ from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from vllm_side.simulated_engine import Request, SimulatedEngine
-from vllm_side.test_scheduler_side import GEOMETRY, prompt
+from vllm_side.simulated_guest import GEOMETRY, prompt
 
 BLOCKS = 400
 #: What is stored before the moment: three texts, read again at the moment with more behind them.

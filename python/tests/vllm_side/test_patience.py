@@ -10,8 +10,8 @@ import pytest
 from ambush import Ambush, Moment
 from cache_process import Cache
 from conftest import eventually
+from vllm_side.simulated_guest import prompt
 from vllm_side.test_load_or_compute import TimedEngine
-from vllm_side.test_scheduler_side import prompt
 
 
 @pytest.fixture
