@@ -10,7 +10,8 @@
  * Keys name records below the memory tier and between hosts. The index itself compares tokens and hashes nothing.
  * Vectors: test/vectors/keys.json.
  */
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
+import { assert } from "../errors.ts";
 import type { SpaceId } from "./space.ts";
 
 declare const brand: unique symbol;
@@ -43,8 +44,15 @@ export function rootKey(space: SpaceId, root: Root): RootKey {
   return hash.digest("hex") as RootKey;
 }
 
+/** What is hashed for a key is put together here: in one call a key of 64 tokens takes 0.8 us, in three 1.3. */
+let keyInput = Buffer.alloc(32 + 4 * 256);
+
 export function chunkKey(parent: RootKey | ChunkKey, tokens: Tokens): ChunkKey {
-  return createHash("sha256").update(Buffer.from(parent, "hex")).update(tokenBytes(tokens)).digest("hex") as ChunkKey;
+  const bytes = 32 + tokens.byteLength;
+  if (keyInput.length < bytes) keyInput = Buffer.alloc(bytes);
+  assert(keyInput.write(parent, 0, 32, "hex") === 32, "a key has 32 bytes");
+  keyInput.set(tokenBytes(tokens), 32);
+  return hash("sha256", keyInput.subarray(0, bytes), "hex") as ChunkKey;
 }
 
 /** The keys of all chunks of a text, the tail last. */
