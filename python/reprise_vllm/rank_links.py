@@ -86,6 +86,11 @@ class RankedReserve:
         # Asked in every step until it is; with one rank, as nearly always, without a generator.
         return self._parts[0].done and (len(self._parts) == 1 or all(part.done for part in self._parts))
 
+    @property
+    def tokens(self) -> int:
+        """Of the chunks that the first rank may write."""
+        return sum(chunk.token_count for chunk in self._parts[0].chunks)
+
     def take(self) -> list[list[ReservedChunk]]:
         """[rank][chunk]: the chunks that every rank may write; the others are given back."""
         common = set.intersection(*({chunk.first_token for chunk in part.chunks} for part in self._parts))

@@ -4,6 +4,8 @@
     a request ends ─────────────────────────────────► reserve        what is not saved yet is kept until it is: pins.py
 
 The cache answers a reservation with the chunks that nobody has stored: texts that many requests share are saved once.
+At most `save_queue` is under way at a time. What a running request has beyond it waits, with its blocks; what ended
+requests have waits up to as much again, and the rest is dropped: a KV cache full of blocks to be saved lets nobody in.
 """
 
 from __future__ import annotations
@@ -142,10 +144,18 @@ class Saves:
     def plan(self, plan: StepPlan) -> None:
         """Hands out what the cache has answered to since the last step."""
         wanted: list[_Wanted] = []
+        kept_bytes = 0  # of ended requests, which wait for room
         for request_id, tracked in list(self._asking.items()):
             for saving in [saving for saving in tracked.savings if saving.reserve.done]:
+                size = saving.reserve.tokens // self._geometry.block_tokens * self._geometry.block_bytes
+                size *= self._geometry.ranks
+                has_room = self._open_bytes == 0 or self._open_bytes + size <= self._options.save_queue_bytes
+                if not has_room and tracked.finished:
+                    kept_bytes += size
+                if not has_room and (not tracked.finished or kept_bytes <= self._options.save_queue_bytes):
+                    break  # what is under way goes first; its blocks stay
                 tracked.savings.remove(saving)
-                wanted += self._answered(tracked, saving)
+                wanted += self._answered(tracked, saving, has_room=has_room)
             if not tracked.savings:
                 del self._asking[request_id]
         while wanted:
@@ -222,7 +232,7 @@ class Saves:
         tracked.savings.append(Saving(reserve, block_hash))
         self._asking[tracked.request_id] = tracked
 
-    def _answered(self, tracked: TrackedRequest, saving: Saving) -> list[_Wanted]:
+    def _answered(self, tracked: TrackedRequest, saving: Saving, *, has_room: bool) -> list[_Wanted]:
         """What the cache wants of a text, if it can be had: one or nothing."""
         if saving.reserve.epoch != self._links.epoch:
             return []
@@ -242,7 +252,7 @@ class Saves:
         wanted = _Wanted(tracked, saving.block_hash, chunks, chunk_bytes, sum(chunk_bytes) * len(chunks))
         last = chunks[0][-1]
         has_blocks = len(tracked.blocks) * size >= last.first_token + last.token_count
-        if not has_blocks or self._open_bytes + wanted.bytes > self._options.save_queue_bytes:
+        if not has_blocks or not has_room:
             self._counters.add("saves_dropped")
             self._links.abandon(wanted.leases)
             return []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import CacheProcess
+from reprise_vllm import saves
 from reprise_vllm.plan import LoadJob, StepPlan, WorkerReport
 from reprise_vllm.tracked_request import Root
 from vllm_side.simulated_engine import Request, SimulatedEngine
@@ -88,6 +89,40 @@ def test_a_request_that_is_preempted_and_aborted_while_it_is_saved_keeps_nothing
     engine.abort(request)
     engine.run()
     assert counters["saved_bytes"] > 0
+    check_nothing_is_left(engine, side, links, 256)
+
+
+def test_a_long_prompt_is_stored_whole_though_little_may_be_under_way(
+    cache: CacheProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saves, "_piece_tokens", 64)
+    side, links, counters = guest(cache, save_queue=f"{2 * 64 // 4 * 4}KiB")  # two pieces
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    pins[id(counters)] = engine
+    engine.reports_late = True
+    engine.add(Request("first", prompt(1, 403), max_tokens=2))
+    engine.run()
+    assert counters["saves_dropped"] == 0
+    engine.add(Request("second", prompt(1, 403)))
+    engine.run()
+    assert engine.loaded_tokens == 400
+    check_nothing_is_left(engine, side, links, 256)
+
+
+def test_what_ended_requests_keep_waiting_is_bounded(cache: CacheProcess) -> None:
+    side, links, counters = guest(cache, save_queue="128KiB")
+    engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
+    pins[id(counters)] = engine
+    engine.step_tokens = 1000
+    for i in range(8):
+        engine.add(Request(f"r{i}", prompt(i, 97), max_tokens=1))
+    engine.step()
+    all_answered(links)
+    engine.step()
+    assert counters["saves_dropped"] == 6, "one text is under way and one waits"
+    assert engine.pinned.total() <= 2 * 96 // 4
+    engine.run()
+    assert counters["saved_bytes"] == 2 * 96 // 4 * 4096
     check_nothing_is_left(engine, side, links, 256)
 
 
