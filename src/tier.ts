@@ -39,6 +39,11 @@ export interface RecordBatch {
   readonly count: number;
   /** Reads the records, those that are still there; when nobody asks for the space nothing is read. Each parent before its children where the tier can tell. */
   records(): AsyncIterable<StoredRecord>;
+  /**
+   * The record of a key, ahead of the others, where the tier can find it without reading them. @returns how to read it, or
+   * undefined when it is not here; reading gives undefined when it is damaged or gone.
+   */
+  find?(key: ChunkKey): (() => Promise<StoredRecord | undefined>) | undefined;
 }
 
 export interface TierStats {

@@ -64,12 +64,14 @@ export class LocalSession implements CacheSession {
     return this.#parts.store.pool;
   }
 
-  lookup(root: Root, tokens: Tokens, { computeMsPerToken }: ReadOptions): Promise<Lookup> {
+  async lookup(root: Root, tokens: Tokens, { computeMsPerToken, deadlineMs }: ReadOptions): Promise<Lookup> {
+    const brought = this.#broughtBack(root, tokens, deadlineMs);
+    if (brought !== undefined) await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
     this.#lookups.count(tokens, found);
     this.#lookups.leave(path, found);
-    return Promise.resolve(found);
+    return found;
   }
 
   async *load(
@@ -79,6 +81,8 @@ export class LocalSession implements CacheSession {
     { deadlineMs, onlyReady = false, onFound, computeMsPerToken }: LoadOptions,
   ): AsyncGenerator<readonly LoadedChunk[], void, void> {
     const deadline = performance.now() + deadlineMs;
+    const brought = this.#broughtBack(root, tokens, deadlineMs);
+    if (brought !== undefined) await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
     if (onlyReady) this.#lookups.count(tokens, found);
@@ -238,6 +242,16 @@ export class LocalSession implements CacheSession {
     if (this.#closed) return emptyPath;
     const index = this.#parts.spaces.root(this.#space, root);
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? emptyPath;
+  }
+
+  /** While records come back from the tiers, those of a text that is not found whole are waited for. */
+  #broughtBack(root: Root, tokens: Tokens, deadlineMs: number): Promise<unknown> | undefined {
+    const { spaces, limits } = this.#parts;
+    if (!spaces.isReturning(this.#space) || this.#closed) return undefined;
+    const path = this.#match(root, tokens);
+    const matched = path.length === 0 ? 0 : (path.length - 1) * this.chunkTokens + path.matchedInLast;
+    if (matched === tokens.length) return undefined;
+    return within(spaces.bring(this.#space, root, tokens.subarray(0, limits.tokensPerRequest)), deadlineMs);
   }
 
   /** How fast the guest computes. Of the ranks of one engine the first tells. */

@@ -10,7 +10,7 @@ import {
   testSpace,
   wait,
 } from "../../test/support/cache.ts";
-import { backwards, gated } from "../../test/support/late-tier.ts";
+import { backwards, gated, halted } from "../../test/support/late-tier.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { bareRoot } from "./chunk.ts";
 
@@ -43,6 +43,52 @@ test("what a tier kept is a miss until it is back, whatever the order in which i
     worthTokens: 40,
   });
   expect(await loadAndVerify(session, pool, counting(40))).toBe(40);
+  cache.check();
+}, 20_000);
+
+test("a text that is asked for comes back ahead of its turn, and is not lost when that comes", async () => {
+  using folder = temporaryFolder();
+  const others = Array.from({ length: 50 }, (_, i) => counting(22, 1000 * (i + 1)));
+  {
+    const pool = testPool();
+    await using cache = await openTestCache({ pool, tiers: [await openTier(folder.path)] });
+    const session = cache.openSession(options);
+    for (const text of [counting(42), ...others]) await save(session, pool, text);
+    await cache.flush();
+  }
+  const { promise, open } = gated();
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [halted(await openTier(folder.path), promise)] });
+  const session = cache.openSession(options);
+  expect((await session.lookup(bareRoot, counting(42, 7), wait)).hitTokens).toBe(0);
+  expect((await session.lookup(bareRoot, counting(42), wait)).hitTokens).toBe(42);
+  expect(await loadAndVerify(session, pool, counting(42))).toBe(42);
+  // Its beginning is back; what follows is somebody else's, or a tail that was stored longer.
+  expect((await session.lookup(bareRoot, counting(80), wait)).hitTokens).toBe(42);
+  expect((await session.lookup(bareRoot, others[3]!.subarray(0, 21), wait)).hitTokens).toBe(20);
+  // A load brings it too.
+  expect(await loadAndVerify(session, pool, others[7]!)).toBe(22);
+  const records = cache.stats().tiers.disk?.records;
+  open();
+  await cache.recovered(10_000);
+  expect(cache.stats().tiers.disk?.records).toBe(records);
+  for (const text of [counting(42), ...others]) expect(await loadAndVerify(session, pool, text)).toBe(text.length);
+  cache.check();
+}, 20_000);
+
+test("what went before it could be brought is a miss", async () => {
+  using folder = temporaryFolder();
+  await filled(folder.path);
+  const { promise, open } = gated();
+  const tier = await openTier(folder.path);
+  await using cache = await openTestCache({ pool: testPool(), tiers: [halted(tier, promise)] });
+  const session = cache.openSession(options);
+  const lookup = session.lookup(bareRoot, counting(40), wait);
+  await tier.clear();
+  expect((await lookup).hitTokens).toBe(0);
+  open();
+  await cache.recovered(10_000);
+  expect(cache.stats()).toMatchObject({ chunks: 0, tiers: { disk: { records: 0 } } });
   cache.check();
 }, 20_000);
 

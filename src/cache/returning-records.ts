@@ -2,15 +2,17 @@
  * Puts what the tiers kept back into the index, in the background, while the cache serves.
  *
  *     tier ──► batch of one space ──► parked until a guest opens the space ──► read, a slice at a time ──► trees
- *                                                                                   └ parent not there yet: waits for it
+ *                          │                                                        └ parent not there yet: waits for it
+ *                          └─ a text is asked for: its records first, where the tier can find them by their keys
  *
  * Batches name their space only by its digest and are not read before a guest describes that space. A record whose key
  * does not follow from its tokens, or whose parent is nowhere when all have come, can never be found again and is dropped.
  */
 import type { RecordBatch, StoredRecord, Tier } from "../tier.ts";
-import { chunkKey, type ChunkKey, type RootKey } from "./chunk.ts";
+import { chunkKey, type ChunkKey, type RootKey, type Tokens } from "./chunk.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
+import { chunksOf } from "./radix.ts";
 import type { SpaceId } from "./space.ts";
 import type { Space } from "./spaces.ts";
 import type { ChunkId } from "./chunk-id.ts";
@@ -27,6 +29,13 @@ interface Arrival {
   readonly batch: RecordBatch;
 }
 
+/** A record that is read ahead of its turn. */
+interface Found {
+  readonly arrival: Arrival;
+  readonly key: ChunkKey;
+  readonly record: Promise<StoredRecord | undefined>;
+}
+
 interface Orphan {
   readonly tier: Tier;
   readonly record: StoredRecord;
@@ -35,6 +44,8 @@ interface Orphan {
 /** What is known of one space's records until all have come. */
 class Return {
   readonly batches: Arrival[] = [];
+  /** The one that is being read. */
+  reading: Arrival | undefined;
   readonly placed = new Map<ChunkKey, ChunkId>();
   /** By the parent they wait for. */
   readonly orphans = new Map<ChunkKey | RootKey, Orphan[]>();
@@ -68,6 +79,37 @@ export class ReturningRecords {
     const known = this.#of(space.id);
     known.space ??= space;
     this.#run(known);
+  }
+
+  /** Some of the space's records have yet to come. */
+  isReturning(space: Space): boolean {
+    return this.#returns.has(space.id);
+  }
+
+  /**
+   * Puts a text's records back ahead of all others, as far as they can be found by their keys: whole chunks, and a tail if it
+   * is the one that was stored.
+   */
+  async bring(space: Space, root: RootKey, tokens: Tokens): Promise<void> {
+    const known = this.#returns.get(space.id);
+    if (known === undefined) return;
+    const reads: Found[] = [];
+    let parent: RootKey | ChunkKey = root;
+    for (const slice of chunksOf(tokens, space.description.chunkTokens)) {
+      const key = chunkKey(parent, slice);
+      parent = key;
+      if (known.placed.has(key)) continue;
+      const found = this.#find(known, key);
+      if (found === undefined) break;
+      reads.push(found);
+    }
+    for (const { arrival, key, record } of reads) {
+      const read = await record;
+      const isOver = this.#stopped || this.#returns.get(space.id) !== known;
+      // It may have gone since it was read.
+      if (read === undefined || isOver || arrival.batch.find?.(key) === undefined) return;
+      this.#placeWithOrphans(known, space, { tier: arrival.tier, record: read });
+    }
   }
 
   /** No more batches come. */
@@ -120,6 +162,7 @@ export class ReturningRecords {
     let sliceEnd = performance.now() + sliceMs;
     for (let arrival = known.batches.shift(); arrival !== undefined; arrival = known.batches.shift()) {
       const { tier, batch } = arrival;
+      known.reading = arrival;
       for await (const record of batch.records()) {
         if (this.#stopped) return;
         this.#placeWithOrphans(known, space, { tier, record });
@@ -128,6 +171,14 @@ export class ReturningRecords {
         sliceEnd = performance.now() + sliceMs;
       }
     }
+  }
+
+  #find(known: Return, key: ChunkKey): Found | undefined {
+    for (const arrival of known.reading === undefined ? known.batches : [known.reading, ...known.batches]) {
+      const read = arrival.batch.find?.(key);
+      if (read !== undefined) return { arrival, key, record: read() };
+    }
+    return undefined;
   }
 
   /** All have come: who still waits for a parent waits in vain. */
@@ -173,7 +224,9 @@ export class ReturningRecords {
     if (chunk === undefined) return "dropped";
     known.placed.set(record.key, chunk);
     const { chunks } = store;
-    if (store.records.of(chunk, tier) !== undefined) return "dropped"; // saved anew meanwhile, or a rewrite that a crash cut short
+    const stored = store.records.of(chunk, tier);
+    if (stored === record.id) return "placed"; // it was brought ahead of its turn
+    if (stored !== undefined) return "dropped"; // saved anew meanwhile, or a rewrite that a crash cut short
     if (!chunks.isVisible(chunk)) {
       if (chunks.hasSlots(chunk)) return "dropped"; // a guest is writing it
       store.fill(chunk);

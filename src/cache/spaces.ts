@@ -1,9 +1,9 @@
 /**
  * The index of all spaces: space → root → radix tree. What tiers kept from before comes back while guests are served
- * (returning-records.ts); until it has, it is a miss.
+ * (returning-records.ts); until it has, it is a miss, or comes when it is asked for.
  */
 import type { Tier, TierOwner } from "../tier.ts";
-import { rootKey, type Root, type RootKey } from "./chunk.ts";
+import { rootKey, type Root, type RootKey, type Tokens } from "./chunk.ts";
 import type { ChunkStore } from "./chunk-store.ts";
 import type { Counters } from "./counters.ts";
 import { ReturningRecords } from "./returning-records.ts";
@@ -64,6 +64,16 @@ export class Spaces {
   recover(tiers: readonly Tier[], onFailure: (tier: Tier, error: unknown) => void): void {
     const work = tiers.map((tier) => this.#recover(tier).catch((error: unknown) => onFailure(tier, error)));
     this.#recovery = Promise.all(work).then(() => this.#returning.end());
+  }
+
+  /** What the tiers kept of the space is not all back yet. */
+  isReturning(space: Space): boolean {
+    return this.#returning.isReturning(space);
+  }
+
+  /** Brings a text back ahead of the others. */
+  bring(space: Space, root: Root, tokens: Tokens): Promise<void> {
+    return this.#returning.bring(space, rootKey(space.id, root), tokens);
   }
 
   /** Resolves when what the tiers kept is known, and that of open spaces can be found. */

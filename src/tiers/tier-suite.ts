@@ -98,6 +98,27 @@ export function tierSuite(name: string, makeFixture: () => Promise<TierFixture>)
     expect(Buffer.from(into)).toEqual(payload);
   });
 
+  withTier("what a batch finds by its key is what it gives", async (fixture) => {
+    const payload = randomBytes(100);
+    const written = Array.from({ length: 300 }, (_, i) => recordOf(Uint32Array.from([i, 7]), [payload]));
+    {
+      await using tier = await fixture.open();
+      await recoverAll(tier);
+      for (const record of written) await tier.write(record, [payload], noSignal);
+    }
+    await using tier = await fixture.open();
+    for await (const batch of tier.recover(new RecordingOwner())) {
+      const given: StoredRecord[] = [];
+      for await (const record of batch.records()) given.push(record);
+      expect(given.length).toBe(batch.count);
+      if (batch.find === undefined) continue;
+      for (const record of given) expect(await batch.find(record.key)?.()).toEqual(record);
+      expect(batch.find(recordOf(Uint32Array.from([1000]), [payload]).key)).toBeUndefined();
+      tier.drop(given[0]!.id);
+      expect(batch.find(given[0]!.key)).toBeUndefined();
+    }
+  });
+
   withTier("a dropped record is gone", async (fixture) => {
     await using tier = await fixture.open();
     await recoverAll(tier);

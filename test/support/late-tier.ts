@@ -16,6 +16,24 @@ export function backwards(tier: Tier, gate: Promise<void>): Tier {
   };
 }
 
+/** The tier, with what it kept known at once, and given in its order when `gate` opens. */
+export function halted(tier: Tier, gate: Promise<void>): Tier {
+  return {
+    ...passing(tier),
+    async *recover(owner) {
+      for await (const batch of tier.recover(owner)) {
+        yield {
+          ...batch,
+          async *records() {
+            await gate;
+            yield* batch.records();
+          },
+        };
+      }
+    },
+  };
+}
+
 /** Files in whose new ones nothing is read until `gate` opens. */
 export function lateReads(gate: Promise<void>): DiskFiles {
   return {

@@ -2,12 +2,13 @@
  * The contents of a region: what a start reads instead of every record's header. It is written behind the last record
  * when a region is full or its tier is closed; a region without it is scanned.
  *
- *     columns   20·N bytes   per record: first page, pages, header bytes, first token, number of its space in the list
+ *     columns   28·N bytes   per record: first page, pages, header bytes, first token, number of its space in the list,
+ *                            the first 8 bytes of its key
  *               32·S bytes   the spaces                                                   zeros to a multiple of 4096
  *     headers   the records' headers without their padding, one after the other           zeros to a multiple of 4096
  *     trailer   4096 bytes   the last page of the file
  *                  0     8  magic "RPCONTNT"
- *                  8     4  format version (2)
+ *                  8     4  format version (3)
  *                 12     4  records, N
  *                 16     4  spaces, S
  *                 20     4  zero
@@ -18,22 +19,25 @@
  *                 72    16  checksum of the padded headers
  *               4080    16  xxh3-128 of everything before
  *
- * The columns are all that the tier keeps in memory (160 MB of them for eight million records); identities and tokens are
- * streamed from the headers when a guest opens their space. The nonce ties the contents to their region: those of another
+ * Identities and tokens are streamed from the headers when a guest opens their space; until all have come, those of a text
+ * that is asked for are found by the beginnings of their keys. The nonce ties the contents to their region: those of another
  * region, or of an older one under the same name, are ignored.
  */
 import { xxh3 } from "@node-rs/xxhash";
 import type { SpaceId } from "../../cache/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { leavesOf, rootOf } from "../payload-checksum.ts";
-import { checksumBytes, formatVersion, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
+import { checksumBytes, keyAt, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
 
 const magic = Buffer.from("RPCONTNT");
+const formatVersion = 3;
 const checksumAt = pageBytes - checksumBytes;
 const spaceBytes = 32;
 
 /** Values per record in the columns. */
-export const columnCount = 5;
+export const columnCount = 7;
+/** Where the two of them are that begin its key. */
+export const keyColumn = 5;
 
 export interface ContentsEntry {
   readonly offset: number;
@@ -87,6 +91,7 @@ export class ContentsBuilder {
         entry.header.length,
         entry.firstToken,
         this.#spaces.get(entry.space)!, // reserved
+        ...keyBeginning(entry.header.subarray(keyAt)),
       ];
       for (const [column, value] of values.entries()) all.writeUInt32LE(value, 4 * (columnCount * i + column));
       all.set(entry.header, headerAt);
@@ -108,6 +113,12 @@ export class ContentsBuilder {
     writeChecksum(trailer, checksumAt, xxh3.xxh128(trailer.subarray(0, checksumAt)));
     return all;
   }
+}
+
+/** The first 8 bytes of a key, as they stand in the columns. */
+export function keyBeginning(key: Uint8Array): readonly [number, number] {
+  const bytes = Buffer.from(key.buffer, key.byteOffset, 8);
+  return [bytes.readUInt32LE(0), bytes.readUInt32LE(4)];
 }
 
 export interface Trailer {
@@ -146,7 +157,7 @@ export function decodeTrailer(page: Buffer, fileBytes: number): Trailer | undefi
   };
 }
 
-/** The columns, five numbers a record, and the spaces that their last numbers mean. */
+/** The columns, {@link columnCount} numbers a record, and the spaces that their last numbers mean. */
 export function decodeColumns(bytes: Buffer, trailer: Trailer): { columns: Uint32Array; spaces: SpaceId[] } {
   const columnBytes = columnCount * 4 * trailer.count;
   const columns = new Uint32Array(bytes.buffer, bytes.byteOffset, columnCount * trailer.count); // page-aligned

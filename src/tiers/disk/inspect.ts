@@ -154,7 +154,7 @@ async function recordsOf(
   const headers = await readPages(file, trailer.headersOffset, trailer.headersBytes);
   let at = 0;
   for (let i = 0; i < trailer.count; i += 1) {
-    const header = headers.subarray(at, (at += columns[columnCount * i + 2]!)); // five values for each
+    const header = headers.subarray(at, (at += columns[columnCount * i + 2]!)); // so many values for each
     const offset = columns[columnCount * i]! * pageBytes;
     const decoded = decodeHeader(header, { nonce: region.nonce, offset });
     if (decoded !== "damaged") records.push({ decoded, offset });

@@ -37,6 +37,8 @@ export const nonceBytes = 16;
 export const checksumBytes = 16;
 const magic = 0x43525052; // "RPRC"
 const fixedBytes = 184;
+/** Where the key stands in a header. */
+export const keyAt = 120;
 const rankBytes = 24;
 const maxRanks = 1024;
 const maxTokens = 65_536;

@@ -11,14 +11,16 @@
 import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { RecordBatch, RecordId, StoredRecord } from "../../tier.ts";
+import type { ChunkKey } from "../../cache/chunk.ts";
 import type { SpaceId } from "../../cache/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { rootOf } from "../payload-checksum.ts";
 import { columnCount, ContentsBuilder, decodeColumns, decodeTrailer, type Trailer } from "./contents.ts";
 import type { Drive } from "./drive.ts";
 import type { DiskFile } from "./files.ts";
+import { KeyFinder } from "./key-finder.ts";
 import { readRecord } from "./reader.ts";
-import { decodeHeader, recordBytes } from "./record.ts";
+import { decodeHeader, recordBytes, type DecodedRecord, type RecordPlace } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import { decodeRegionHeader, type Region } from "./region.ts";
 import { scanRegion } from "./scan.ts";
@@ -76,24 +78,36 @@ async function fromContents(
   region.state = "sealed";
   region.end = trailer.columnsOffset;
   const ids = new Float64Array(trailer.count);
+  const headerAt = new Uint32Array(trailer.count);
+  let headersBytes = 0;
   const counts = new Map<number, number>();
   for (let i = 0; i < trailer.count; i += 1) {
     const at = columnCount * i;
     ids[i] = parts.table.add({
       regionSlot: region.slot,
-      offset: columns[at]! * pageBytes, // five values for each
+      offset: columns[at]! * pageBytes, // so many values for each
       totalBytes: columns[at + 1]! * pageBytes,
       headerBytes: padded(columns[at + 2]!),
       firstToken: columns[at + 3]!,
     });
+    headerAt[i] = headersBytes;
+    headersBytes += columns[at + 2]!;
     const space = columns[at + 4]!;
     counts.set(space, (counts.get(space) ?? 0) + 1);
   }
-  const stream = { region, file, trailer, columns, ids, ...parts };
+  const window = new HeaderWindow(file, trailer);
+  const stream = { region, file, trailer, columns, ids, headerAt, window, ...parts };
+  const finder = new KeyFinder(columns, trailer.count);
   return [...counts].map(([space, count]) => ({
     space: spaces[space]!, // the checksum is right
     count,
     records: () => streamHeaders(stream, space),
+    find: (key) => {
+      const isHere = (row: number) =>
+        columns[columnCount * row + 4] === space && parts.table.has(ids[row]! as RecordId);
+      const row = finder.find(key).find(isHere);
+      return row === undefined ? undefined : () => readOne(stream, row, key);
+    },
   }));
 }
 
@@ -103,11 +117,14 @@ interface HeaderStream extends RecoveryParts {
   readonly trailer: Trailer;
   readonly columns: Uint32Array;
   readonly ids: Float64Array;
+  /** Where each record's header begins among all. */
+  readonly headerAt: Uint32Array;
+  readonly window: HeaderWindow;
 }
 
 /** The identities of a region's records of one space; one read. */
 async function* streamHeaders(stream: HeaderStream, space: number): AsyncGenerator<StoredRecord, void, void> {
-  const { region, file, trailer, columns, ids, table } = stream;
+  const { region, file, trailer, columns, ids, table, headerAt } = stream;
   const headers = alignedBuffer(trailer.headersBytes);
   try {
     await file.read([headers], trailer.headersOffset);
@@ -116,21 +133,73 @@ async function* streamHeaders(stream: HeaderStream, space: number): AsyncGenerat
       stream.log.warn(`cannot read the contents of ${region.path}: ${describe(error)}; its records are left out`);
     return;
   }
-  let headerAt = 0;
   for (let i = 0; i < trailer.count; i += 1) {
-    const headerBytes = columns[columnCount * i + 2]!;
-    const header = headers.subarray(headerAt, headerAt + headerBytes);
-    headerAt += headerBytes;
     const id = ids[i]! as RecordId; // given by the table
     if (columns[columnCount * i + 4] !== space || !table.has(id)) continue;
-    const place = { nonce: region.nonce, offset: columns[columnCount * i]! * pageBytes };
-    let decoded = decodeHeader(header, place);
-    // Torn by a crash while the region was sealed, or rotten: the record has its header too.
-    if (decoded === "damaged") decoded = decodeHeader(await readPages(file, place.offset, padded(headerBytes)), place);
+    const header = headers.subarray(headerAt[i], headerAt[i]! + headerBytesOf(stream, i));
+    let decoded = decodeHeader(header, placeOf(stream, i));
+    if (decoded === "damaged") decoded = await decodedAgain(stream, i);
     if (decoded === "damaged") {
       table.drop(id);
       stream.onCorrupt();
     } else yield { ...decoded.record, id };
+  }
+}
+
+/** One record's identity, with its neighbours' read along: texts lie together. */
+async function readOne(stream: HeaderStream, row: number, key: ChunkKey): Promise<StoredRecord | undefined> {
+  const id = stream.ids[row]! as RecordId; // given by the table
+  try {
+    const header = await stream.window.read(stream.headerAt[row]!, headerBytesOf(stream, row)); // one for each
+    let decoded = decodeHeader(header, placeOf(stream, row));
+    if (decoded === "damaged") decoded = await decodedAgain(stream, row);
+    // What is damaged is dropped when its turn comes.
+    return decoded === "damaged" || decoded.record.key !== key ? undefined : { ...decoded.record, id };
+  } catch (error) {
+    if (stream.region.removal === undefined)
+      stream.log.warn(`cannot read the contents of ${stream.region.path}: ${describe(error)}`);
+    return undefined;
+  }
+}
+
+/** A record's own header, where the one in the contents was torn by a crash while it was written, or is rotten. */
+async function decodedAgain(stream: HeaderStream, row: number): Promise<DecodedRecord | "damaged"> {
+  const place = placeOf(stream, row);
+  return decodeHeader(await readPages(stream.file, place.offset, padded(headerBytesOf(stream, row))), place);
+}
+
+function placeOf({ region, columns }: HeaderStream, row: number): RecordPlace {
+  return { nonce: region.nonce, offset: columns[columnCount * row]! * pageBytes }; // one for each
+}
+
+function headerBytesOf({ columns }: HeaderStream, row: number): number {
+  return columns[columnCount * row + 2]!; // one for each
+}
+
+const windowBytes = 64 * 1024;
+
+/** Some of a region's headers, those that were read last. */
+class HeaderWindow {
+  readonly #file: DiskFile;
+  readonly #trailer: Trailer;
+  #from = 0;
+  #pages: Promise<Buffer> | undefined;
+  #bytes = 0;
+
+  constructor(file: DiskFile, trailer: Trailer) {
+    this.#file = file;
+    this.#trailer = trailer;
+  }
+
+  /** The `bytes` from `at` on, among all headers. */
+  async read(at: number, bytes: number): Promise<Buffer> {
+    if (this.#pages === undefined || at < this.#from || at + bytes > this.#from + this.#bytes) {
+      this.#from = Math.floor(at / pageBytes) * pageBytes;
+      this.#bytes = Math.min(this.#trailer.headersBytes - this.#from, Math.max(windowBytes, padded(bytes) + pageBytes));
+      this.#pages = readPages(this.#file, this.#trailer.headersOffset + this.#from, this.#bytes);
+    }
+    const [from, pages] = [this.#from, this.#pages];
+    return (await pages).subarray(at - from, at - from + bytes);
   }
 }
 
