@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { CountingPool } from "./eviction/counting-pool.ts";
+import { answerOf } from "./support/child.ts";
 import { Cache } from "../src/cache/cache.ts";
 import { bareRoot, type Tokens } from "../src/cache/chunk.ts";
 import type { CacheSession } from "../src/cache/session.ts";
@@ -157,12 +158,4 @@ async function write(): Promise<void> {
 function child(role: "reader" | "writer", socketPath: string): ChildProcess {
   const args = ["--role", role, "--socket", socketPath, "--tokens", values.tokens, "--rounds", values.rounds];
   return fork(fileURLToPath(import.meta.url), [...args, "--write-gbps", values["write-gbps"]]);
-}
-
-/** What a child says when it is done. */
-function answerOf(child: ChildProcess): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    child.once("message", resolve);
-    child.once("exit", (code) => reject(new Error(`a child ended with ${code}`)));
-  });
 }

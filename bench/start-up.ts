@@ -25,6 +25,7 @@ import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
 import { encodeHeader, headerLength, recordBytes } from "../src/tiers/disk/record.ts";
 import { encodeRegionHeader, newNonce, regionName } from "../src/tiers/disk/region.ts";
 import { testSpace } from "../test/support/cache.ts";
+import { answerOf } from "./support/child.ts";
 import { printLine, rounded } from "./support/timing.ts";
 
 const { values } = parseArgs({
@@ -53,10 +54,7 @@ async function make(): Promise<void> {
     execFileSync("sync");
     const args = ["--role", "starter", "--directory", directory, "--chunks", values.chunks, "--depth", values.depth];
     const starter = fork(fileURLToPath(import.meta.url), args);
-    const figures = await new Promise<object>((resolve, reject) => {
-      starter.once("message", resolve);
-      starter.once("exit", (code) => reject(new Error(`the process that starts ended with ${code}`)));
-    });
+    const figures = (await answerOf(starter)) as object; // made below
     printLine("start-up", figures, { directory: values.directory, chunks, depth, regions });
   } finally {
     rmSync(directory, { recursive: true, force: true });

@@ -9,6 +9,8 @@ import time
 from array import array
 from collections.abc import Callable
 
+from small_space import small_space
+
 import reprise
 
 CHUNK_TOKENS = 64
@@ -32,22 +34,7 @@ def main() -> None:
     """Saves 16,000 tokens and measures."""
     with tempfile.TemporaryDirectory() as folder:
         started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=1)
-        space = reprise.SpaceDescription(
-            engine="bench",
-            payload_format=1,
-            weights="00",
-            key_type="f16",
-            value_type="f16",
-            layers=1,
-            key_value_heads=1,
-            key_size=8,
-            value_size=8,
-            layout="token-major",
-            attention="dense",
-            rope="",
-            tensor_parallel=1,
-            chunk_tokens=CHUNK_TOKENS,
-        )
+        space = small_space(chunk_tokens=CHUNK_TOKENS)
         link = reprise.CacheLink(socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=SLOT_BYTES)
         assert link.connect(10)
         tokens, longer = array("I", range(16_000)), array("I", range(32_000))

@@ -17,6 +17,8 @@ from collections import defaultdict
 from itertools import pairwise
 from types import SimpleNamespace
 
+from small_space import small_space
+
 import reprise
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
@@ -58,22 +60,7 @@ def main() -> None:
     geometry = Geometry(
         block_tokens=BLOCK_TOKENS, chunk_tokens=CHUNK_TOKENS, block_bytes=BLOCK_BYTES, ranks=1, hash_tokens=BLOCK_TOKENS
     )
-    space = reprise.SpaceDescription(
-        engine="bench",
-        payload_format=1,
-        weights="00",
-        key_type="f16",
-        value_type="f16",
-        layers=1,
-        key_value_heads=1,
-        key_size=8,
-        value_size=8,
-        layout="token-major",
-        attention="dense",
-        rope="",
-        tensor_parallel=1,
-        chunk_tokens=CHUNK_TOKENS,
-    )
+    space = small_space(chunk_tokens=CHUNK_TOKENS)
     took: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=1)

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_space import small_space
 
 import reprise
 from reprise_vllm import copy_cuda, lane, worker
@@ -300,22 +301,7 @@ def main() -> None:
     assert worker_side.register(caches, BLOCKS, BLOCK_TOKENS).block_bytes == block_bytes
     with tempfile.TemporaryDirectory() as folder:
         started = reprise.start_cache(data_dir=Path(folder), memory="1GiB", disk="0", stop_when_unused=1)
-        space = reprise.SpaceDescription(
-            engine="bench",
-            payload_format=1,
-            weights="00",
-            key_type="f16",
-            value_type="f16",
-            layers=LAYERS,
-            key_value_heads=1,
-            key_size=2,
-            value_size=2,
-            layout="paged",
-            attention="dense",
-            rope="",
-            tensor_parallel=1,
-            chunk_tokens=CHUNK_TOKENS,
-        )
+        space = small_space(chunk_tokens=CHUNK_TOKENS, layers=LAYERS, head_size=2, layout="paged")
         link = reprise.CacheLink(
             socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=geometry.slot_bytes
         )

@@ -129,7 +129,7 @@ export class LocalSession implements CacheSession {
     const path = this.#match(root, tokens);
     if (path.length === 0) return Promise.resolve(0);
     this.#parts.store.touch(path.at(path.length - 1), "used");
-    return Promise.resolve((path.length - 1) * this.chunkTokens + path.matchedInLast);
+    return Promise.resolve(this.#tokensIn(path));
   }
 
   async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
@@ -244,13 +244,15 @@ export class LocalSession implements CacheSession {
     return index?.tree.match(tokens.subarray(0, this.#parts.limits.tokensPerRequest)) ?? emptyPath;
   }
 
+  #tokensIn(path: ChunkPath): number {
+    return path.length === 0 ? 0 : (path.length - 1) * this.chunkTokens + path.matchedInLast;
+  }
+
   /** While records come back from the tiers, those of a text that is not found whole are waited for. */
   #broughtBack(root: Root, tokens: Tokens, deadlineMs: number): Promise<unknown> | undefined {
     const { spaces, limits } = this.#parts;
     if (!spaces.isReturning(this.#space) || this.#closed) return undefined;
-    const path = this.#match(root, tokens);
-    const matched = path.length === 0 ? 0 : (path.length - 1) * this.chunkTokens + path.matchedInLast;
-    if (matched === tokens.length) return undefined;
+    if (this.#tokensIn(this.#match(root, tokens)) === tokens.length) return undefined;
     return within(spaces.bring(this.#space, root, tokens.subarray(0, limits.tokensPerRequest)), deadlineMs);
   }
 

@@ -93,13 +93,14 @@ export class ReturningRecords {
   async bring(space: Space, root: RootKey, tokens: Tokens): Promise<void> {
     const known = this.#returns.get(space.id);
     if (known === undefined) return;
+    const arrivals = known.reading === undefined ? known.batches : [known.reading, ...known.batches];
     const reads: Found[] = [];
     let parent: RootKey | ChunkKey = root;
     for (const slice of chunksOf(tokens, space.description.chunkTokens)) {
       const key = chunkKey(parent, slice);
       parent = key;
       if (known.placed.has(key)) continue;
-      const found = this.#find(known, key);
+      const found = find(arrivals, key);
       if (found === undefined) break;
       reads.push(found);
     }
@@ -173,14 +174,6 @@ export class ReturningRecords {
     }
   }
 
-  #find(known: Return, key: ChunkKey): Found | undefined {
-    for (const arrival of known.reading === undefined ? known.batches : [known.reading, ...known.batches]) {
-      const read = arrival.batch.find?.(key);
-      if (read !== undefined) return { arrival, key, record: read() };
-    }
-    return undefined;
-  }
-
   /** All have come: who still waits for a parent waits in vain. */
   #complete(known: Return, space: Space): void {
     this.#returns.delete(space.id);
@@ -252,4 +245,12 @@ export class ReturningRecords {
     const follows = chunks.tokenCount(parent) === chunkTokens && chunks.firstToken(parent) + chunkTokens === firstToken;
     return follows && chunks.rootOf(parent) === index ? parent : undefined;
   }
+}
+
+function find(arrivals: readonly Arrival[], key: ChunkKey): Found | undefined {
+  for (const arrival of arrivals) {
+    const read = arrival.batch.find?.(key);
+    if (read !== undefined) return { arrival, key, record: read() };
+  }
+  return undefined;
 }
