@@ -1,3 +1,5 @@
+import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import {
   counting,
@@ -11,6 +13,8 @@ import {
   wait,
 } from "../../test/support/cache.ts";
 import { backwards, gated, halted } from "../../test/support/late-tier.ts";
+import { passing } from "../../test/support/passing-tier.ts";
+import type { RecordBatch, Tier } from "../tier.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { bareRoot } from "./chunk.ts";
 
@@ -91,6 +95,71 @@ test("what went before it could be brought is a miss", async () => {
   expect(cache.stats()).toMatchObject({ chunks: 0, tiers: { disk: { records: 0 } } });
   cache.check();
 }, 20_000);
+
+test("a disk that does not answer costs whoever asks the deadline, and holds a bounded number of texts", async () => {
+  using folder = temporaryFolder();
+  await filled(folder.path);
+  const { promise, open } = gated();
+  let begun = 0;
+  const silent: RecordBatch["find"] = () => () => {
+    begun += 1;
+    return promise.then(() => undefined);
+  };
+  const tier = await openTier(folder.path);
+  const stuck: Tier = {
+    ...passing(tier),
+    async *recover(owner) {
+      for await (const batch of halted(tier, promise).recover(owner)) yield { ...batch, find: silent };
+    },
+  };
+  await using cache = await openTestCache({ pool: testPool(), tiers: [stuck] });
+  const session = cache.openSession(options);
+  const started = performance.now();
+  expect((await session.lookup(bareRoot, counting(40), { deadlineMs: 50 })).hitTokens).toBe(0);
+  expect(performance.now() - started).toBeLessThan(5000);
+  await Promise.all(Array.from({ length: 500 }, () => session.lookup(bareRoot, counting(40), { deadlineMs: 1 })));
+  expect(begun).toBe(64 * 10);
+  open();
+  await cache.recovered(10_000);
+  expect((await session.lookup(bareRoot, counting(40), wait)).hitTokens).toBe(40);
+  cache.check();
+}, 20_000);
+
+test("rot under a text that is brought is a miss, never a wrong byte", async () => {
+  using origin = temporaryFolder();
+  const texts = Array.from({ length: 30 }, (_, i) => counting(42, 1000 * (i + 1)));
+  {
+    const pool = testPool();
+    await using cache = await openTestCache({ pool, tiers: [await openTier(origin.path)] });
+    for (const text of texts) await save(cache.openSession(options), pool, text);
+    await cache.flush();
+  }
+  let brought = 0;
+  for (let round = 1; round <= 10; round += 1) {
+    using folder = temporaryFolder();
+    cpSync(origin.path, folder.path, { recursive: true });
+    for (const name of readdirSync(folder.path).filter((name) => name.endsWith(".region"))) {
+      const path = join(folder.path, name);
+      const bytes = readFileSync(path);
+      // Anywhere but in the first and the last page, which would make it a region of nobody, or one to be scanned.
+      for (let flip = 1; flip <= 40; flip += 1) {
+        const at = 4096 + ((Math.imul(round * 1000 + flip, 2_654_435_761) >>> 0) % (bytes.length - 8192));
+        bytes[at]! ^= 1 << (flip % 8);
+      }
+      writeFileSync(path, bytes);
+    }
+    const { promise, open } = gated();
+    const pool = testPool();
+    await using cache = await openTestCache({ pool, tiers: [halted(await openTier(folder.path), promise)] });
+    const session = cache.openSession(options);
+    for (const text of texts) brought += await loadAndVerify(session, pool, text);
+    open();
+    await cache.recovered(10_000);
+    for (const text of texts) await loadAndVerify(session, pool, text);
+    cache.check();
+  }
+  expect(brought).toBeGreaterThan(1000);
+}, 60_000);
 
 test("what a guest saves before it is back is stored once", async () => {
   using folder = temporaryFolder();

@@ -55,11 +55,14 @@ class Return {
 
 /** Others get their turn after so long. */
 const sliceMs = 4;
+/** Texts that are read ahead of their turn at a time, waited for or not; further ones are misses until theirs comes. */
+const mostTextsAhead = 64;
 
 export class ReturningRecords {
   readonly #options: ReturningRecordsOptions;
   readonly #returns = new Map<SpaceId, Return>();
   readonly #whenSettled: (() => void)[] = [];
+  #textsAhead = 0;
   #hasEnded = false;
   #stopped = false;
 
@@ -92,7 +95,7 @@ export class ReturningRecords {
    */
   async bring(space: Space, root: RootKey, tokens: Tokens): Promise<void> {
     const known = this.#returns.get(space.id);
-    if (known === undefined) return;
+    if (known === undefined || this.#textsAhead >= mostTextsAhead) return;
     const arrivals = known.reading === undefined ? known.batches : [known.reading, ...known.batches];
     const reads: Found[] = [];
     let parent: RootKey | ChunkKey = root;
@@ -104,6 +107,11 @@ export class ReturningRecords {
       if (found === undefined) break;
       reads.push(found);
     }
+    this.#textsAhead += 1;
+    await this.#placeAhead(known, space, reads).finally(() => (this.#textsAhead -= 1));
+  }
+
+  async #placeAhead(known: Return, space: Space, reads: readonly Found[]): Promise<void> {
     for (const { arrival, key, record } of reads) {
       const read = await record;
       const isOver = this.#stopped || this.#returns.get(space.id) !== known;
