@@ -37,7 +37,7 @@ from reprise_vllm.layers import LayerGroups, LayerWaits, group_layers
 from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, page_copies
 
 if TYPE_CHECKING:
-    from reprise_vllm.copier import PoolView
+    from reprise_vllm.copier import Handle, PoolView
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
 
@@ -64,6 +64,8 @@ class CudaCopier:
             self.mover = mover
             self.loads, self.saves = open_lanes(self._device, staging_bytes)
         self._gathered: torch.cuda.Event | None = None
+        #: The stream that the last step computed on.
+        self._compute: int | None = None
         self.facts["mover"] = self.mover.name
         self.largest_payload_bytes = self.loads.ring().place_bytes
         self.facts["place_mib"] = self.largest_payload_bytes / (1 << 20)
@@ -83,9 +85,22 @@ class CudaCopier:
         self.loads.prefetched = None
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle:
-        check_job(job, rank, self._layout, pool.bytes)
-        with torch.cuda.device(self._device), whole_or_drained(self.loads):
-            return self._load(job, rank, pool)
+        handle = self._load(job, rank, pool)
+        if job.in_step:
+            self.join(handle)
+        return handle
+
+    def load_ahead(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle | None:
+        # What is enqueued on another stream than the step's would not hold the copies back.
+        if torch.cuda.current_stream(self._device).cuda_stream != self._compute:
+            return None
+        return self._load(job, rank, pool)
+
+    def join(self, handle: Handle) -> None:
+        assert isinstance(handle, CudaHandle)
+        compute = self._compute_stream()
+        if handle.layers is None:
+            compute.wait_event(handle.event)
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> CudaHandle:
         check_job(job, rank, self._layout, pool.bytes)
@@ -96,7 +111,7 @@ class CudaCopier:
         if self._gathered is None:
             return
         if not self._gathered.query():
-            torch.cuda.current_stream(self._device).wait_event(self._gathered)
+            self._compute_stream().wait_event(self._gathered)
         self._gathered = None
 
     def close(self) -> None:
@@ -136,9 +151,13 @@ class CudaCopier:
         return self._groups[blocks]
 
     def _load(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle:
-        lane, compute = self.loads, torch.cuda.current_stream(self._device)
-        registered = pool.is_registered(_touched(job, rank))
-        if lane.method == "pages" and registered:
+        check_job(job, rank, self._layout, pool.bytes)
+        lane = self.loads
+        with torch.cuda.device(self._device), whole_or_drained(lane):
+            compute = torch.cuda.current_stream(self._device)
+            registered = pool.is_registered(_touched(job, rank))
+            if lane.method != "pages" or not registered:
+                return self._load_staged(job, rank, pool, compute, registered=registered)
             self.forget_prefetched()
             # Straight into the blocks: nothing may come before the steps that still read them.
             lane.link.wait_stream(compute)
@@ -147,11 +166,7 @@ class CudaCopier:
             handle = lane.end_on(lane.link)
             # Both methods may serve one lane: later kernels come after these copies.
             lane.kernel.wait_event(handle.event)
-        else:
-            handle = self._load_staged(job, rank, pool, compute, registered=registered)
-        if job.in_step and handle.layers is None:
-            compute.wait_event(handle.event)
-        return handle
+            return handle
 
     def _load_staged(
         self, job: LoadJob, rank: int, pool: PoolView, compute: torch.cuda.Stream, *, registered: bool
@@ -208,7 +223,7 @@ class CudaCopier:
         lane.linked[place].record(lane.link)
 
     def _save(self, job: SaveJob, rank: int, pool: PoolView) -> CudaHandle:
-        lane, compute = self.saves, torch.cuda.current_stream(self._device)
+        lane, compute = self.saves, self._compute_stream()
         registered = pool.is_registered(_touched(job, rank))
         if lane.method == "pages" and registered:
             lane.link.wait_stream(compute)
@@ -249,6 +264,12 @@ class CudaCopier:
                 self.dma.copy(in_pool, in_ring, sizes, link, order=IN_STREAM_ORDER, batch=registered)
                 lane.linked[place].record(lane.link)
         return lane.end_on(lane.link)
+
+    def _compute_stream(self) -> torch.cuda.Stream:
+        """The stream that the engine's step enqueues on."""
+        stream = torch.cuda.current_stream(self._device)
+        self._compute = stream.cuda_stream
+        return stream
 
     def _upload(self, cut: CutJob) -> torch.Tensor:
         """The job's table on the device. Allocated and used on one stream, so its memory is reused in that order."""

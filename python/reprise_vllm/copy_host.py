@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import as_strided
 from reprise_vllm.copier import EXTENT_BYTES, check_job
 
 if TYPE_CHECKING:
-    from reprise_vllm.copier import PoolView
+    from reprise_vllm.copier import Handle, PoolView
     from reprise_vllm.layers import LayerWaits
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
@@ -52,6 +52,12 @@ class HostCopier:
         """Nothing: a copy by the engine's own thread is over when it returns."""
 
     def forget_prefetched(self) -> None:
+        pass
+
+    def load_ahead(self, job: LoadJob, rank: int, pool: PoolView) -> None:
+        """Nothing, for the same reason."""
+
+    def join(self, handle: Handle) -> None:
         pass
 
     def load(self, job: LoadJob, rank: int, pool: PoolView) -> Ended:

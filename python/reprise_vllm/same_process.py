@@ -1,7 +1,8 @@
 """Where the two sides of an engine meet when they live in one process: one rank, and an executor without processes.
 
-The scheduler side then tells the worker of a load as soon as it is claimed, a few milliseconds before the step that
-loads it. Nothing depends on it: where nobody is found, loads begin with their step.
+The scheduler side then tells the worker of a load as soon as it is claimed, and again when its blocks are known: before
+the step that loads it, which a long prompt takes long to prepare. Nothing depends on it: where nobody is found, loads
+begin with their step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from reprise_vllm.plan import JobId, LoadJob
+    from reprise_vllm.plan import JobId, LoadJob, StepPlan
     from reprise_vllm.worker import WorkerSide
 
 
@@ -20,6 +21,9 @@ class Prefetcher(Protocol):
 
     def forget(self, job_id: JobId) -> None:
         """No plan will hold it."""
+
+    def begin_loads(self, plan: StepPlan) -> None:
+        """The engine's next step will hold this plan."""
 
 
 #: By vLLM's engine id, for as long as the worker lives.

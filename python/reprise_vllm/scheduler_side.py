@@ -45,6 +45,7 @@ class SchedulerSide:
         self._links = links
         self._geometry = geometry
         self._options = options
+        self._prefetcher = prefetcher
         #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
         self._half_done: dict[JobId, tuple[int, bool]] = {}
         numbers = count(1)
@@ -134,6 +135,9 @@ class SchedulerSide:
             self._follow_prefills(output)
             tokens = sum(output.num_scheduled_tokens.values())
             self._prefill.planned(tokens, self._ending, loads=any(job.in_step for job in plan.loads))
+        nearby = self._prefetcher() if plan.loads else None
+        if nearby is not None:
+            nearby.begin_loads(plan)  # last: what else the plan holds can no longer change
         self._unsent = None
         return plan
 

@@ -5,7 +5,11 @@
     end_step()             notices ends · ids whose loads or saves are over   after it
     take_…                 what the step has to tell: invalid blocks, the report
     wait_for_layer(name)   before each layer of a forward pass whose loads arrive layer by layer
+
+Where the scheduler lives in the same process, it also tells of loads before their step (loads_ahead.py):
+
     prefetch(job)          a load that a plan will hold soon; forget(job) that it will not
+    begin_loads(plan)      what the next step loads
 
 Only `register` raises. What goes wrong later becomes a failed job, a counter and at most one line of log: a failed load
 means blocks that must be computed, a failed save a chunk that is not stored.
@@ -23,8 +27,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reprise_vllm.copier import Copier, Handle, JobError
+from reprise_vllm.copier import Copier, Handle, JobError, open_copier
 from reprise_vllm.layout import Layout, LayoutError, read_layout
+from reprise_vllm.loads_ahead import LoadsAhead
 from reprise_vllm.plan import JobId, LoadJob, PoolRef, SaveJob, StepPlan, TransferJob, WorkerReport
 from reprise_vllm.pool_map import PoolMap, Registrar
 
@@ -88,9 +93,7 @@ class WorkerSide:
         self._running: dict[JobId, Running] = {}
         #: Loads of this step that are waited for layer by layer.
         self._layered: list[Running] = []
-        #: What was prefetched and not taken up, and all prefetches that may still read a pool.
-        self._prefetched: JobId | None = None
-        self._reading: list[tuple[Handle, PoolMap]] = []
+        self._ahead = LoadsAhead(rank, self.counters, self._once)
         #: The engine's thread, once it has begun a step.
         self._thread: int | None = None
         self._arriving: dict[str, Arriving] = {}
@@ -121,7 +124,7 @@ class WorkerSide:
         """
         layout = read_layout(kv_caches, num_blocks, block_tokens)
         try:
-            self._copier, self._registrar = _open_copier(layout, self._staging_bytes)
+            self._copier, self._registrar = open_copier(layout, self._staging_bytes)
         except (OSError, RuntimeError) as error:
             raise LayoutError(
                 f"copies to and from the KV cache on {layout.device} cannot be prepared: {error}"
@@ -134,25 +137,24 @@ class WorkerSide:
         """Starts the first copies of a load that a plan will hold soon, if that can be done now. Its `block_ids` are
         not known yet. Does nothing in other threads than the engine's.
         """
-        copier, pool = self._copier, self._pool
-        if copier is None or pool is None or threading.get_ident() != self._thread or self._refusal(job) is not None:
-            return
-        try:
-            handle = copier.prefetch(job, self.rank, pool)
-        except Exception as error:
-            self._once("prefetch", "a load could not be begun early: %r", error)
-            return
-        if handle is not None:
-            self._prefetched = job.job_id
-            self._reading.append((handle, pool))
-            self.counters["prefetches"] += 1
+        if self._copier is not None and self._pool is not None and self._may_begin(job):
+            self._ahead.prefetch(self._copier, self._pool, job)
 
     def forget(self, job_id: JobId) -> None:
         """No plan will hold this load."""
-        if self._prefetched == job_id and self._copier is not None:
-            self._prefetched = None
-            self._copier.forget_prefetched()
-            self.counters["prefetches_forgotten"] += 1
+        if self._copier is not None:
+            self._ahead.forget(self._copier, job_id)
+
+    def begin_loads(self, plan: StepPlan) -> None:
+        """Starts the in-step loads of the plan that the engine's next step will hold, as far as that can be done now:
+        they are under way while the engine prepares the step.
+        """
+        copier, pool = self._copier, self._pool
+        if copier is None or pool is None or plan.fence_saves:  # blocks may be read by saves until the step's fence
+            return
+        for job in plan.loads:
+            if job.in_step and self._may_begin(job):
+                self._ahead.begin(copier, pool, job)
 
     def wait_for_layer(self, layer: str) -> None:
         """Whatever the engine enqueues from here on may read this layer of the blocks that this step loads."""
@@ -181,6 +183,7 @@ class WorkerSide:
             if not load.in_step:
                 self._arriving.setdefault(load.request_id, Arriving()).jobs.add(load.job_id)
             self._start(load)
+        self._ahead.abandon_begun()
         for save in plan.saves:
             self._start(save)
         self._invalid.update(plan.unloaded)
@@ -232,14 +235,13 @@ class WorkerSide:
         self._copier, self._pool, self._retired = None, None, []
         self._running.clear()
         self._layered.clear()
-        self._reading.clear()
+        self._ahead.clear()
 
     def _map(self, pool: PoolRef) -> None:
         if self._copier is None or (self._pool is not None and self._pool.epoch == pool.epoch):
             return
         if self._pool is not None:
-            if self._prefetched is not None:
-                self.forget(self._prefetched)
+            self._ahead.forget_prefetched(self._copier)
             self._retired.append(self._pool)
             self._pool = None
             self._remap_at = 0.0
@@ -258,31 +260,45 @@ class WorkerSide:
         self._report.ready[pool.epoch] = self._report.ready.get(pool.epoch, 0) + 1
 
     def _start(self, job: LoadJob | SaveJob) -> None:
-        pool, copier, is_load = self._pool, self._copier, isinstance(job, LoadJob)
-        reason = self._refusal(job) or self._too_early(job)
-        if reason is None and pool is not None and copier is not None:
+        pool, copier = self._pool, self._copier
+        begun, reason = self._taken(job)
+        if begun is None and reason is None:
+            reason = self._refusal(job) or self._too_early(job)
+        if begun is None and reason is None and pool is not None and copier is not None:
             try:
                 if isinstance(job, LoadJob):
-                    handle: Handle = copier.load(job, self.rank, pool)
+                    begun = copier.load(job, self.rank, pool), pool
+                    self._ahead.overtaken()
                 else:
-                    handle = copier.save(job, self.rank, pool)
+                    begun = copier.save(job, self.rank, pool), pool
             except JobError as error:
                 reason = "malformed"
                 self._once(reason, "%s", error)
             except Exception as error:
                 reason = "copy_error"
                 self._once(reason, "a copy could not be started: %r", error)
-            else:
-                running = Running(job, handle, pool)
-                self._running[job.job_id] = running
-                if handle.layers is not None:
-                    self._layered.append(running)
-                if is_load:
-                    self._prefetched = None  # a load takes up what was prefetched, or overwrites it
-                self.counters["loads_started" if is_load else "saves_started"] += 1
-                return
-        self.forget(job.job_id)
-        self._end(job, reason or "no_pool")
+        if begun is None:
+            self.forget(job.job_id)
+            self._end(job, reason or "no_pool")
+            return
+        running = Running(job, *begun)
+        self._running[job.job_id] = running
+        if running.handle.layers is not None:
+            self._layered.append(running)
+        self.counters["loads_started" if isinstance(job, LoadJob) else "saves_started"] += 1
+
+    def _taken(self, job: TransferJob) -> tuple[tuple[Handle, PoolMap] | None, str | None]:
+        """The load that was begun ahead of this step; or why it cannot be used."""
+        if self._copier is None:
+            return None, None
+        try:
+            return self._ahead.take(self._copier, job.job_id), None
+        except Exception as error:
+            self._once("copy_error", "a load that was begun could not be waited for: %r", error)
+            return None, "copy_error"
+
+    def _may_begin(self, job: LoadJob) -> bool:
+        return threading.get_ident() == self._thread and self._refusal(job) is None
 
     def _check_layers(self, running: Running) -> None:
         """A load that a layer has not waited for may have been read too early: its blocks are computed."""
@@ -363,9 +379,8 @@ class WorkerSide:
         arriving.bad_blocks |= blocks
 
     def _close_retired(self) -> None:
-        self._reading = [(handle, pool) for handle, pool in self._reading if not _is_over(handle)]
+        read = [*(running.pool for running in self._running.values()), *self._ahead.pools()]
         for pool in list(self._retired):
-            read = [*(running.pool for running in self._running.values()), *(pool for _, pool in self._reading)]
             if any(one is pool for one in read):
                 continue
             self._retired.remove(pool)
@@ -379,24 +394,3 @@ class WorkerSide:
         if kind not in self._logged:
             self._logged.add(kind)
             log.warning(message, *args)
-
-
-def _is_over(handle: Handle) -> bool:
-    try:
-        return handle.done
-    except Exception:  # its load says so too
-        return True
-
-
-def _open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:
-    kind = layout.device.type
-    if kind == "cpu":
-        from reprise_vllm.copy_host import HostCopier
-
-        return HostCopier(layout), None
-    if kind == "cuda":
-        from reprise_vllm.copy_cuda import CudaRegistrar
-        from reprise_vllm.probe import open_fastest
-
-        return open_fastest(layout, staging_bytes), CudaRegistrar(layout.device)
-    raise LayoutError(f"the KV cache lies on a device of kind {kind}; cpu and cuda (also ROCm) are known")

@@ -41,6 +41,7 @@ class Rig:
         self.copier, self.device = fake_cuda.open_copier(monkeypatch, self.layout, place_bytes=place, seed=seed)
         self.host = HostCopier(self.layout)
         self.next_id = 1
+        self.begun_ahead = 0
 
     def job(self) -> LoadJob:
         job = jobs.random_job(LoadJob, self.layout, self.rng, self.slot, SLOTS)
@@ -67,12 +68,21 @@ class Rig:
             noise = self.rng.integers(0, 256, tensor.numel() * tensor.element_size(), dtype=np.uint8)
             tensor.copy_(torch.from_numpy(noise).view(tensor.dtype).view(tensor.shape))
 
-    def load_and_read(self, job: LoadJob) -> bool:
-        """A step: blocks are computed before it, loaded, read layer by layer, and overwritten by the next step."""
+    def load_and_read(self, job: LoadJob, *, ahead: bool = False) -> bool:
+        """A step: blocks are computed before it, loaded, read layer by layer, and overwritten by the next step.
+
+        `ahead`: the load begins while the engine prepares the step.
+        """
         device, seed = self.device, int(self.rng.integers(1 << 30))
         device.on_compute(lambda: layouts.fill(self.caches, seed))
         device.run_some()
-        handle = self.copier.load(job, 0, self.pool)
+        handle = self.copier.load_ahead(job, 0, self.pool) if ahead else None
+        if handle is None:
+            handle = self.copier.load(job, 0, self.pool)
+        else:
+            self.begun_ahead += 1
+            device.run_some()
+            self.copier.join(handle)
         device.run_some()
         seen: dict[str, torch.Tensor] = {}
         for name in self.caches:
@@ -129,8 +139,9 @@ def test_loads_bring_the_right_bytes_whatever_was_prefetched_before(rig: Rig) ->
             job.job_id = number
         elif fate == "modes":
             rig.copier.by_layers = not rig.copier.by_layers
-        assert rig.load_and_read(job)
+        assert rig.load_and_read(job, ahead=turn % 4 > 1)
     assert taken_up >= 3
+    assert rig.begun_ahead >= 10
 
 
 @many
@@ -203,6 +214,17 @@ def test_a_pool_of_another_epoch_is_read_anew(rig: Rig, tmp_path: Path) -> None:
     rig.pool.is_registered = lambda offsets: True  # type: ignore[method-assign]
     rig.scribble()
     assert rig.load_and_read(job)
+
+
+def test_no_load_begins_ahead_on_another_stream_than_the_steps(rig: Rig) -> None:
+    job = rig.whole_job(3)
+    assert rig.copier.load_ahead(job, 0, rig.pool) is None, "no step has told its stream yet"
+    assert rig.load_and_read(job)
+    rig.device.current = fake_cuda.Stream(rig.device)
+    assert rig.copier.load_ahead(job, 0, rig.pool) is None
+    rig.device.current = rig.device.compute
+    assert rig.load_and_read(job, ahead=True)
+    assert rig.begun_ahead == 1
 
 
 def test_layers_are_waited_for_group_by_group_and_a_layer_left_out_is_told(rig: Rig) -> None:

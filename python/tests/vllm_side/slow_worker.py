@@ -34,6 +34,9 @@ class SlowWorker:
         #: Pool bytes as they were when a load was prefetched, by job: what the load then uses.
         self.prefetched: dict[int, list[bytes]] = {}
         self.prefetches_used = self.prefetches_forgotten = 0
+        #: Loads that were done before their step.
+        self._begun: set[int] = set()
+        self.loads_begun = 0
 
     def prefetch(self, job: LoadJob) -> None:
         if self._pool is not None and job.epoch == self._epoch:
@@ -46,6 +49,16 @@ class SlowWorker:
     def forget(self, job_id: int) -> None:
         if self.prefetched.pop(job_id, None) is not None:
             self.prefetches_forgotten += 1
+
+    def begin_loads(self, plan: StepPlan) -> None:
+        """At once, into the blocks: whoever still reads them, or has others in mind for them, is found out."""
+        if plan.fence_saves:
+            return
+        for job in plan.loads:
+            if job.in_step and job.epoch == self._epoch and self.rng.random() < 0.7:
+                self._move(job)
+                self._begun.add(job.job_id)
+                self.loads_begun += 1
 
     def begin_step(self, plan: StepPlan) -> None:
         self.step += 1
@@ -104,7 +117,14 @@ class SlowWorker:
             if isinstance(job, LoadJob):
                 self.invalid.update(job.block_ids.tolist())
                 self.forget(job.job_id)
+                self._begun.discard(job.job_id)
             return
+        if job.job_id in self._begun:
+            self._begun.remove(job.job_id)
+        else:
+            self._move(job)
+
+    def _move(self, job: TransferJob) -> None:
         assert self._pool is not None
         early = self.prefetched.pop(job.job_id, None)
         self.prefetches_used += early is not None

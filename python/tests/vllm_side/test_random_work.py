@@ -34,6 +34,7 @@ def test_random_work_never_uses_a_wrong_block(
         pass
     assert engine.preemptions > 10
     assert engine.worker.prefetches_used > 10
+    assert engine.worker.loads_begun > 10
     assert engine.worker.prefetched == {}, "what was prefetched is used or forgotten"
     assert engine.loaded_tokens > 1000
     check_nothing_is_left(engine, side, links, 180)

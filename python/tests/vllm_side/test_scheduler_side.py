@@ -166,12 +166,16 @@ class Recorder:
     def __init__(self) -> None:
         self.begun: list[LoadJob] = []
         self.forgotten: list[int] = []
+        self.planned: list[StepPlan] = []
 
     def prefetch(self, job: LoadJob) -> None:
         self.begun.append(job)
 
     def forget(self, job_id: int) -> None:
         self.forgotten.append(job_id)
+
+    def begin_loads(self, plan: StepPlan) -> None:
+        self.planned.append(plan)
 
 
 def test_a_claim_is_prefetched_once_and_forgotten_when_it_is_not_taken_up(
@@ -209,7 +213,9 @@ def test_a_claim_is_prefetched_once_and_forgotten_when_it_is_not_taken_up(
     nothing = SimpleNamespace(
         scheduled_new_reqs=[], scheduled_cached_reqs=SimpleNamespace(req_ids=[]), num_scheduled_tokens={}
     )
-    (planned,) = side.plan_step(nothing).loads
+    plan = side.plan_step(nothing)
+    assert recorder.planned == [plan], "plans without loads are not told"
+    (planned,) = plan.loads
     assert planned.job_id == recorder.begun[4].job_id
     assert planned.block_ids.tolist() == list(range(100, 150))
     assert len(recorder.forgotten) == 3

@@ -49,6 +49,8 @@ class Slow:
         self.prefetched: list[Slow.Handle] = []
         self.next_layers: Waits | None = None
         self.forgotten = 0
+        self.ahead: list[Slow.Handle] = []
+        self.joined: list[Slow.Handle] = []
 
     def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> Slow.Handle:
         self.prefetched.append(Slow.Handle())
@@ -62,6 +64,15 @@ class Slow:
         self.handles.append(Slow.Handle())
         self.handles[-1].layers, self.next_layers = self.next_layers, None
         return self.handles[-1]
+
+    def load_ahead(self, job: LoadJob, rank: int, pool: PoolView) -> Slow.Handle:
+        self.ahead.append(self.load(job, rank, pool))
+        return self.ahead[-1]
+
+    def join(self, handle: Slow.Handle) -> None:
+        if handle.error is not None:
+            raise handle.error
+        self.joined.append(handle)
 
     def save(self, job: SaveJob, rank: int, pool: PoolView) -> Slow.Handle:
         self.inner.save(job, rank, pool)  # type: ignore[attr-defined]
