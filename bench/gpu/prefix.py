@@ -18,7 +18,7 @@ from report import Report, ratios, summary
 
 _vram_repeats = 6
 _answer_tokens = 16
-_profiled_arms = ("noop", "reprise")
+_profiled_arms = ("none", "noop", "reprise")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Prefix(Part):
     prompts: int = 6
     #: Least warm samples an arm.
     samples: int = 18
-    #: Also say where the time goes in the arms noop and reprise.
+    #: Also say where the time goes in the arms none, noop and reprise.
     profile: bool = False
 
     def engine(self, base: EngineSettings) -> EngineSettings:
