@@ -61,7 +61,7 @@ class Copier(Protocol):
 
     def prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> Handle | None:
         """Starts to bring the first bytes of a load that will come, to where no block is touched; its `block_ids` are
-        not read. The load of the same id finds them, any other one forgets them. None: nothing was started.
+        not read. The load of the same job finds them, any other one forgets them. None: nothing was started.
         """
 
     def forget_prefetched(self) -> None:

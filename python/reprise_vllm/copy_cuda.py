@@ -34,7 +34,7 @@ from reprise_vllm.copier import check_job
 from reprise_vllm.dma import ANY_ORDER, IN_STREAM_ORDER, Dma
 from reprise_vllm.lane import CudaHandle, Prefetched, open_lanes, whole_or_drained
 from reprise_vllm.layers import LayerGroups, LayerWaits, group_layers
-from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, page_copies
+from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, head_of, page_copies
 
 if TYPE_CHECKING:
     from reprise_vllm.copier import Handle, PoolView
@@ -121,26 +121,22 @@ class CudaCopier:
 
     def _prefetch(self, job: LoadJob, rank: int, pool: PoolView) -> CudaHandle | None:
         lane = self.loads
-        turn = lane.turn
+        ring = lane.ring()
         groups = self._groups_of(job)
-        cut = cut_job(job, rank, self._layout, lane.ring(), None if groups is None else groups.spans)
-        pieces = cut.pieces[: len(lane.places)]
+        spans = None if groups is None else groups.spans
+        head, span = head_of(job, self._layout, ring, spans), None if spans is None else spans[:1]
+        first = cut_job(head, rank, self._layout, ring, span)  # the link begins before all of a long job is cut
+        pieces = first.pieces[: ring.places]
         if not pieces:
             return None
-        sources = cut.pool_offsets + pool.address
+        sources = first.pool_offsets + pool.address
         for piece in pieces:
-            self._bring(cut, piece, sources, registered=True)
-        copies = pieces[-1].copies[1]
-        lane.prefetched = Prefetched(
-            job.job_id,
-            pool,
-            turn,
-            len(pieces),
-            cut.pool_offsets[:copies],
-            cut.staging[:copies],
-            cut.sizes[:copies],
-        )
-        return lane.end_on(lane.link)
+            self._bring(first, piece, sources, registered=True)
+        handle = lane.end_on(lane.link)
+        whole = cut_job(job, rank, self._layout, ring, spans)
+        if whole.begins_with(first, len(pieces)):
+            lane.prefetched = Prefetched(job, pool, groups, ring.turn, len(pieces), whole)
+        return handle
 
     def _groups_of(self, job: LoadJob) -> LayerGroups | None:
         if not (self.by_layers and job.in_step) or job.chunk_blocks.size == 0:
@@ -197,13 +193,12 @@ class CudaCopier:
     def _cut_load(self, job: LoadJob, rank: int, pool: PoolView, groups: LayerGroups | None) -> tuple[CutJob, int]:
         """The job's pieces, and how many of the first are on their way already."""
         lane = self.loads
-        spans = None if groups is None else groups.spans
         early, lane.prefetched = lane.prefetched, None
-        if early is not None and early.job_id == job.job_id and early.pool is pool:
-            cut = cut_job(job, rank, self._layout, lane.ring(early.turn), spans)
-            if early.begins(cut):
-                return cut, early.pieces
-        return cut_job(job, rank, self._layout, lane.ring(), spans), 0
+        same = early is not None and early.job is job and early.pool is pool and early.groups is groups
+        if early is not None and same and early.turn + early.pieces == lane.turn:
+            early.cut.into(job.block_ids)
+            return early.cut, early.pieces
+        return cut_job(job, rank, self._layout, lane.ring(), None if groups is None else groups.spans), 0
 
     def _bring(self, cut: CutJob, piece: Piece, sources: Int64s, *, registered: bool) -> None:
         """Enqueues a piece's copies into the next place, once that is empty."""

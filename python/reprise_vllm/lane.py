@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from reprise_vllm.copier import EXTENT_BYTES
-from reprise_vllm.pieces import CutJob, Int64s, Ring
+from reprise_vllm.pieces import CutJob, Ring
 
 if TYPE_CHECKING:
     from reprise_vllm.copier import PoolView
-    from reprise_vllm.layers import LayerWaits
-    from reprise_vllm.plan import JobId
+    from reprise_vllm.layers import LayerGroups, LayerWaits
+    from reprise_vllm.plan import LoadJob
 
 #: The kernel needs a tenth of the time of the link for a place, so two are enough to keep the link busy. Loads have
 #: more: four of 64 MiB hold what the link brings in the 5 ms between a request's claim and the step that loads it. A
@@ -54,29 +53,15 @@ class CudaHandle:
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The first copies of a load's list, enqueued on the link stream. `turn`: the ring's before the first of them."""
+    """A load whose first pieces are enqueued on the link stream. `turn`: the ring's before the first of them."""
 
-    job_id: JobId
+    job: LoadJob
     pool: PoolView
+    groups: LayerGroups | None
     turn: int
     pieces: int
-    pool_offsets: Int64s
-    staging: Int64s
-    sizes: Int64s
-
-    def begins(self, cut: CutJob) -> bool:
-        """Whether a job's copies begin with exactly these."""
-        count = self.sizes.size
-        if len(cut.pieces) < self.pieces or cut.pieces[self.pieces - 1].copies[1] != count:
-            return False
-        return all(
-            np.array_equal(mine, theirs[:count])
-            for mine, theirs in (
-                (self.pool_offsets, cut.pool_offsets),
-                (self.staging, cut.staging),
-                (self.sizes, cut.sizes),
-            )
-        )
+    #: All of its pieces, for blocks that are not known yet.
+    cut: CutJob
 
 
 class Lane:

@@ -11,7 +11,7 @@ may be cut by layers first: all chunks' bytes of the first group of segments, th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ from reprise_vllm.copier import EXTENT_BYTES, JobError
 
 if TYPE_CHECKING:
     from reprise_vllm.layout import Layout
-    from reprise_vllm.plan import TransferJob
+    from reprise_vllm.plan import LoadJob, TransferJob
 
 Int64s = npt.NDArray[np.int64]
 
@@ -61,6 +61,42 @@ class CutJob:
     pool_offsets: Int64s
     staging: Int64s
     sizes: Int64s
+
+    def begins_with(self, head: CutJob, pieces: int) -> bool:
+        """Whether the first pieces are copied just as the first of `head` are."""
+        if min(len(self.pieces), len(head.pieces)) < pieces:
+            return False
+        count = self.pieces[pieces - 1].copies[1]
+        return head.pieces[pieces - 1].copies[1] == count and all(
+            np.array_equal(mine[:count], theirs[:count])
+            for mine, theirs in (
+                (self.pool_offsets, head.pool_offsets),
+                (self.staging, head.staging),
+                (self.sizes, head.sizes),
+            )
+        )
+
+    def into(self, block_ids: npt.NDArray[np.int32]) -> None:
+        """Names the engine's blocks, which a prefetch does not know yet."""
+        self.table[0] = np.tile(block_ids, self.table.shape[1] // max(1, block_ids.size))
+
+
+def head_of(job: LoadJob, layout: Layout, ring: Ring, spans: Sequence[tuple[int, int]] | None) -> LoadJob:
+    """The first chunks of a job: enough to fill all places of the ring, with the first of `spans` if there are any."""
+    block_bytes = layout.block_bytes if spans is None or len(spans) == 1 else int(layout.starts[spans[0][1]])
+    ends = np.cumsum(job.chunk_blocks.astype(np.int64) * block_bytes)
+    # One place more, so that the last of them is cut as it will be with what follows it.
+    chunks = int(np.searchsorted(ends, (ring.places + 1) * ring.place_bytes)) + 1
+    return replace(
+        job,
+        slot_offsets=job.slot_offsets[:, :chunks],
+        chunk_blocks=job.chunk_blocks[:chunks],
+        skip_blocks=job.skip_blocks[:chunks],
+        take_blocks=job.take_blocks[:chunks],
+        block_ids=job.block_ids[: int(job.take_blocks[:chunks].sum())],
+        old_positions=job.old_positions[:chunks],
+        new_positions=job.new_positions[:chunks],
+    )
 
 
 def cut_job(
