@@ -71,10 +71,10 @@ test("long texts that a disk has yet to bring back are found and loaded as what 
   {
     await using cache = await openTestCache({ tiers: [await openDisk()] });
     const session = cache.openSession(options);
-    for (const text of stored) {
+    for (const [i, text] of stored.entries()) {
       const { chunks } = await session.reserve(bareRoot, text, wait);
       await session.commit(
-        chunks.map(({ lease }) => ({ lease, bytes: 100 })),
+        chunks.map(({ lease }) => ({ lease, bytes: 100 + i })),
         wait,
       );
     }
@@ -93,7 +93,10 @@ test("long texts that a disk has yet to bring back are found and loaded as what 
       const load = async () => {
         let tokens = 0;
         for await (const batch of guest.load(bareRoot, text, 0, wait)) {
-          for (const { matchedTokens } of batch) tokens += matchedTokens;
+          for (const { matchedTokens, slot } of batch) {
+            expect(slot.bytes).toBe(100 + i);
+            tokens += matchedTokens;
+          }
           guest.release(batch.map(({ lease }) => lease));
         }
         return tokens;
