@@ -64,9 +64,9 @@ export class LocalSession implements CacheSession {
     return this.#parts.store.pool;
   }
 
-  async lookup(root: Root, tokens: Tokens, { computeMsPerToken, deadlineMs }: ReadOptions): Promise<Lookup> {
-    const brought = this.#broughtBack(root, tokens, deadlineMs);
-    if (brought !== undefined) await brought;
+  async lookup(root: Root, asked: Tokens, { computeMsPerToken, deadlineMs }: ReadOptions): Promise<Lookup> {
+    const brought = this.#broughtBack(root, asked, deadlineMs);
+    const tokens = brought === undefined ? asked : await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
     this.#lookups.count(tokens, found);
@@ -76,13 +76,13 @@ export class LocalSession implements CacheSession {
 
   async *load(
     root: Root,
-    tokens: Tokens,
+    asked: Tokens,
     from: number,
     { deadlineMs, onlyReady = false, onFound, computeMsPerToken }: LoadOptions,
   ): AsyncGenerator<readonly LoadedChunk[], void, void> {
     const deadline = performance.now() + deadlineMs;
-    const brought = this.#broughtBack(root, tokens, deadlineMs);
-    if (brought !== undefined) await brought;
+    const brought = this.#broughtBack(root, asked, deadlineMs);
+    const tokens = brought === undefined ? asked : await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
     if (onlyReady) this.#lookups.count(tokens, found);
@@ -248,12 +248,18 @@ export class LocalSession implements CacheSession {
     return path.length === 0 ? 0 : (path.length - 1) * this.chunkTokens + path.matchedInLast;
   }
 
-  /** While records come back from the tiers, those of a text that is not found whole are waited for. */
-  #broughtBack(root: Root, tokens: Tokens, deadlineMs: number): Promise<unknown> | undefined {
+  /**
+   * While records come back from the tiers, those of a text that is not found whole are waited for.
+   *
+   * @returns the text, copied: the memory of `tokens` is the caller's again while this waits (session.ts).
+   */
+  #broughtBack(root: Root, tokens: Tokens, deadlineMs: number): Promise<Tokens> | undefined {
     const { spaces, limits } = this.#parts;
     if (!spaces.isReturning(this.#space) || this.#closed) return undefined;
     if (this.#tokensIn(this.#match(root, tokens)) === tokens.length) return undefined;
-    return within(spaces.bring(this.#space, root, tokens.subarray(0, limits.tokensPerRequest)), deadlineMs);
+    const text = tokens.slice();
+    const work = spaces.bring(this.#space, root, text.subarray(0, limits.tokensPerRequest));
+    return within(work, deadlineMs).then(() => text);
   }
 
   /** How fast the guest computes. Of the ranks of one engine the first tells. */

@@ -80,6 +80,30 @@ test("a text that is asked for comes back ahead of its turn, and is not lost whe
   cache.check();
 }, 20_000);
 
+test("a text that is waited for is the one that was asked for, whatever its memory holds by then", async () => {
+  using folder = temporaryFolder();
+  const [asked, next] = [counting(40), counting(40, 1000)];
+  {
+    const pool = testPool();
+    await using cache = await openTestCache({ pool, tiers: [await openTier(folder.path)] });
+    for (const text of [asked, next]) await save(cache.openSession(options), pool, text);
+    await cache.flush();
+  }
+  const { promise, open } = gated();
+  const pool = testPool();
+  await using cache = await openTestCache({ pool, tiers: [halted(await openTier(folder.path), promise)] });
+  const session = cache.openSession(options);
+  expect(await loadAndVerify(session, pool, next)).toBe(40);
+  const memory = asked.slice();
+  const stored = (firstToken: number, count: number) => asked.subarray(firstToken, firstToken + count);
+  const loaded = loadAndVerify(session, pool, memory, { stored });
+  memory.set(next);
+  expect(await loaded).toBe(40);
+  open();
+  await cache.recovered(10_000);
+  cache.check();
+}, 20_000);
+
 test("what went before it could be brought is a miss", async () => {
   using folder = temporaryFolder();
   await filled(folder.path);

@@ -12,6 +12,7 @@
  *
  * A session belongs to one connection; its leases fall when it closes. Every verb has a deadline, and none of them throws
  * on a cache that is slow, full or gone: lookups and loads then answer with fewer tokens, reservations with fewer chunks.
+ * The memory of the tokens is the caller's again at a verb's first await (a load begins when its first batch is asked for).
  */
 import type { Root, Tokens } from "./chunk.ts";
 import type { SpaceDescription, SpaceId } from "./space.ts";

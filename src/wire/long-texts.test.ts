@@ -2,7 +2,9 @@
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openTestCache, slotBytes, temporaryFolder, testPool, testSpace, wait } from "../../test/support/cache.ts";
+import { gated, halted } from "../../test/support/late-tier.ts";
 import { bareRoot, type Tokens } from "../cache/chunk.ts";
+import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { connectCache } from "./client.ts";
 import { WireServer } from "./server.ts";
 
@@ -61,3 +63,51 @@ test("long texts sent at once by several guests are stored, found, pinned and lo
   for (const guest of guests) await guest.close();
   cache.check();
 });
+
+test("long texts that a disk has yet to bring back are found and loaded as what they are, not as those that came after them", async () => {
+  using folder = temporaryFolder();
+  const openDisk = () => DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 64 * 2 ** 20 }] });
+  const stored = Array.from({ length: 4 }, (_, number) => textOf(number));
+  {
+    await using cache = await openTestCache({ tiers: [await openDisk()] });
+    const session = cache.openSession(options);
+    for (const [i, text] of stored.entries()) {
+      const { chunks } = await session.reserve(bareRoot, text, wait);
+      await session.commit(
+        chunks.map(({ lease }) => ({ lease, bytes: 100 + i })),
+        wait,
+      );
+    }
+    await cache.flush();
+  }
+  const { promise, open } = gated();
+  await using cache = await openTestCache({ tiers: [halted(await openDisk(), promise)] });
+  const socketPath = join(folder.path, "s");
+  await using _server = await WireServer.listen({ socketPath, cache });
+  const guest = await connectCache({ ...options, socketPath });
+
+  // One connection: the memory in which a question came is used again for the next one while the disk is read.
+  await Promise.all(
+    [...stored, ...stored.map((_, i) => textOf(100 + i))].flatMap((text, i) => {
+      const expected = i < stored.length ? text.length : 0;
+      const load = async () => {
+        let tokens = 0;
+        for await (const batch of guest.load(bareRoot, text, 0, wait)) {
+          for (const { matchedTokens, slot } of batch) {
+            expect(slot.bytes).toBe(100 + i);
+            tokens += matchedTokens;
+          }
+          guest.release(batch.map(({ lease }) => lease));
+        }
+        return tokens;
+      };
+      return [
+        guest.lookup(bareRoot, text, wait).then(({ hitTokens }) => expect(hitTokens).toBe(expected)),
+        load().then((tokens) => expect(tokens).toBe(expected)),
+      ];
+    }),
+  );
+  open();
+  await guest.close();
+  cache.check();
+}, 20_000);

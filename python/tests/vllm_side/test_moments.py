@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from vllm_side.simulated_engine import Request, SimulatedEngine
-from vllm_side.simulated_guest import GEOMETRY, prompt
+from vllm_side.simulated_guest import GEOMETRY, all_answered, prompt
 
 BLOCKS = 400
 #: What is stored before the moment: three texts, read again at the moment with more behind them.
@@ -50,6 +51,19 @@ def ambush(cache: Cache) -> Iterator[Ambush]:
     ambush.close()
 
 
+class DearEngine(SimulatedEngine):
+    """Measures 100 ms a token: what is on disk is worth loading, however busy the machine that reads it."""
+
+    def __init__(self, side: SchedulerSide) -> None:
+        super().__init__(side, GEOMETRY, blocks=BLOCKS, seed=1)
+        self.computed_seconds = 0.0
+        side._prefill._clock = lambda: time.monotonic() + self.computed_seconds
+
+    def _forward(self, request: Request, count: int, invalid: set[int]) -> None:
+        self.computed_seconds += count * 0.1
+        super()._forward(request, count, invalid)
+
+
 def engine_behind(ambush: Ambush, **change: object) -> tuple[SimulatedEngine, RankLinks, Counters]:
     link = CacheLink(socket_path=ambush.socket, space=space(chunk_tokens=16), rank=0, slot_bytes=GEOMETRY.slot_bytes)
     links = RankLinks([link])
@@ -57,7 +71,7 @@ def engine_behind(ambush: Ambush, **change: object) -> tuple[SimulatedEngine, Ra
     counters = Counters()
     options = Options(**{"lookup_deadline_ms": 2000, "min_disk_tokens": 8, **change})  # type: ignore[arg-type]
     side = SchedulerSide(links, GEOMETRY, options, counters)
-    return SimulatedEngine(side, GEOMETRY, blocks=BLOCKS, seed=1), links, counters
+    return DearEngine(side), links, counters
 
 
 def texts(seed: int, more: int) -> list[list[int]]:
@@ -79,6 +93,7 @@ def ask(engine: SimulatedEngine, name: str, prompts: list[list[int]]) -> None:
 
 def restart(cache: Cache, links: RankLinks, text: list[int]) -> None:
     """Until `text` is found again: a cache reads in the background what it has on disk."""
+    all_answered(links)  # a commit that is on its way to a cache that stops is not stored
     cache.stop()
     cache.start()
     assert links.connect(10)
