@@ -180,7 +180,9 @@ def whole_worker(caches: Caches, layout: Layout, ref: PoolRef, staging: int) -> 
     blocks = np.arange(8 * CHUNK_BLOCKS)
     fill(caches)
     truth = {key: tensor.clone() for key, tensor in caches.items()}
-    worker.begin_step(StepPlan(pool=ref, saves=[job_of(SaveJob, places, counts, blocks)]))
+    worker.begin_step(StepPlan(pool=ref))
+    assert worker._pool is not None and worker._pool.wait_registered(60), "saves wait for that"
+    worker.begin_step(StepPlan(saves=[job_of(SaveJob, places, counts, blocks)]))
     first = worker.end_step()
     torch.cuda.synchronize()
     worker.end_step()

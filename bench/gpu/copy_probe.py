@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
     parser.add_argument("--tokens", type=int, default=16_000)
-    parser.add_argument("--staging-mib", type=int, default=384)
+    parser.add_argument("--staging-mib", type=int, default=512)
     parser.add_argument("--pool-mib", type=int, default=4096)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
@@ -115,6 +115,7 @@ def main() -> None:
         torch.zeros(1, device=DEVICE)
         for name in args.shapes.split(","):
             attempt(out, name, lambda name=name: shape_part(name, args, ref))  # type: ignore[misc]
+            Path(args.out).write_text(json.dumps(out) + "\n")  # should the next one be ended from outside
     except Exception:
         out["error"] = traceback.format_exc()
     finally:

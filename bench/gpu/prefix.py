@@ -30,6 +30,10 @@ class Prefix(Part):
     prompts: int = 6
     #: Least warm samples an arm.
     samples: int = 18
+    #: Prompts of a length that each arm reads before what is counted.
+    warm_ups: int = 2
+    #: Also compare a longer answer, cold and warm.
+    answers: bool = True
     #: Also say where the time goes in the arms none, noop and reprise.
     profile: bool = False
 
@@ -49,7 +53,7 @@ class Prefix(Part):
         count = max(1, min(self.prompts, int(arms.settings.host_tokens * 0.9) // length))
         texts = [tokens(f"prefix {length} {index}", length) for index in range(count)]
         out |= {"prompts": count}
-        for index in range(2):
+        for index in range(self.warm_ups):
             for name in self.running(arms):
                 arms.call(name, "generate", prompt=tokens(f"prefix warm-up {length} {index}", length))
 
@@ -81,7 +85,8 @@ class Prefix(Part):
         self._write(report, out, samples)
         report.say(f"{length} tokens, warm: {_medians(out, 'warm')}; ratios {out['ratios'].get('warm')}")
 
-        out["answers"] = self._answers(arms, length)
+        if self.answers:
+            out["answers"] = self._answers(arms, length)
         if self.profile and not report.out_of_time(30):
             out["profile"] = {n: self._profile(arms, n, length) for n in _profiled_arms if n in self.running(arms)}
         report.save()

@@ -38,7 +38,7 @@ class Options:
     #: KV that may be under way to the cache at a time; beyond it nothing is saved.
     save_queue: str = "4GiB"
     #: Memory of each GPU that copies pass through: four places for loads, two for saves. A chunk must fit one.
-    staging: str = "384MiB"
+    staging: str = "512MiB"
 
     @property
     def save_queue_bytes(self) -> int:
