@@ -71,8 +71,8 @@ class Copier(Protocol):
         """Pool to engine. An in-step load is ordered before whatever the engine enqueues next, or by its `layers`."""
 
     def load_ahead(self, job: LoadJob, rank: int, pool: PoolView) -> Handle | None:
-        """Starts an in-step load before its step, behind all that the engine has enqueued so far. The step calls `join`
-        with what it was given. None: nothing was started.
+        """Starts a load before its step, behind all that the engine has enqueued so far. The step of an in-step load
+        calls `join` with what it was given. None: nothing was started.
         """
 
     def join(self, handle: Handle) -> None:

@@ -1,8 +1,9 @@
 """Hits: from vLLM's question how much of a request is stored, to blocks that hold it.
 
-    match ──► a claim (leases held) ──► allocated ──► a load in this step        all of it is in memory
-       │                                        └──► a load between steps       some of it comes from below
-       └──► nothing: a miss, late, refused                                      what fails is computed
+    match ──► a claim (leases held) ──► allocated ──► a load in this step     all of it is in memory
+       │                                        └──► a load between steps     some of it comes from below, or much is
+       │                                                                      under way and others would wait for it
+       └──► nothing: a miss, late, refused                                    what fails is computed
 
 What lies below memory is claimed as far as loading it beats computing it. The cache knows (`worth_tokens`), from what
 its tiers do and what this engine says of itself (`PrefillRate`).
@@ -29,6 +30,9 @@ from reprise_vllm.rank_links import RankLeases, RankLinks
 from reprise_vllm.same_process import Prefetcher
 from reprise_vllm.tracked_request import Claim, SlowLoad, TrackedRequest
 
+#: A step that serves several requests waits for no more KV than this, which takes a link of PCI Express 5 twenty
+#: milliseconds. Whatever is more, or comes behind that much, is loaded between steps, while others get their tokens.
+MOST_WAITED_BYTES = 1 << 30
 #: After so many loads in a row that the workers could not do, none is tried for a while.
 _failures_tolerated = 4
 _pause_seconds = 10.0
@@ -65,6 +69,10 @@ class Loads:
         self._prefetcher = prefetcher
         self._jobs: list[LoadJob] = []
         self._leases: dict[JobId, RankLeases] = {}
+        self._most_waited_tokens = MOST_WAITED_BYTES // geometry.block_bytes * geometry.block_tokens
+        #: Tokens of the loads that the workers are at, and of those that the next plan will hold.
+        self._under_way: dict[JobId, int] = {}
+        self._soon_under_way = 0
         self._slow: dict[str, TrackedRequest] = {}
         self._failures = 0
         self._paused_until = 0.0
@@ -77,8 +85,11 @@ class Loads:
         """Jobs whose leases are held."""
         return len(self._leases)
 
-    def match(self, tracked: TrackedRequest, computed: int) -> tuple[int, bool]:
-        """Tokens after the first `computed` that can be loaded, and whether that happens between steps."""
+    def match(self, tracked: TrackedRequest, computed: int, *, alone: bool) -> tuple[int, bool]:
+        """Tokens after the first `computed` that can be loaded, and whether that happens between steps.
+
+        `alone`: the engine has no other request, which a load in this step would hold up.
+        """
         limit = self._geometry.whole_blocks(tracked.request.num_tokens - 1)
         claim = tracked.claim
         if claim is not None and claim.begin == computed and claim.load.epoch == self._links.epoch and self._links.up:
@@ -96,7 +107,7 @@ class Loads:
         elif early is not None and self._is_miss(early, computed):
             self._counters.add("misses_known_early")
         else:
-            tracked.claim = self._claim(tracked, computed, limit)
+            tracked.claim = self._claim(tracked, computed, limit, alone=alone)
         if tracked.claim is None:
             return 0, False
         return tracked.claim.end - computed, tracked.claim.between_steps
@@ -129,6 +140,7 @@ class Loads:
             deadline = self._clock() + self._load_seconds(claim.end - claim.begin)
             tracked.slow_load = SlowLoad(claim.load, claim.begin, claim.end, block_ids, 0, claim.begin, deadline)
             self._slow[tracked.request_id] = tracked
+            self._soon_under_way += claim.end - claim.begin if claim.rows > 0 else 0
             return
         claim.load.release_after(claim.rows)
         job.block_ids = block_ids
@@ -155,6 +167,7 @@ class Loads:
         plan.loads += self.take_jobs()
         plan.unloaded += self._lost
         plan.finish_loads.update(self._lost_slow)
+        self._soon_under_way = 0
         self._lost, self._lost_slow = [], {}
 
     def take_jobs(self) -> list[LoadJob]:
@@ -177,6 +190,7 @@ class Loads:
     def ended(self, job_id: JobId, *, failed: bool) -> Literal["loaded", "failed", "not a load"]:
         """The workers are through with a job."""
         leases = self._leases.pop(job_id, None)
+        self._under_way.pop(job_id, None)
         if leases is None:
             return "not a load"
         self._links.release(leases)
@@ -201,7 +215,7 @@ class Loads:
         self._slow.clear()
         return unloaded
 
-    def _claim(self, tracked: TrackedRequest, computed: int, limit: int) -> Claim | None:
+    def _claim(self, tracked: TrackedRequest, computed: int, limit: int, *, alone: bool) -> Claim | None:
         tokens = tracked.tokens(limit)
         root = tracked.root
         self._counters.add("lookups")
@@ -241,19 +255,29 @@ class Loads:
                 deadline_ms=self._options.load_deadline_ms,
             )
             load.cancel()  # after the second question, so that what is in memory stays there
-            if slow is None:
-                return None
-            return Claim(slow, 0, computed, worth, None)
+            return None if slow is None else Claim(slow, 0, computed, worth, None)
         if end <= computed:
             load.cancel()
             return None
         used = chunks_before(chunks[0], end)
-        blocks = np.zeros((end - computed) // self._geometry.block_tokens, np.int32)  # which, is not known yet
-        job = self._job(tracked, load.epoch, [ours[:used] for ours in chunks], computed, end, blocks, in_step=True)
+        in_step = alone or self._can_be_waited_for(end - computed)
+        job = self._expected(tracked, load.epoch, [ours[:used] for ours in chunks], computed, end) if in_step else None
+        return Claim(load, used, computed, end, job)
+
+    def _expected(
+        self, tracked: TrackedRequest, epoch: int, chunks: list[list[LoadedChunk]], begin: int, end: int
+    ) -> LoadJob:
+        """What the step of a claim will load. A worker in this process begins with it."""
+        blocks = np.zeros((end - begin) // self._geometry.block_tokens, np.int32)  # which, is not known yet
+        job = self._job(tracked, epoch, chunks, begin, end, blocks, in_step=True)
         prefetcher = self._prefetcher()
         if prefetcher is not None:
             prefetcher.prefetch(job)
-        return Claim(load, used, computed, end, job)
+        return job
+
+    def _can_be_waited_for(self, tokens: int) -> bool:
+        """Whether a step may wait for these tokens, and for all that comes before them on the link."""
+        return sum(self._under_way.values()) + self._soon_under_way + tokens <= self._most_waited_tokens
 
     def _without_lesson(self, ready: int, worth: int) -> int:
         """Where a load between steps ends when the engine does not know yet how fast it is: a little before all."""
@@ -341,6 +365,7 @@ class Loads:
 
     def _hand_out(self, job: LoadJob, chunks: list[list[LoadedChunk]], tokens: int) -> None:
         self._leases[job.job_id] = [[chunk.lease for chunk in ours] for ours in chunks]
+        self._under_way[job.job_id] = tokens
         self._jobs.append(job)
         self._counters.add("loaded_tokens" if job.in_step else "slowly_loaded_tokens", tokens)
 

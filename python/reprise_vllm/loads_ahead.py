@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from reprise_vllm.plan import LoadJob
+
 if TYPE_CHECKING:
     from reprise_vllm.copier import Copier, Handle
-    from reprise_vllm.plan import JobId, LoadJob
+    from reprise_vllm.plan import JobId, TransferJob
     from reprise_vllm.pool_map import PoolMap
 
 
@@ -55,10 +57,10 @@ class LoadsAhead:
             self._reading.append((handle, pool))
             self._counters["loads_begun_ahead"] += 1
 
-    def take(self, copier: Copier, job_id: JobId) -> tuple[Handle, PoolMap] | None:
-        """The load that was begun for this job, once whatever the engine enqueues next is ordered behind it."""
-        begun = self._begun.pop(job_id, None)
-        if begun is not None:
+    def take(self, copier: Copier, job: TransferJob) -> tuple[Handle, PoolMap] | None:
+        """The load that was begun for this job. Whatever the engine enqueues next is ordered behind an in-step load."""
+        begun = self._begun.pop(job.job_id, None)
+        if begun is not None and isinstance(job, LoadJob) and job.in_step:
             copier.join(begun[0])
         return begun
 

@@ -86,7 +86,7 @@ class SchedulerSide:
         elif tracked.blocks:
             self.preempted([request.request_id])
         self._prefilling[request.request_id] = tracked
-        return self._loads.match(tracked, computed)
+        return self._loads.match(tracked, computed, alone=len(self._requests) == 1)
 
     def arrived(self, request: EngineRequest, *, root: Root, may_read: bool, may_save: bool) -> None:
         """A request has come. An engine that has others to serve asks early, and does not wait for the answer later."""

@@ -48,7 +48,7 @@ class Claim:
     """A hit that was promised to vLLM's scheduler and is not loaded yet. Its leases are held."""
 
     load: RankedLoad
-    #: Chunks of the load that are used.
+    #: Chunks of the load that are used and in memory.
     rows: int
     #: The tokens `begin` to `end` of the text are promised.
     begin: int

@@ -146,14 +146,14 @@ class WorkerSide:
             self._ahead.forget(self._copier, job_id)
 
     def begin_loads(self, plan: StepPlan) -> None:
-        """Starts the in-step loads of the plan that the engine's next step will hold, as far as that can be done now:
-        they are under way while the engine prepares the step.
+        """Starts the loads of the plan that the engine's next step will hold, as far as that can be done now: they are
+        under way while the engine prepares the step.
         """
         copier, pool = self._copier, self._pool
         if copier is None or pool is None or plan.fence_saves:  # blocks may be read by saves until the step's fence
             return
         for job in plan.loads:
-            if job.in_step and self._may_begin(job):
+            if self._may_begin(job):
                 self._ahead.begin(copier, pool, job)
 
     def wait_for_layer(self, layer: str) -> None:
@@ -292,7 +292,7 @@ class WorkerSide:
         if self._copier is None:
             return None, None
         try:
-            return self._ahead.take(self._copier, job.job_id), None
+            return self._ahead.take(self._copier, job), None
         except Exception as error:
             self._once("copy_error", "a load that was begun could not be waited for: %r", error)
             return None, "copy_error"

@@ -55,7 +55,7 @@ class SlowWorker:
         if plan.fence_saves:
             return
         for job in plan.loads:
-            if job.in_step and job.epoch == self._epoch and self.rng.random() < 0.7:
+            if job.epoch == self._epoch and self.rng.random() < 0.7:
                 self._move(job)
                 self._begun.add(job.job_id)
                 self.loads_begun += 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import CacheProcess
+from reprise_vllm import loads
 from reprise_vllm.plan import StepPlan
 from vllm_side.simulated_engine import Request, SimulatedEngine
 from vllm_side.simulated_guest import GEOMETRY, check_nothing_is_left, guest, pins, prefetchers, prompt, work
@@ -21,8 +22,9 @@ from vllm_side.simulated_guest import GEOMETRY, check_nothing_is_left, guest, pi
 @pytest.mark.parametrize("reports_late", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_work_never_uses_a_wrong_block(
-    cache: CacheProcess, seed: int, reports_late: bool, lends_blocks: bool
+    cache: CacheProcess, seed: int, reports_late: bool, lends_blocks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loads, "MOST_WAITED_BYTES", 50 * GEOMETRY.block_bytes)
     side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=180, seed=seed)
     if lends_blocks:
@@ -37,6 +39,7 @@ def test_random_work_never_uses_a_wrong_block(
     assert engine.worker.loads_begun > 10
     assert engine.worker.prefetched == {}, "what was prefetched is used or forgotten"
     assert engine.loaded_tokens > 1000
+    assert counters["slowly_loaded_tokens"] > 1000
     check_nothing_is_left(engine, side, links, 180)
 
 
