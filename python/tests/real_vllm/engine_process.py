@@ -30,6 +30,11 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
     from vllm.lora.request import LoRARequest
 
     settings: dict[str, Any] = json.loads(sys.argv[1])
+    waited_bytes = settings.pop("waited_bytes", None)
+    if waited_bytes is not None:
+        from reprise_vllm import loads
+
+        loads.MOST_WAITED_BYTES = waited_bytes
     transfer = settings.pop("transfer", None)
     if transfer is not None:
         settings["kv_transfer_config"] = KVTransferConfig(**transfer)

@@ -30,11 +30,16 @@ def environment() -> dict[str, str]:
 
 class Engine:
     """One vLLM process, which starts while others do. `options`: of the connector, or None for a vLLM without one;
-    `variables`: more of its environment; `settings`: of vLLM.
+    `variables`: more of its environment; `waited_bytes`: in place of `MOST_WAITED_BYTES`; `settings`: of vLLM.
     """
 
     def __init__(
-        self, *, options: dict[str, Any] | None = None, variables: dict[str, str] | None = None, **settings: Any
+        self,
+        *,
+        options: dict[str, Any] | None = None,
+        variables: dict[str, str] | None = None,
+        waited_bytes: int | None = None,
+        **settings: Any,
     ) -> None:
         settings = {
             "model": str(MODEL),
@@ -42,6 +47,7 @@ class Engine:
             "block_size": BLOCK_TOKENS,
             "max_num_seqs": 8,
             "max_num_batched_tokens": 512,
+            "waited_bytes": waited_bytes,
             **settings,
         }
         if options is not None:

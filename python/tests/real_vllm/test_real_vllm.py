@@ -96,12 +96,13 @@ def test_the_same_tokens_cold_warm_after_restarts_and_in_a_second_process(
 
 def test_eight_at_a_time_with_few_blocks_and_a_small_pool(place: Path, prompts: Prompts) -> None:
     """Preemptions, evictions, chunked prefill, salts, aborts: answers stay right, and nothing is kept."""
-    cache = Cache(place / "b", memory="64MiB", disk="1GiB")
+    cache = Cache(place / "b", memory="96MiB", disk="1GiB")
     engine = Engine(
-        options={"socket": cache.socket},
+        options={"socket": cache.socket, "chunk_tokens": 128},
         enable_prefix_caching=True,
         num_gpu_blocks_override=160,
         max_num_batched_tokens=256,
+        waited_bytes=16 << 20,  # a text or two: the others of a batch are loaded between steps
     )
     asked = [pair for seed in range(6) for pair in prompts.about_notes(seed, 2500, 4)]
     right = total = 0
@@ -121,7 +122,8 @@ def test_eight_at_a_time_with_few_blocks_and_a_small_pool(place: Path, prompts: 
         engine.reset()
     state = engine.settle()
     assert right >= 0.97 * total, f"{right} of {total} answers are right"
-    assert sum(state["counters"].get(name, 0) for name in ("loaded_tokens", "slowly_loaded_tokens")) > 10_000
+    loaded = [state["counters"].get(name, 0) for name in ("loaded_tokens", "slowly_loaded_tokens")]
+    assert min(loaded) > 500, f"tokens loaded within steps and between them: {loaded}"
     assert cache.stats()["leases"] == 0
     engine.kill()
     cache.stop()
