@@ -70,15 +70,15 @@ class Loads:
         self._jobs: list[LoadJob] = []
         self._leases: dict[JobId, RankLeases] = {}
         self._most_waited_tokens = MOST_WAITED_BYTES // geometry.block_bytes * geometry.block_tokens
-        #: Tokens of the loads that the workers are at, and of those that the next plan will hold.
+        #: Tokens of the jobs that have been handed out and have not ended.
         self._under_way: dict[JobId, int] = {}
-        self._soon_under_way = 0
         self._slow: dict[str, TrackedRequest] = {}
         self._failures = 0
         self._paused_until = 0.0
-        #: Blocks that were promised and will not be loaded: in the next step, and between steps by request.
+        #: Blocks that were promised in the next step and will not be loaded.
         self._lost: list[int] = []
-        self._lost_slow: dict[str, list[int]] = {}
+        #: Requests whose loads between steps have all been handed out, with the blocks that will not be loaded.
+        self._complete: dict[str, list[int]] = {}
 
     @property
     def open_jobs(self) -> int:
@@ -140,21 +140,22 @@ class Loads:
             deadline = self._clock() + self._load_seconds(claim.end - claim.begin)
             tracked.slow_load = SlowLoad(claim.load, claim.begin, claim.end, block_ids, 0, claim.begin, deadline)
             self._slow[tracked.request_id] = tracked
-            self._soon_under_way += claim.end - claim.begin if claim.rows > 0 else 0
             return
         claim.load.release_after(claim.rows)
         job.block_ids = block_ids
         job.valid_until = self._links.leases_until
         self._hand_out(job, claim.load.chunks(0, claim.rows), claim.end - claim.begin)
+        if not job.in_step:
+            self._complete[tracked.request_id] = []
 
     def lost(self, tracked: TrackedRequest, claim: Claim, blocks: Sequence[int]) -> None:
         """A claim could not be taken up though its blocks were allocated: they are to be computed."""
         size = self._geometry.block_tokens
         promised = list(blocks[claim.begin // size : claim.end // size])
-        if claim.job is None:
+        if claim.between_steps:
             self._slow.pop(tracked.request_id, None)
             tracked.slow_load = None
-            self._lost_slow[tracked.request_id] = promised
+            self._complete[tracked.request_id] = promised
         else:
             self._lost += promised
         tracked.gave_up = True
@@ -166,9 +167,8 @@ class Loads:
             self._advance(tracked, plan)
         plan.loads += self.take_jobs()
         plan.unloaded += self._lost
-        plan.finish_loads.update(self._lost_slow)
-        self._soon_under_way = 0
-        self._lost, self._lost_slow = [], {}
+        plan.finish_loads.update(self._complete)
+        self._lost, self._complete = [], {}
 
     def take_jobs(self) -> list[LoadJob]:
         """Jobs that no plan has held yet."""
@@ -260,24 +260,18 @@ class Loads:
             load.cancel()
             return None
         used = chunks_before(chunks[0], end)
+        chunks = [ours[:used] for ours in chunks]
         in_step = alone or self._can_be_waited_for(end - computed)
-        job = self._expected(tracked, load.epoch, [ours[:used] for ours in chunks], computed, end) if in_step else None
-        return Claim(load, used, computed, end, job)
-
-    def _expected(
-        self, tracked: TrackedRequest, epoch: int, chunks: list[list[LoadedChunk]], begin: int, end: int
-    ) -> LoadJob:
-        """What the step of a claim will load. A worker in this process begins with it."""
-        blocks = np.zeros((end - begin) // self._geometry.block_tokens, np.int32)  # which, is not known yet
-        job = self._job(tracked, epoch, chunks, begin, end, blocks, in_step=True)
+        blocks = np.zeros((end - computed) // self._geometry.block_tokens, np.int32)  # which, is not known yet
+        job = self._job(tracked, load.epoch, chunks, computed, end, blocks, in_step=in_step)
         prefetcher = self._prefetcher()
         if prefetcher is not None:
             prefetcher.prefetch(job)
-        return job
+        return Claim(load, used, computed, end, job)
 
     def _can_be_waited_for(self, tokens: int) -> bool:
         """Whether a step may wait for these tokens, and for all that comes before them on the link."""
-        return sum(self._under_way.values()) + self._soon_under_way + tokens <= self._most_waited_tokens
+        return sum(self._under_way.values()) + tokens <= self._most_waited_tokens
 
     def _without_lesson(self, ready: int, worth: int) -> int:
         """Where a load between steps ends when the engine does not know yet how fast it is: a little before all."""

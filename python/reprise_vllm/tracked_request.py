@@ -48,17 +48,17 @@ class Claim:
     """A hit that was promised to vLLM's scheduler and is not loaded yet. Its leases are held."""
 
     load: RankedLoad
-    #: Chunks of the load that are used and in memory.
+    #: Chunks of the load that are used.
     rows: int
     #: The tokens `begin` to `end` of the text are promised.
     begin: int
     end: int
-    #: What a step will do for it, without its blocks; None: it is loaded between steps.
+    #: What the workers will do for it, without its blocks; None: some of it comes from below memory, job by job.
     job: LoadJob | None
 
     @property
     def between_steps(self) -> bool:
-        return self.job is None
+        return self.job is None or not self.job.in_step
 
 
 @dataclass(slots=True)
