@@ -7,6 +7,7 @@ arms cannot share a round, so whole rounds alternate.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from prompts import tokens
 from report import Report, ratios, summary
 
 _question_tokens = 50
+#: Of an arm's memory, what it is trusted to hold of KV.
+_usable = 0.95
 #: Memory of the host that is left to everything but KV.
 _spare_gib = 32
 
@@ -43,11 +46,11 @@ class LongDocQa(Part):
             kv_tokens=self.gpu_tokens,
             sequences=max(base.sequences, self.in_flight),
         )
-        wanted = -(-self._text_bytes(engine) * self.documents // 2**30) + 1
+        wanted = math.ceil(self._text_bytes(engine) * self.documents / _usable / 2**30)
         return replace(engine, host_gib=max(base.host_gib, min(wanted, self._most_gib())))
 
     def measure(self, arms: Arms, report: Report) -> None:
-        kept = int(arms.settings.host_gib * 2**30 * 0.95) // self._text_bytes(arms.settings)
+        kept = int(arms.settings.host_gib * 2**30 * _usable) // self._text_bytes(arms.settings)
         count = min(self.documents, kept)
         report.data |= {"documents": count, "documents_wanted": self.documents, "gpu_tokens": arms.settings.kv_tokens}
         documents = [tokens(f"document {index}", self.tokens) for index in range(count)]

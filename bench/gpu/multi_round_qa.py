@@ -32,7 +32,7 @@ class MultiRoundQa(Part):
     history: int = 6000
     question: int = 50
     answer: int = 32
-    rates: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0)
+    rates: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0)
     level_seconds: float = 8.0
     ttft_limit: float = 1.0
     gpu_tokens: int = 80_000

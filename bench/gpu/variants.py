@@ -27,7 +27,7 @@ _host_gib = 2
 #: Texts for answers and texts for times, three of each with adapters; the GPU keeps them all.
 _texts_of_a_length = 6
 #: Most seconds that the engines of a variant may take to start, and that a variant needs to be begun.
-_start_seconds = 75.0
+_start_seconds = 120.0
 _least_seconds = 25.0
 _adapter_names = ("a", "b")
 #: Most short requests until the connector knows an adapter, which it reads in the background.
