@@ -14,6 +14,7 @@ export default defineConfig({
   test: {
     testTimeout: 30_000,
     hookTimeout: 120_000,
+    setupFiles: [new URL("test/support/spent-memory.ts", import.meta.url).pathname],
     pool: "forks",
     maxWorkers: 2,
     projects: [

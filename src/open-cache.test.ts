@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
 import { counting, temporaryFolder } from "../test/support/cache.ts";
+import { gated } from "../test/support/late-tier.ts";
+import { within } from "./cache/deadline.ts";
 import { openCache } from "./index.ts";
 
 const options = { name: "test engine", memoryBytes: 64 * 2 ** 20, bytesPerToken: 16, chunkTokens: 8 };
@@ -58,6 +60,24 @@ test("a writer that fails costs its own chunk alone", async () => {
   expect((await cache.lookup(counting(20))).hitTokens).toBe(8);
   await expect(cache.save(counting(20), () => 1000)).rejects.toMatchObject({ code: "BAD_REQUEST", field: "write" });
   expect(cache.stats()).toMatchObject({ leases: 0, chunks: 1 });
+});
+
+test("closing waits for a writer that has the cache's memory in its hands, and keeps what it writes", async () => {
+  using folder = temporaryFolder();
+  const all = { ...options, directory: folder.path, diskBytes: 2 ** 22 };
+  const { promise, open } = gated();
+  {
+    await using cache = await openCache(all);
+    const saving = cache.save(counting(20), (...chunk) => promise.then(() => fill(...chunk)));
+    expect(await within(cache.close(), 200)).toBe("late");
+    open();
+    expect(await saving).toEqual({ savedTokens: 20 });
+    await cache.close();
+    expect(await cache.save(counting(20), fill)).toEqual({ savedTokens: 0 });
+    expect((await cache.load(counting(20))).hitTokens).toBe(0);
+  }
+  await using cache = await openCache(all);
+  expect((await cache.lookup(counting(20))).hitTokens).toBe(20);
 });
 
 test("options that cannot be served are refused, and the directory is free again", async () => {

@@ -109,6 +109,9 @@ export class LibraryCache implements AsyncDisposable {
   readonly #cache: Cache;
   readonly #session: CacheSession;
   readonly #pool: MemoryPool;
+  /** Loads and saves, which have the pool's memory in their hands. */
+  readonly #underWay = new Set<Promise<unknown>>();
+  #closed: Promise<void> | undefined;
 
   /** Made by {@link openCache}. */
   constructor(cache: Cache, session: CacheSession, pool: MemoryPool) {
@@ -127,7 +130,54 @@ export class LibraryCache implements AsyncDisposable {
   }
 
   /** Fetches what is known of a text, as far as it is there in time. Never throws for what is slow, corrupt or gone. */
-  async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
+  load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
+    return this.#during(this.#load(tokens, options));
+  }
+
+  /**
+   * Stores what is not stored yet of a text: calls `write` for each such chunk, in order.
+   *
+   * @returns the tokens stored by this call; fewer than were missing when the memory is full of chunks in use.
+   * @throws what `write` throws; the chunks before it are stored.
+   */
+  save(tokens: Tokens, write: WritePayload, options: TextOptions = {}): Promise<{ readonly savedTokens: number }> {
+    return this.#during(this.#save(tokens, write, options));
+  }
+
+  stats(): CacheStats {
+    return this.#cache.stats();
+  }
+
+  /** Resolves when all that was saved survives a power cut. */
+  flush(): Promise<void> {
+    return this.#cache.flush();
+  }
+
+  /**
+   * Waits for the loads and saves under way, writes what waits to be written, and closes. The `bytes` of texts that were not
+   * released must not be touched any more: their memory is gone.
+   */
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #close(): Promise<void> {
+    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+    await this.#session.close(); // in the same step that saw nothing under way: nothing more begins
+    await this.#cache.close();
+  }
+
+  #during<T>(work: Promise<T>): Promise<T> {
+    const noted: Promise<T> = work.finally(() => this.#underWay.delete(noted));
+    this.#underWay.add(noted);
+    return noted;
+  }
+
+  async #load(tokens: Tokens, options: TextOptions): Promise<LoadedText> {
     const loaded: LoadedChunk[] = [];
     for await (const batch of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(...batch);
     const last = loaded.at(-1);
@@ -146,17 +196,7 @@ export class LibraryCache implements AsyncDisposable {
     };
   }
 
-  /**
-   * Stores what is not stored yet of a text: calls `write` for each such chunk, in order.
-   *
-   * @returns the tokens stored by this call; fewer than were missing when the memory is full of chunks in use.
-   * @throws what `write` throws; the chunks before it are stored.
-   */
-  async save(
-    tokens: Tokens,
-    write: WritePayload,
-    options: TextOptions = {},
-  ): Promise<{ readonly savedTokens: number }> {
+  async #save(tokens: Tokens, write: WritePayload, options: TextOptions): Promise<{ readonly savedTokens: number }> {
     const { chunks } = await this.#session.reserve(rootOf(options), tokens, waitOf(options));
     const written: WrittenChunk[] = [];
     let savedTokens = 0;
@@ -170,24 +210,6 @@ export class LibraryCache implements AsyncDisposable {
       this.#session.abandon(chunks.slice(written.length).map(({ lease }) => lease));
     }
     return { savedTokens };
-  }
-
-  stats(): CacheStats {
-    return this.#cache.stats();
-  }
-
-  /** Resolves when all that was saved survives a power cut. */
-  flush(): Promise<void> {
-    return this.#cache.flush();
-  }
-
-  /** Writes what waits to be written and closes. */
-  async close(): Promise<void> {
-    await this.#cache.close();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
   }
 
   async #writeOne({ firstToken, tokenCount, slot }: ReservedChunk, write: WritePayload): Promise<number> {

@@ -71,6 +71,8 @@ class Lane:
         self.link = torch.cuda.Stream(device)
         self.kernel = torch.cuda.Stream(device)
         self.memory = torch.empty(count * place_bytes, dtype=torch.uint8, device=device)
+        for stream in (self.link, self.kernel):  # the allocator gives memory that the current stream may still be using
+            stream.wait_stream(torch.cuda.current_stream(device))
         self.places = [self.memory[i * place_bytes : (i + 1) * place_bytes] for i in range(count)]
         self.linked = [torch.cuda.Event() for _ in range(count)]
         self.moved = [torch.cuda.Event() for _ in range(count)]

@@ -159,6 +159,13 @@ def open_copier(
         yield
         device.current = before
 
+    def empty(shape: Any, dtype: torch.dtype, **where: object) -> torch.Tensor:
+        """Memory of the device may have been another's, whose last work still stands in the current stream."""
+        memory = torch.empty(shape, dtype=dtype)
+        if "device" in where:
+            device.current.add("", lambda: memory.fill_(0xA5))
+        return memory
+
     cuda = SimpleNamespace(
         Stream=lambda _device: Stream(device),
         Event=lambda **_kind: Event(device),
@@ -173,7 +180,7 @@ def open_copier(
         version=SimpleNamespace(hip=None),
         uint8=torch.uint8,
         int64=torch.int64,
-        empty=lambda shape, dtype, device=None, pin_memory=False: torch.empty(shape, dtype=dtype),
+        empty=empty,
     )
     for module in (copy_cuda, lane):
         monkeypatch.setattr(module, "torch", fake)

@@ -198,6 +198,7 @@ def test_nothing_is_prefetched_while_the_lane_works_or_twice_or_from_unregistere
 
 
 def test_a_prefetch_that_fails_half_way_leaves_nothing_behind(rig: Rig) -> None:
+    rig.device.run()
     rig.copier.dma.refuses_after = 1  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="refused"):
         rig.copier.prefetch(rig.whole_job(7), 0, rig.pool)

@@ -73,6 +73,14 @@ test("the file goes with the pool, and a guest is told that it is gone", async (
   expect(() => PoolMapping.open(pool.path, pool.bytes)).toThrow(expect.objectContaining({ code: "CACHE_UNAVAILABLE" }));
 });
 
+test("whoever uses a closed pool is told so, and touches nothing that was its", async () => {
+  const pool = open(2);
+  const offset = pool.allocate(4096) as number;
+  await pool[Symbol.asyncDispose]();
+  for (const use of [() => pool.view(offset, 1), () => pool.free(offset), () => pool.resize(64 * mebibyte, () => 0)])
+    expect(use).toThrow("a closed pool");
+});
+
 test("a full file system is a full pool", async ({ skip }) => {
   using folder = temporaryFolder();
   const mount = join(folder.path, "small");

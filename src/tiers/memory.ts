@@ -248,6 +248,7 @@ export class MemoryPool implements SlotPool {
   }
 
   resize(capacityBytes: number, worth: (slots: readonly number[]) => number): void {
+    assert(!this.#closed, "a closed pool was used"); // its file's number may be another's
     this.#extents.resize(wholeExtents(capacityBytes), worth);
     this.#memory.populate();
   }
@@ -395,6 +396,7 @@ export class MemoryPool implements SlotPool {
   }
 
   #extentAt(offset: number): Extent {
+    assert(!this.#closed, "a closed pool was used"); // its notes are mapped no more
     const extent = this.#extents.at(Math.floor(offset / extentBytes));
     assert(extent !== undefined && extent.used.has(offset), `no slot is in use at ${offset}`);
     return extent;

@@ -62,3 +62,23 @@ test("of many reads at once each gets its own bytes and leaves, or its own failu
     failed.every((outcome) => outcome.status === "rejected" && (outcome.reason as { code: string }).code === "EISDIR"),
   ).toBe(true);
 });
+
+test("a file that was closed touches no other that the system gave its number to", async () => {
+  using folder = temporaryFolder();
+  const bytes = alignedBuffer(8192).fill("the other's");
+  const file = await nodeFiles.create(join(folder.path, "file"));
+  const last = file.write([alignedBuffer(8192).fill(0)], 0, []);
+  await file.close();
+  await last;
+
+  const other = await nodeFiles.create(join(folder.path, "other"));
+  await other.write([bytes], 0, []);
+  const calls = [file.truncate(0), file.write([alignedBuffer(4096).fill(0)], 0, []), file.allocate(65_536)];
+  for (const call of [...calls, file.datasync(), file.read([alignedBuffer(4096)], 0)])
+    await expect(call).rejects.toMatchObject({ code: "EBADF" });
+  await file.close();
+  const into = alignedBuffer(16_384);
+  expect(await other.read([into], 0)).toMatchObject({ bytes: 8192 });
+  expect(into.subarray(0, 8192)).toEqual(bytes);
+  await other.close();
+});

@@ -35,7 +35,7 @@ export interface DiskFile {
   truncate(bytes: number): Promise<void>;
   /** Makes everything that was written survive a power cut. */
   datasync(): Promise<void>;
-  /** Waits for operations under way. */
+  /** Waits for operations under way; further ones fail with EBADF, and a second close does nothing. */
   close(): Promise<void>;
 }
 
@@ -97,8 +97,11 @@ async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
 function systemFile(file: number, openedDirect: boolean): DiskFile {
   let direct = openedDirect;
   const underWay = new Set<Promise<unknown>>();
-  const during = <T>(work: Promise<T>): Promise<T> => {
-    const noted: Promise<T> = work.finally(() => underWay.delete(noted));
+  let closed: Promise<void> | undefined;
+  const during = async <T>(work: () => Promise<T>): Promise<T> => {
+    // Its number is another file's by now.
+    if (closed !== undefined) throw Object.assign(new Error("EBADF: the file was closed"), { code: "EBADF" });
+    const noted: Promise<T> = work().finally(() => underWay.delete(noted));
     underWay.add(noted);
     return noted;
   };
@@ -119,21 +122,18 @@ function systemFile(file: number, openedDirect: boolean): DiskFile {
     get direct() {
       return direct;
     },
-    read: (pieces, position) => during(move({ kind: "read" }, pieces, position)),
+    read: (pieces, position) => during(() => move({ kind: "read" }, pieces, position)),
     write: async (pieces, position, headers) => {
-      await during(move({ kind: "write", headers }, pieces, position));
+      await during(() => move({ kind: "write", headers }, pieces, position));
     },
     allocate: async (bytes) => {
-      const { full } = await during(writes.run({ kind: "allocate", file, bytes }));
+      const { full } = await during(() => writes.run({ kind: "allocate", file, bytes }));
       return full ? "full" : "allocated";
     },
-    truncate: (bytes) => during(truncateFile(file, bytes)),
+    truncate: (bytes) => during(() => truncateFile(file, bytes)),
     datasync: async () => {
-      await during(writes.run({ kind: "datasync", file }));
+      await during(() => writes.run({ kind: "datasync", file }));
     },
-    close: async () => {
-      while (underWay.size > 0) await Promise.allSettled(underWay);
-      await closeFile(file);
-    },
+    close: () => (closed ??= Promise.allSettled(underWay).then(() => closeFile(file))),
   };
 }

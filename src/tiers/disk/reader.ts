@@ -17,6 +17,7 @@ const callBytes = 8 * leafBytes;
  * @param into for each rank, memory as long as its payload padded to whole pages
  * @param key the chunk it must be; any when undefined
  * @returns `"damaged"` when anything does not match; what is in `into` must not be used then
+ * @throws the file system's errors. However it ends, nothing touches `into` any more.
  */
 export async function readRecord(
   from: { readonly file: DiskFile; readonly nonce: Uint8Array },
@@ -39,7 +40,7 @@ export async function readRecord(
   });
   const leaves: bigint[][] = into.map(() => []);
   let wholeBytes = 0;
-  for (const [i, answer] of (await Promise.all(answers)).entries()) {
+  for (const [i, answer] of (await allEnded(answers)).entries()) {
     wholeBytes += answer.bytes;
     for (const [j, { rank }] of calls[i]!.entries()) if (rank >= 0) leaves[rank]!.push(...answer.leaves[j]!); // as asked
   }
@@ -53,6 +54,15 @@ export async function readRecord(
     payloadBytes.every((bytes, rank) => padded(bytes) === into[rank]!.length) &&
     decoded.checksums.every((checksum, rank) => checksum === rootOf(leaves[rank]!));
   return matches ? { decoded, header } : "damaged";
+}
+
+/**
+ * Like Promise.all, but fails when the last has ended: whoever hears of it gives the memory to others, and a call that is
+ * under way would write into what is theirs.
+ */
+async function allEnded<T>(calls: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(calls);
+  return Promise.all(calls);
 }
 
 interface Piece {
