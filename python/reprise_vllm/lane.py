@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from reprise_vllm.plan import LoadJob
 
 #: The kernel needs a tenth of the time of the link for a place, so two are enough to keep the link busy. Loads have
-#: more: six of 64 MiB hold what the link brings in the 7 ms between a long request's claim and its step's plan. A smaller
-#: first piece would start the kernels earlier and gain nothing: the link is what takes long.
+#: more: six of 64 MiB hold what the link brings in the 7 ms between a long request's claim and the plan of its step. A
+#: smaller first piece would start the kernels earlier and gain nothing: the link is what takes long.
 LOAD_PLACES, SAVE_PLACES = 6, 2
 #: Larger places would not make copies faster, and no payload needs more.
 MAX_PLACE_BYTES = EXTENT_BYTES
