@@ -27,7 +27,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from small_space import small_space
 
@@ -293,7 +292,7 @@ def main() -> None:
     def open_copier(layout: Any, staging_bytes: int) -> tuple[Any, None]:
         return copy_cuda.CudaCopier(layout, staging_bytes, Mover(cuda)), None
 
-    vars(worker)["_open_copier"] = open_copier
+    vars(worker)["open_copier"] = open_copier
     places = lane.LOAD_PLACES + lane.SAVE_PLACES
     block_bytes = LAYERS * 2 * BLOCK_TOKENS * 2 * 2
     geometry = Geometry(BLOCK_TOKENS, CHUNK_TOKENS, block_bytes, 1, BLOCK_TOKENS)
@@ -337,7 +336,6 @@ def main() -> None:
             "cuda_per_request": {k: round(v / count, 2) for k, v in sorted(cuda.calls.items())},
             "waiting_steps_per_request": round(engine.waited / count, 2),
             "held_blocks": round(engine.held_blocks / engine.steps, 1),
-            "idle_step_us": round(idle_step_us(engine), 1),
             "steps": engine.steps,
             "requests": count,
             "counters": counters.taken(),
@@ -346,28 +344,6 @@ def main() -> None:
         print()
         links.close()
         worker_side.close()
-
-
-def idle_step_us(engine: Engine) -> float:
-    """Our hooks in a step of 64 requests that all decode and have nothing for us."""
-    nothing = SimpleNamespace(
-        scheduled_new_reqs=[],
-        scheduled_cached_reqs=SimpleNamespace(
-            req_ids=[f"d{i}" for i in range(IN_FLIGHT)], new_block_ids=[None] * IN_FLIGHT, resumed_req_ids=set()
-        ),
-        num_scheduled_tokens={},
-        preempted_req_ids=None,
-    )
-    taken = []
-    for _ in range(200):
-        began = time.thread_time()
-        plan = engine.side.plan_step(nothing)
-        engine.worker.before_forward(plan)
-        engine.worker.begin_step(plan)
-        engine.worker.end_step()
-        engine.worker.take_report()
-        taken.append(time.thread_time() - began)
-    return float(np.median(taken)) * 1e6
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import reprise
 
 
 def small_space(
-    *, chunk_tokens: int, layers: int = 1, head_size: int = 8, layout: str = "token-major"
+    *, chunk_tokens: int, layers: int = 1, head_size: int = 8, layout: str = "token-major", ranks: int = 1
 ) -> reprise.SpaceDescription:
-    """One head of `head_size` a layer, on one rank."""
+    """One head of `head_size` a layer and rank."""
     return reprise.SpaceDescription(
         engine="bench",
         payload_format=1,
@@ -14,12 +14,12 @@ def small_space(
         key_type="f16",
         value_type="f16",
         layers=layers,
-        key_value_heads=1,
+        key_value_heads=ranks,
         key_size=head_size,
         value_size=head_size,
         layout=layout,
         attention="dense",
         rope="",
-        tensor_parallel=1,
+        tensor_parallel=ranks,
         chunk_tokens=chunk_tokens,
     )

@@ -8,7 +8,7 @@ differs between releases, is in `generations`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import vllm
@@ -28,7 +28,7 @@ from reprise_vllm.identity import WorkerLayout
 from reprise_vllm.metrics import RepriseMetrics
 from reprise_vllm.options import parse_options
 from reprise_vllm.pins import PoolPins
-from reprise_vllm.plan import StepPlan, WorkerReport
+from reprise_vllm.plan import NOTHING, StepPlan, WorkerReport
 from reprise_vllm.same_process import introduce
 from reprise_vllm.stats import RepriseStats
 from reprise_vllm.worker import WorkerSide
@@ -39,7 +39,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class RepriseMetadata(KVConnectorMetadata):  # type: ignore[misc]
-    plan: StepPlan = field(default_factory=StepPlan)
+    #: None: nothing is to be done, as in most steps. With several ranks it is pickled and sent in every one.
+    plan: StepPlan | None = None
+
+
+_nothing = RepriseMetadata()
 
 
 @dataclass
@@ -164,24 +168,24 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         side = None if self._guest is None else self._guest.side
         if side is None:
-            return RepriseMetadata()
+            return _nothing
         if not self.switched_off:
             try:
-                return RepriseMetadata(side.plan_step(scheduler_output))
+                plan = side.plan_step(scheduler_output)
+                return _nothing if plan is NOTHING else RepriseMetadata(plan)
             except Exception:
                 note_fault(self, "build_connector_meta")
         try:
             return RepriseMetadata(side.plan_after_fault())
         except Exception:
             note_fault(self, "build_connector_meta")
-            return RepriseMetadata()
+            return _nothing
 
     @guarded(lambda self: None)
     def update_connector_output(self, connector_output: Any) -> None:
-        side = None if self._guest is None else self._guest.side
         theirs = connector_output.kv_connector_worker_meta
-        if side is not None and isinstance(theirs, RepriseWorkerMetadata):
-            side.reported(theirs.report)
+        if isinstance(theirs, RepriseWorkerMetadata) and self._guest is not None and self._guest.side is not None:
+            self._guest.side.reported(theirs.report)
 
     @guarded(lambda self: (False, None))
     def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
@@ -213,21 +217,21 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
         return None if self._layout is None else RepriseHandshake(self._layout)
 
-    @guarded(lambda self: None)
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
-        if self._worker is not None and isinstance(kv_connector_metadata, RepriseMetadata):
-            self._worker.before_forward(kv_connector_metadata.plan)
+        plan = _plan_in(kv_connector_metadata)
+        if self._worker is not None and plan is not None:
+            self._worker.before_forward(plan)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
-        metadata = self._connector_metadata
-        if self._worker is None or not isinstance(metadata, RepriseMetadata):
+        plan = _plan_in(self._connector_metadata)
+        if self._worker is None or plan is None:
             return
         try:
-            self._worker.begin_step(metadata.plan)
+            self._worker.begin_step(plan)
         except Exception:
             note_fault(self, "start_load_kv")
-            self._failed_blocks.update(metadata.plan.unloaded)
-            for job in metadata.plan.loads:
+            self._failed_blocks.update(plan.unloaded)
+            for job in plan.loads:
                 self._failed_blocks.update(job.block_ids.tolist())
 
     def wait_for_layer_load(self, layer_name: str) -> None:
@@ -292,6 +296,10 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
 # A hook that a later vLLM demands must not keep it from starting: the check of the interface finds it.
 RepriseConnector.__abstractmethods__ = frozenset()
+
+
+def _plan_in(metadata: KVConnectorMetadata | None) -> StepPlan | None:
+    return metadata.plan if isinstance(metadata, RepriseMetadata) else None
 
 
 def _calls_layer_hooks(vllm_config: Any) -> bool:

@@ -31,20 +31,23 @@ class Counters:
     """Names are made by their first use."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        #: Until the last `taken`, and since.
         self._told: Counter[str] = Counter()
+        self._fresh: Counter[str] = Counter()
 
     def add(self, name: str, count: int = 1) -> None:
-        self._counts[name] += count
+        self._fresh[name] += count
 
     def __getitem__(self, name: str) -> int:
-        return self._counts[name]
+        return self._told[name] + self._fresh[name]
 
     def taken(self) -> dict[str, int]:
         """The counts since the last call."""
-        fresh = self._counts - self._told
-        self._told = self._counts.copy()
-        return dict(fresh)
+        if not self._fresh:  # vLLM asks in every step
+            return {}
+        self._told += self._fresh
+        taken, self._fresh = dict(self._fresh), Counter()
+        return taken
 
     def all(self) -> dict[str, int]:
-        return dict(self._counts)
+        return dict(self._told + self._fresh)

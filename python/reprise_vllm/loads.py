@@ -85,6 +85,11 @@ class Loads:
         """Jobs whose leases are held."""
         return len(self._leases)
 
+    @property
+    def has_work(self) -> bool:
+        """There may be something for the next plan."""
+        return bool(self._slow or self._jobs or self._lost or self._complete)
+
     def match(self, tracked: TrackedRequest, computed: int, *, alone: bool) -> tuple[int, bool]:
         """Tokens after the first `computed` that can be loaded, and whether that happens between steps.
 

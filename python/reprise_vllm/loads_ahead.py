@@ -30,7 +30,7 @@ class LoadsAhead:
         #: What was prefetched and not taken up.
         self._prefetched: JobId | None = None
         self._begun: dict[JobId, tuple[Handle, PoolMap]] = {}
-        #: All that was enqueued here and may still read a pool.
+        #: All that was enqueued here and may still read a pool, and some that is over.
         self._reading: list[tuple[Handle, PoolMap]] = []
 
     def prefetch(self, copier: Copier, pool: PoolMap, job: LoadJob) -> None:
@@ -41,7 +41,7 @@ class LoadsAhead:
             return
         if handle is not None:
             self._prefetched = job.job_id
-            self._reading.append((handle, pool))
+            self._note(handle, pool)
             self._counters["prefetches"] += 1
 
     def begin(self, copier: Copier, pool: PoolMap, job: LoadJob) -> None:
@@ -54,7 +54,7 @@ class LoadsAhead:
         if handle is not None:
             self.overtaken()
             self._begun[job.job_id] = handle, pool
-            self._reading.append((handle, pool))
+            self._note(handle, pool)
             self._counters["loads_begun_ahead"] += 1
 
     def take(self, copier: Copier, job: TransferJob) -> tuple[Handle, PoolMap] | None:
@@ -85,12 +85,15 @@ class LoadsAhead:
 
     def pools(self) -> list[PoolMap]:
         """Those that something begun here may still read."""
-        self._reading = [(handle, pool) for handle, pool in self._reading if not _is_over(handle)]
-        return [pool for _, pool in self._reading]
+        return [pool for handle, pool in self._reading if not _is_over(handle)]
 
     def clear(self) -> None:
         self.abandon_begun()
         self._reading.clear()
+
+    def _note(self, handle: Handle, pool: PoolMap) -> None:
+        self._reading = [one for one in self._reading if not _is_over(one[0])]
+        self._reading.append((handle, pool))
 
 
 def _is_over(handle: Handle) -> bool:

@@ -81,6 +81,7 @@ class SaveJob(TransferJob):
 class StepPlan:
     """All that the workers do for one step."""
 
+    #: Told until every rank has mapped it.
     pool: PoolRef | None = None
     loads: list[LoadJob] = field(default_factory=list)
     saves: list[SaveJob] = field(default_factory=list)
@@ -93,6 +94,10 @@ class StepPlan:
     finish_saves: dict[str, list[JobId]] = field(default_factory=dict)
     #: Blocks with a save under way may be overwritten from this step on: the forward pass waits for the gathers.
     fence_saves: bool = False
+
+
+#: What most steps hold. One object for all of them: nobody changes it.
+NOTHING = StepPlan()
 
 
 @dataclass(slots=True)

@@ -81,7 +81,7 @@ class Saves:
     ) -> None:
         self._links = links
         self._geometry = geometry
-        self._options = options
+        self._queue_bytes = options.save_queue_bytes
         self._counters = counters
         self._new_job_id = new_job_id
         self._pins = pins
@@ -98,6 +98,11 @@ class Saves:
     @property
     def open_jobs(self) -> int:
         return len(self._jobs)
+
+    @property
+    def has_work(self) -> bool:
+        """There may be something for the next plan."""
+        return bool(self._asking or self._finishing or self._pinned)
 
     @property
     def keeps_blocks(self) -> bool:
@@ -149,10 +154,10 @@ class Saves:
             for saving in [saving for saving in tracked.savings if saving.reserve.done]:
                 size = saving.reserve.tokens // self._geometry.block_tokens * self._geometry.block_bytes
                 size *= self._geometry.ranks
-                has_room = self._open_bytes == 0 or self._open_bytes + size <= self._options.save_queue_bytes
+                has_room = self._open_bytes == 0 or self._open_bytes + size <= self._queue_bytes
                 if not has_room and tracked.finished:
                     kept_bytes += size
-                if not has_room and (not tracked.finished or kept_bytes <= self._options.save_queue_bytes):
+                if not has_room and (not tracked.finished or kept_bytes <= self._queue_bytes):
                     break  # what is under way goes first; its blocks stay
                 tracked.savings.remove(saving)
                 wanted += self._answered(tracked, saving, has_room=has_room)

@@ -23,7 +23,7 @@ from reprise_vllm.jobs import Geometry
 from reprise_vllm.loads import Loads
 from reprise_vllm.options import Options
 from reprise_vllm.pins import BlockPins
-from reprise_vllm.plan import JobId, StepPlan, WorkerReport
+from reprise_vllm.plan import NOTHING, JobId, StepPlan, WorkerReport
 from reprise_vllm.prefill_rate import PrefillRate
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.same_process import Prefetcher
@@ -48,6 +48,8 @@ class SchedulerSide:
         self._prefetcher = prefetcher
         #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
         self._half_done: dict[JobId, tuple[int, bool]] = {}
+        #: How many ranks have mapped the pool of which epoch; and the epoch that all of them have.
+        self._mapping, self._mapped_epoch = (0, 0), 0
         numbers = count(1)
         parts = (links, geometry, options, counters, lambda: next(numbers))
         self._prefill = PrefillRate(clock)
@@ -125,12 +127,18 @@ class SchedulerSide:
         """`output`: vLLM's SchedulerOutput of the step."""
         self._links.poll()
         self._prefill.look()
-        plan = self._unsent = StepPlan(pool=self._links.pool)
-        self.preempted(getattr(output, "preempted_req_ids", None) or ())
+        preempted = getattr(output, "preempted_req_ids", None) or ()
+        prefills = not self._prefilling.keys().isdisjoint(output.num_scheduled_tokens.keys())
+        waits = self._loads.has_work or self._saves.has_work or self._fence
+        pool = None if self._mapped_epoch == self._links.epoch else self._links.pool
+        if not (preempted or prefills or waits or pool):
+            return NOTHING
+        plan = self._unsent = StepPlan(pool=pool)
+        self.preempted(preempted)
         self._loads.plan(plan)
         self._saves.plan(plan)
         plan.fence_saves, self._fence = self._fence, False
-        if self._prefilling:
+        if prefills:
             self._ending.clear()
             self._follow_prefills(output)
             tokens = sum(output.num_scheduled_tokens.values())
@@ -158,6 +166,8 @@ class SchedulerSide:
     def reported(self, report: WorkerReport) -> None:
         """A rank's (or all ranks') report of a step."""
         self._prefill.look()
+        if self._links.epoch in report.ready:
+            self._mapped(self._links.epoch, report.ready[self._links.epoch])
         # In the order in which they were given: a load before the saves of what was computed on it.
         for job_id, ranks in sorted(report.done.items()):
             before, failed = self._half_done.pop(job_id, (0, False))
@@ -192,6 +202,13 @@ class SchedulerSide:
     def close(self) -> None:
         self._links.close()
 
+    def _mapped(self, epoch: int, ranks: int) -> None:
+        """So many more ranks have the pool of that epoch."""
+        before = self._mapping[1] if self._mapping[0] == epoch else 0
+        self._mapping = (epoch, before + ranks)
+        if before + ranks >= self._geometry.ranks:
+            self._mapped_epoch = epoch
+
     def _track(self, request: EngineRequest, root: Root, *, may_read: bool, may_save: bool) -> TrackedRequest:
         tracked = TrackedRequest(request, root, may_read, may_save and self._options.save != "none")
         self._requests[request.request_id] = tracked
@@ -205,8 +222,6 @@ class SchedulerSide:
                 tracked.blocks = list(new.block_ids[0])
                 self._computed(tracked, new.num_computed_tokens + scheduled[new.req_id])
         cached = output.scheduled_cached_reqs
-        if not self._prefilling or not cached.req_ids:
-            return
         for i, request_id in enumerate(cached.req_ids):
             tracked = self._prefilling.get(request_id)
             if tracked is None:

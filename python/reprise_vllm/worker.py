@@ -196,6 +196,8 @@ class WorkerSide:
 
     def end_step(self) -> tuple[set[str] | None, set[str] | None]:
         """(requests whose saves are over, requests whose loads are over), each named once."""
+        if not (self._running or self._arriving or self._leaving or self._retired):
+            return None, None  # nothing is under way, as after most steps
         for running in self._layered:
             self._check_layers(running)
         self._layered.clear()
@@ -379,6 +381,8 @@ class WorkerSide:
         arriving.bad_blocks |= blocks
 
     def _close_retired(self) -> None:
+        if not self._retired:
+            return
         read = [*(running.pool for running in self._running.values()), *self._ahead.pools()]
         for pool in list(self._retired):
             if any(one is pool for one in read):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,7 @@ def test_a_connector_that_does_not_fit_says_so_once_and_does_nothing(
     scheduler.update_state_after_alloc(request, None, 0)
     meta = scheduler.build_connector_meta(SimpleNamespace())
     assert isinstance(meta, RepriseMetadata)
+    assert len(pickle.dumps(meta)) < 100, "each step of several ranks sends it"
     scheduler.update_connector_output(SimpleNamespace(kv_connector_worker_meta=None))
     assert scheduler.request_finished(request, []) == (False, None)
     worker.register_kv_caches({})

@@ -66,6 +66,7 @@ class SlowWorker:
             with open(plan.pool.path, "r+b") as file:
                 self._pool = mmap.mmap(file.fileno(), plan.pool.bytes)
             self._epoch = plan.pool.epoch
+            self.report.ready[plan.pool.epoch] = 1
         if plan.fence_saves:
             for due in [due for due in self._open if isinstance(due[1], SaveJob)]:
                 self._open.remove(due)
