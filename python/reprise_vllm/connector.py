@@ -2,7 +2,8 @@
 
 vLLM makes two objects of this class in different processes: one with the scheduler (it talks to the cache), one with
 each worker (it moves bytes). They meet in the metadata of a step. Which of these hooks a release calls, and what
-differs between releases, is in `generations`.
+differs between releases, is in `generations`. The hooks of every step that only hand over what lies ready cannot raise,
+and go without the guard: it would be most of what they cost.
 """
 
 from __future__ import annotations
@@ -181,11 +182,15 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             note_fault(self, "build_connector_meta")
             return _nothing
 
-    @guarded(lambda self: None)
     def update_connector_output(self, connector_output: Any) -> None:
         theirs = connector_output.kv_connector_worker_meta
-        if isinstance(theirs, RepriseWorkerMetadata) and self._guest is not None and self._guest.side is not None:
-            self._guest.side.reported(theirs.report)
+        if isinstance(theirs, RepriseWorkerMetadata):
+            self._reported(theirs.report)
+
+    @guarded(lambda self: None)
+    def _reported(self, report: WorkerReport) -> None:
+        if self._guest is not None and self._guest.side is not None:
+            self._guest.side.reported(report)
 
     @guarded(lambda self: (False, None))
     def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
@@ -254,18 +259,16 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             failed |= self._worker.take_invalid_blocks()
         return failed
 
-    @guarded(lambda self: None)
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
         report = None if self._worker is None else self._worker.take_report()
         return None if report is None else RepriseWorkerMetadata(report)
 
     # Both
 
-    @guarded(lambda self: None)
     def get_kv_connector_stats(self) -> RepriseStats | None:
-        if self._worker is not None and self._generation.workers_speak_first:
-            return RepriseStats()
-        counts = {} if self._guest is None else self._guest.counters.taken()
+        if self._guest is None:
+            return RepriseStats() if self._worker is not None and self._generation.workers_speak_first else None
+        counts = self._guest.counters.taken()
         return RepriseStats(data=counts) if counts else None
 
     @classmethod
