@@ -35,9 +35,9 @@ class Options:
     min_disk_tokens: int = 256
     #: Tokens per stored chunk, a multiple of vLLM's block size; 0 chooses chunks of about 16 MiB.
     chunk_tokens: int = 0
-    #: KV that may be under way to the cache at a time; beyond it nothing is saved.
+    #: KV that may be under way to the cache at a time. What is beyond it waits, or is not saved.
     save_queue: str = "4GiB"
-    #: Memory of each GPU that copies pass through: four places for loads, two for saves. A chunk must fit one.
+    #: Memory of each GPU that copies pass through: six places for loads, two for saves. A chunk must fit one.
     staging: str = "512MiB"
 
     @property

@@ -19,6 +19,8 @@ from reprise_vllm import connector as module
 from reprise_vllm.connector import RepriseConnector, RepriseMetadata
 from reprise_vllm.contract import Surface, surface
 from reprise_vllm.counters import meanings
+from reprise_vllm.guard import faults_tolerated
+from reprise_vllm.plan import StepPlan
 from vllm_side.test_generations import recorded
 
 hooks = "KVConnectorBase_V1"
@@ -96,6 +98,23 @@ def test_a_release_that_is_not_known_runs_with_one_warning(
     assert not connector("SCHEDULER").switched_off and not connector("WORKER").switched_off
     (line,) = warnings(log)
     assert "not tried with 0.34.0" in line
+
+
+def test_a_worker_that_is_switched_off_still_tells_what_has_ended() -> None:
+    def fails(plan: StepPlan) -> None:
+        raise RuntimeError("a fault")
+
+    worker = connector("WORKER")
+    ended: Any = SimpleNamespace(
+        begin_step=fails, end_step=lambda: ({"saved"}, {"loaded"}), take_invalid_blocks=set, close=lambda: None
+    )
+    worker._worker = ended
+    for _ in range(faults_tolerated):
+        worker.bind_connector_metadata(RepriseMetadata(StepPlan(unloaded=[1, 2])))
+        worker.start_load_kv(None)
+        assert worker.get_block_ids_with_load_errors() == {1, 2}
+    assert worker.switched_off
+    assert worker.get_finished(set()) == ({"saved"}, {"loaded"})
 
 
 def test_workers_send_empty_statistics_where_the_scheduler_is_not_asked_otherwise(
