@@ -23,7 +23,7 @@ from reprise_vllm.options import Options
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
 from vllm_side.simulated_engine import Request, SimulatedEngine
-from vllm_side.simulated_guest import GEOMETRY, all_answered, prompt
+from vllm_side.simulated_guest import GEOMETRY, all_answered, check_no_lease_is_held, prompt
 
 BLOCKS = 400
 #: What is stored before the moment: three texts, read again at the moment with more behind them.
@@ -107,17 +107,9 @@ def stored(links: RankLinks, text: list[int]) -> int:
 
 
 def check_nothing_is_left(engine: SimulatedEngine, links: RankLinks) -> None:
-    """Leases that came late may be on their way back still; they are held by a link that stands, so they must be."""
     assert len(engine.free) == BLOCKS, "every block came back"
     assert engine.side.open_jobs == 0 and engine.side.tracked_requests == 0
-
-    def leases() -> object:
-        links.poll()
-        pending = links.links[0].stats()
-        assert pending is not None and links.links[0].wait(pending, 5)
-        return pending.stats["leases"]
-
-    eventually(lambda: leases() == 0, seconds=3)
+    check_no_lease_is_held(links)
     links.close()
 
 
