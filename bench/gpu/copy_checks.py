@@ -55,6 +55,17 @@ def same(a: Caches, b: Caches) -> bool:
     return all(torch.equal(a[key].contiguous().view(torch.int16), b[key].contiguous().view(torch.int16)) for key in a)
 
 
+def loaded_right(seen: Caches, truth: Caches, caches: Caches, twin: Twin, load: LoadJob, pool: PoolMap) -> bool:
+    """Whether a step saw what a plain load makes of `truth`. The next step overwrites the blocks."""
+    for tensor in caches.values():
+        tensor.zero_()
+    torch.cuda.synchronize()
+    for key, tensor in caches.items():
+        tensor.copy_(truth[key])
+    twin.load(load, pool.view)
+    return same(seen, caches)
+
+
 def check(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, chunks: int, seed: int) -> dict[str, Any]:
     """Random jobs both ways beside their plain twins, with the compute stream working before and after."""
     rng, twin, wrong = np.random.default_rng(seed), Twin(layout), []
@@ -92,13 +103,7 @@ def check(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, chu
             tensor.copy_(truth[key])
         handle = copier.load(load, 0, pool)
         seen = {key: tensor.clone() for key, tensor in caches.items()}  # the step that reads the blocks
-        for tensor in caches.values():
-            tensor.zero_()
-        torch.cuda.synchronize()
-        for key, tensor in caches.items():
-            tensor.copy_(truth[key])
-        twin.load(load, pool.view)
-        if not handle.done or not same(seen, caches):
+        if not loaded_right(seen, truth, caches, twin, load, pool) or not handle.done:
             wrong.append(f"load {turn}")
         del truth, seen
     return {"wrong": wrong, "jobs": 8}
@@ -150,13 +155,7 @@ def check_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMa
             seen[key] = tensor.clone()
             heavy = heavy @ heavy * 1e-3
         left_out = handle.layers is not None and not handle.layers.finish()
-        for tensor in caches.values():
-            tensor.zero_()
-        torch.cuda.synchronize()
-        for key, tensor in caches.items():
-            tensor.copy_(truth[key])
-        twin.load(load, pool.view)
-        if left_out or not handle.done or not same(seen, caches):
+        if not loaded_right(seen, truth, caches, twin, load, pool) or left_out or not handle.done:
             wrong.append(f"{fate} {turn}")
     copier.by_layers = False
     return {"wrong": wrong, "jobs": 16, **counts}
