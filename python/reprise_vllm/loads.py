@@ -68,10 +68,9 @@ class Loads:
         self._clock = clock
         self._prefetcher = prefetcher
         self._jobs: list[LoadJob] = []
-        self._leases: dict[JobId, RankLeases] = {}
+        #: Jobs that have been handed out and have not ended: their leases and tokens.
+        self._under_way: dict[JobId, tuple[RankLeases, int]] = {}
         self._most_waited_tokens = MOST_WAITED_BYTES // geometry.block_bytes * geometry.block_tokens
-        #: Tokens of the jobs that have been handed out and have not ended.
-        self._under_way: dict[JobId, int] = {}
         self._slow: dict[str, TrackedRequest] = {}
         self._failures = 0
         self._paused_until = 0.0
@@ -83,7 +82,7 @@ class Loads:
     @property
     def open_jobs(self) -> int:
         """Jobs whose leases are held."""
-        return len(self._leases)
+        return len(self._under_way)
 
     @property
     def has_work(self) -> bool:
@@ -194,10 +193,10 @@ class Loads:
 
     def ended(self, job_id: JobId, *, failed: bool) -> Literal["loaded", "failed", "not a load"]:
         """The workers are through with a job."""
-        leases = self._leases.pop(job_id, None)
-        self._under_way.pop(job_id, None)
-        if leases is None:
+        job = self._under_way.pop(job_id, None)
+        if job is None:
             return "not a load"
+        leases, _ = job
         self._links.release(leases)
         if not failed:
             self._failures = 0
@@ -276,7 +275,7 @@ class Loads:
 
     def _can_be_waited_for(self, tokens: int) -> bool:
         """Whether a step may wait for these tokens, and for all that comes before them on the link."""
-        return sum(self._under_way.values()) + tokens <= self._most_waited_tokens
+        return sum(under_way for _, under_way in self._under_way.values()) + tokens <= self._most_waited_tokens
 
     def _without_lesson(self, ready: int, worth: int) -> int:
         """Where a load between steps ends when the engine does not know yet how fast it is: a little before all."""
@@ -363,8 +362,7 @@ class Loads:
         )
 
     def _hand_out(self, job: LoadJob, chunks: list[list[LoadedChunk]], tokens: int) -> None:
-        self._leases[job.job_id] = [[chunk.lease for chunk in ours] for ours in chunks]
-        self._under_way[job.job_id] = tokens
+        self._under_way[job.job_id] = [[chunk.lease for chunk in ours] for ours in chunks], tokens
         self._jobs.append(job)
         self._counters.add("loaded_tokens" if job.in_step else "slowly_loaded_tokens", tokens)
 

@@ -2,7 +2,7 @@
 
 claimed     prefetch   the first pieces come into staging: which blocks they are for is not known yet
 planned     begin      all of it, into its blocks, while the engine still prepares the step
-the step    take       whatever it enqueues is ordered behind the load
+the step    take       whatever it enqueues is ordered behind an in-step load
 """
 
 from __future__ import annotations
