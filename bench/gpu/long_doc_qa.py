@@ -38,6 +38,8 @@ class LongDocQa(Part):
     answer: int = 100
     #: What the GPU's cache holds.
     gpu_tokens: int = 80_000
+    #: Cold documents for one more round per arm, with the time that the connector's hooks take; 0: no such round.
+    hook_documents: int = 0
 
     def engine(self, base: EngineSettings) -> EngineSettings:
         engine = replace(
@@ -87,6 +89,12 @@ class LongDocQa(Part):
                 }
                 report.save()
             self._compare(report, rounds)
+        prompts = [tokens(f"hooks document {index}", self.tokens) for index in range(self.hook_documents)]
+        hooks = report.data["hooks"] = {}
+        for name in self.running(arms) if prompts else []:
+            hooks[name] = arms.call(
+                name, "hook_times", prompts=prompts, in_flight=self.in_flight, max_tokens=self.answer
+            )
         report.save()
 
     def _compare(self, report: Report, rounds: list[dict[str, Any]]) -> None:
