@@ -38,7 +38,7 @@ class LongDocQa(Part):
     answer: int = 100
     #: What the GPU's cache holds.
     gpu_tokens: int = 80_000
-    #: Cold documents for one more round per arm, with the time that the connector's hooks take; 0: no such round.
+    #: Documents for two more rounds per arm, cold and from its memory, with the times of hooks and steps; 0: none.
     hook_documents: int = 0
 
     def engine(self, base: EngineSettings) -> EngineSettings:
@@ -89,12 +89,16 @@ class LongDocQa(Part):
                 }
                 report.save()
             self._compare(report, rounds)
-        prompts = [tokens(f"hooks document {index}", self.tokens) for index in range(self.hook_documents)]
         hooks = report.data["hooks"] = {}
-        for name in self.running(arms) if prompts else []:
-            hooks[name] = arms.call(
-                name, "hook_times", prompts=prompts, in_flight=self.in_flight, max_tokens=self.answer
-            )
+        for number in range(2 if self.hook_documents else 0):
+            prompts = [
+                tokens(f"hooks document {index}", self.tokens) + tokens(f"question {number}", _question_tokens)
+                for index in range(self.hook_documents)
+            ]
+            for name in self.running(arms):
+                hooks[f"{name}, {'again' if number else 'cold'}"] = arms.call(
+                    name, "hook_times", prompts=prompts, in_flight=self.in_flight, max_tokens=self.answer
+                )
         report.save()
 
     def _compare(self, report: Report, rounds: list[dict[str, Any]]) -> None:

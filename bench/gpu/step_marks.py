@@ -8,7 +8,9 @@ from __future__ import annotations
 import cProfile
 import functools
 import io
+import itertools
 import pstats
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +84,7 @@ class StepMarks:
 
 
 def hook_times(llm: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the connector's hooks take of the engine's thread while `work` runs, and what other threads take beside it.
+    """What the connector's hooks take of the engine's thread while `work` runs, and how long its steps are.
 
     Of each hook: calls, milliseconds of wall time (waits included) and of CPU time. Measuring costs a microsecond or
     two a call, so throughput is measured without it.
@@ -91,7 +93,7 @@ def hook_times(llm: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     spent: dict[str, list[float]] = {}
     wrapped: list[tuple[Any, str]] = []
 
-    def wrap(owner: Any, name: str) -> None:
+    def wrap(owner: Any, name: str, seen: Callable[[Any], None] | None = None) -> None:
         inner = getattr(owner, name, None)
         if inner is None:
             return
@@ -101,7 +103,10 @@ def hook_times(llm: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
             cpu, wall = time.thread_time(), time.perf_counter()
             try:
-                return inner(*args, **kwargs)
+                result = inner(*args, **kwargs)
+                if seen is not None:
+                    seen(result)
+                return result
             finally:
                 sums[0] += 1
                 sums[1] += time.perf_counter() - wall
@@ -113,7 +118,12 @@ def hook_times(llm: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     for connector in _connectors(core):
         for hook in _connector_hooks:
             wrap(connector, hook)
-    wrap(core.scheduler, "schedule")
+    hooks = set(spent)
+    steps = _Steps()
+    wrap(core.scheduler, "schedule", steps.scheduled)
+    wrap(core.scheduler, "update_from_output")
+    for name in ("execute_model", "sample_tokens"):
+        wrap(core.model_executor, name)
     own, all_threads, began = time.thread_time(), time.process_time(), time.perf_counter()
     try:
         result = work()
@@ -121,22 +131,61 @@ def hook_times(llm: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         for owner, name in wrapped:
             delattr(owner, name)
     own, all_threads = time.thread_time() - own, time.process_time() - all_threads
-    steps = spent.pop("schedule")[0]
     requests = len(result["requests"])
-    total = sum(sums[1] for sums in spent.values())
+    total = sum(spent[name][1] for name in hooks)
+    count = int(spent["schedule"][0])
+    shown = {
+        name: {"calls": int(sums[0]), "ms": round(sums[1] * 1e3, 3), "cpu_ms": round(sums[2] * 1e3, 3)}
+        for name, sums in spent.items()
+        if sums[0]
+    }
     return {
         "seconds": time.perf_counter() - began,
         "engine_thread_cpu_seconds": own,
         "other_threads_cpu_seconds": all_threads - own,
-        "steps": steps,
+        "steps": count,
+        "steps_by_kind": steps.by_kind(),
         "hooks_us_per_request": total * 1e6 / max(1, requests),
-        "hooks_us_per_step": total * 1e6 / max(1, steps),
-        "hooks": {
-            name: {"calls": int(sums[0]), "ms": round(sums[1] * 1e3, 3), "cpu_ms": round(sums[2] * 1e3, 3)}
-            for name, sums in spent.items()
-            if sums[0]
-        },
+        "hooks_us_per_step": total * 1e6 / max(1, count),
+        "hooks": {name: value for name, value in shown.items() if name in hooks},
+        "stages": {name: value for name, value in shown.items() if name not in hooks},
     }
+
+
+class _Steps:
+    """Time from one plan of the scheduler to the next, by what the earlier one held."""
+
+    #: Decode steps right after a prefill: what it leaves to be copied out is under way.
+    after_prefill = 6
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float, str]] = []
+        self._since_prefill = self.after_prefill
+
+    def scheduled(self, output: Any) -> None:
+        counts = output.num_scheduled_tokens.values()
+        if not counts:
+            kind = "empty"
+        elif max(counts) > 1:
+            kind, self._since_prefill = f"prefill of {'many' if max(counts) > 1000 else 'few'}", 0
+        else:
+            self._since_prefill += 1
+            kind = f"decode {len(counts)}" + ("" if self._since_prefill > self.after_prefill else " after prefill")
+        self._seen.append((time.perf_counter(), time.thread_time(), kind))
+
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        lengths: dict[str, list[tuple[float, float]]] = {}
+        for (begin, cpu, kind), (end, cpu_end, _) in itertools.pairwise(self._seen):
+            lengths.setdefault(kind, []).append(((end - begin) * 1e3, (cpu_end - cpu) * 1e3))
+        return {
+            kind: {
+                "count": len(of),
+                "ms": round(sum(wall for wall, _ in of), 3),
+                "median_ms": round(statistics.median(wall for wall, _ in of), 3),
+                "median_cpu_ms": round(statistics.median(cpu for _, cpu in of), 3),
+            }
+            for kind, of in sorted(lengths.items())
+        }
 
 
 def _connectors(core: Any) -> list[Any]:
