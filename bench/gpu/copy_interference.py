@@ -4,12 +4,14 @@
 Steps as vLLM's decode steps with asynchronous scheduling: three small copies to the device, a CUDA graph (the matrices
 of an 8B model, four tokens), two small copies back on a stream of their own, and the next step enqueued before the last
 one's tokens are waited for. Beside them runs nothing, a part of what a save or a load consists of, or a whole one.
-Prints one JSON line: ms a step without, ms with, GB/s of the copies.
+Prints one JSON line: ms a step before, beside and after it, of these the inputs', the graph's and the outputs' part on
+the device, and GB/s of the copies.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -27,6 +29,8 @@ import torch
 from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, job_of
 from reprise_vllm.copier import EXTENT_BYTES
 from reprise_vllm.copy_cuda import CudaCopier, CudaRegistrar
+from reprise_vllm.dma import IN_STREAM_ORDER
+from reprise_vllm.lane import Lane
 from reprise_vllm.layout import Layout, read_layout
 from reprise_vllm.plan import LoadJob, PoolRef, SaveJob
 from reprise_vllm.pool_map import PoolMap
@@ -47,6 +51,7 @@ class Decoder:
         self._out = torch.zeros(4, dtype=torch.int64, device=DEVICE)
         self._copy_stream = torch.cuda.Stream()
         self._main = torch.cuda.current_stream()
+        self.parts: dict[str, float] = {}
         self._forward()
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
@@ -61,27 +66,35 @@ class Decoder:
             x = x / x.norm(dim=-1, keepdim=True)
         self._out.copy_(x.argmax(dim=-1))
 
-    def enqueue(self) -> tuple[torch.cuda.Event, list[torch.Tensor]]:
+    def enqueue(self) -> tuple[torch.cuda.Event, Any]:
+        """An event behind the step; its outputs, and marks between its parts."""
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        marks[0].record()
         for target in self._inputs:
             target.copy_(torch.zeros(8, dtype=torch.int32).pin_memory(), non_blocking=True)
+        marks[1].record()
         self._graph.replay()
+        marks[2].record()
         done = torch.cuda.Event(blocking=True)
         self._copy_stream.wait_stream(self._main)
         with torch.cuda.stream(self._copy_stream):
             answers = [self._out.to("cpu", non_blocking=True) for _ in range(2)]
+            marks[3].record(self._copy_stream)
             done.record(self._copy_stream)
-        return done, answers
+        return done, (answers, marks)
 
     def steps(self, go_on: Callable[[int], bool]) -> list[float]:
-        """Seconds between the ends of steps, for as long as `go_on`."""
-        ends = []
+        """Seconds between the ends of steps, for as long as `go_on`; `parts` are the means of their parts, in ms."""
+        ends, parts = [], []
         before = self.enqueue()
         while go_on(len(ends)):
             following = self.enqueue()
             before[0].synchronize()
             ends.append(time.perf_counter())
+            parts.append([mark.elapsed_time(later) for mark, later in itertools.pairwise(before[1][1])])
             before = following
         before[0].synchronize()
+        self.parts = dict(zip(("in", "graph", "out"), np.mean(parts, axis=0).round(3).tolist(), strict=True))
         return np.diff(ends).tolist()
 
 
@@ -91,26 +104,6 @@ class Beside:
 
     enqueue: Callable[[], torch.cuda.Event]
     bytes: int
-
-
-class SmallerCopies:
-    """The driver's copies, none larger than `most` bytes."""
-
-    def __init__(self, dma: Any, most: int) -> None:
-        self._dma, self._most, self.has_batches = dma, most, dma.has_batches
-
-    def copy(self, targets: Any, sources: Any, sizes: Any, stream: int, *, order: int, batch: bool) -> None:
-        counts = -(-sizes // self._most)
-        of = np.repeat(np.arange(sizes.size), counts)
-        at = (np.arange(of.size) - np.repeat(np.cumsum(counts) - counts, counts)) * self._most
-        self._dma.copy(
-            targets[of] + at,
-            sources[of] + at,
-            np.minimum(self._most, sizes[of] - at),
-            stream,
-            order=order,
-            batch=batch,
-        )
 
 
 def long_job(kind: Any, layout: Layout, tokens: int) -> Any:
@@ -126,14 +119,15 @@ def long_job(kind: Any, layout: Layout, tokens: int) -> Any:
 
 
 def variants(copier: CudaCopier, layout: Layout, pool: PoolMap, tokens: int) -> dict[str, Callable[[], Beside]]:
+    """What runs beside the steps, by name; those that make the engine's graphs slower stand last."""
     save, load = long_job(SaveJob, layout, tokens), long_job(LoadJob, layout, tokens)
     size = layout.payload_bytes(int(save.block_ids.size))
-    dma = copier.dma
 
-    def whole(way: str, method: str = "staged", most: int | None = None) -> Callable[[], Beside]:
+    def whole(way: str, method: str = "staged", *, pauses: bool = True, graphs: bool = True) -> Callable[[], Beside]:
         def prepare() -> Beside:
             copier.saves.method = copier.loads.method = method
-            copier.dma = dma if most is None else SmallerCopies(dma, most)
+            copier.saves.pause = Lane.pause.__get__(copier.saves) if pauses else lambda: in_a_row(copier.saves)
+            copier.mover._graphs = captured if graphs else {}
             if way == "save":
                 return Beside(lambda: copier.save(save, 0, pool).event, size)
             if way == "load":
@@ -147,56 +141,44 @@ def variants(copier: CudaCopier, layout: Layout, pool: PoolMap, tokens: int) -> 
 
         return prepare
 
-    def link(to_host: bool, most: int, batch: bool) -> Callable[[], Beside]:
+    def link(*, to_host: bool) -> Callable[[], Beside]:
+        """Large copies one after another, without pauses."""
+
         def prepare() -> Beside:
             lane = copier.saves if to_host else copier.loads
-            count = lane.places[0].numel() // most
-            device = lane.places[0].data_ptr() + np.arange(count) * most
-            host = pool.address + np.arange(count) * most
+            most = lane.places[0].numel()
+            device, host = np.array([lane.places[0].data_ptr()]), np.array([pool.address])
             ends = (host, device) if to_host else (device, host)
-            repeats = max(1, size // (count * most))
+            repeats = max(1, size // most)
 
             def enqueue() -> torch.cuda.Event:
                 for _ in range(repeats):
-                    dma.copy(*ends, np.full(count, most), lane.link.cuda_stream, order=1, batch=batch)
+                    copier.dma.copy(*ends, np.array([most]), lane.link.cuda_stream, order=IN_STREAM_ORDER, batch=False)
                 return lane.end_on(lane.link).event
 
-            return Beside(enqueue, repeats * count * most)
+            return Beside(enqueue, repeats * most)
 
         return prepare
 
-    def kernels(to_engine: bool) -> Callable[[], Beside]:
-        from reprise_vllm.pieces import cut_job
+    captured = copier.mover._graphs
+    return {
+        "save": whole("save"),
+        "load": whole("load"),
+        "both": whole("both"),
+        "save, pages": whole("save", "pages"),
+        "copies in": link(to_host=False),
+        "copies out": link(to_host=True),
+        "save without pauses": whole("save", pauses=False),
+        "save, kernels one by one": whole("save", graphs=False),
+        "load, kernels one by one": whole("load", graphs=False),
+    }
 
-        def prepare() -> Beside:
-            lane = copier.loads if to_engine else copier.saves
-            cut = cut_job(save, 0, layout, lane.ring())
 
-            def enqueue() -> torch.cuda.Event:
-                with torch.cuda.stream(lane.kernel):
-                    rows = copier._upload(cut)
-                    for piece in cut.pieces:
-                        copier.mover.move(cut, piece, rows, lane.places[0], to_engine=to_engine)
-                return lane.end_on(lane.kernel).event
-
-            return Beside(enqueue, size)
-
-        return prepare
-
-    named: dict[str, Callable[[], Beside]] = {}
-    for way in ("save", "load", "both"):
-        named[way] = whole(way)
-        for most in (8 << 20, 2 << 20, 512 << 10):
-            named[f"{way}, copies of {most >> 10} KiB"] = whole(way, most=most)
-        named[f"{way}, pages"] = whole(way, "pages")
-    for to_host in (True, False):
-        title = "link out" if to_host else "link in"
-        for most in (copier.saves.places[0].numel(), 2 << 20):
-            named[f"{title}, {most >> 10} KiB, one by one"] = link(to_host, most, batch=False)
-        named[f"{title}, 512 KiB, batches"] = link(to_host, 512 << 10, batch=True)
-    named["gather"] = kernels(to_engine=False)
-    named["scatter"] = kernels(to_engine=True)
-    return named
+def in_a_row(lane: Lane) -> None:
+    """In place of a pause: the link waits for the gathered place alone."""
+    event = torch.cuda.Event()
+    event.record(lane.kernel)
+    lane.link.wait_event(event)
 
 
 def measured(decoder: Decoder, beside: Beside, seconds: float) -> dict[str, float]:
@@ -218,12 +200,16 @@ def measured(decoder: Decoder, beside: Beside, seconds: float) -> dict[str, floa
     done = sum(event.query() for event in enqueued)
     took = time.perf_counter() - begin
     torch.cuda.synchronize()
+    parts = decoder.parts
+    after = decoder.steps(lambda count: count < 30)
     return {
         "alone_ms": round(statistics.median(alone) * 1e3, 3),
         "beside_ms": round(statistics.mean(with_it) * 1e3, 3),
         "beside_median_ms": round(statistics.median(with_it) * 1e3, 3),
         "beside_max_ms": round(max(with_it) * 1e3, 3),
         "call_ms": round(statistics.median(calls) * 1e3, 3) if calls else 0.0,
+        "parts_ms": parts,
+        "after_ms": round(statistics.median(after) * 1e3, 3),
         "gbs": round(done * beside.bytes / took / 1e9, 2),
     }
 

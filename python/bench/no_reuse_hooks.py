@@ -35,6 +35,7 @@ from reprise_vllm import copy_cuda, lane, worker
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
 from reprise_vllm.options import Options
+from reprise_vllm.pieces import CutJob
 from reprise_vllm.pins import BlockPins
 from reprise_vllm.rank_links import RankLinks
 from reprise_vllm.scheduler_side import SchedulerSide
@@ -95,6 +96,9 @@ class Cuda:
         self.calls["copy_batches"] += 1
         self.calls["copies"] += sizes.size
 
+    def clear(self, address: int, size: int, stream: int) -> None:
+        self.calls["clears"] += 1
+
 
 class Stream:
     def __init__(self, cuda: Cuda) -> None:
@@ -132,6 +136,9 @@ class Mover:
 
     def __init__(self, cuda: Cuda) -> None:
         self.cuda = cuda
+
+    def begin(self, cut: CutJob, upload: copy_cuda.Upload, *, to_engine: bool) -> torch.Tensor:
+        return upload(cut.table, None)
 
     def move(self, *_: object, to_engine: bool) -> None:
         self.cuda.calls["kernels"] += 1

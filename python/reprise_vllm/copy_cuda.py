@@ -23,7 +23,9 @@ takes the faster one for this layout and link.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -32,7 +34,7 @@ import torch
 
 from reprise_vllm.copier import check_job
 from reprise_vllm.dma import ANY_ORDER, IN_STREAM_ORDER, Dma
-from reprise_vllm.lane import CudaHandle, Prefetched, open_lanes, whole_or_drained
+from reprise_vllm.lane import MAX_PLACE_BYTES, CudaHandle, Prefetched, open_lanes, whole_or_drained
 from reprise_vllm.layers import LayerGroups, LayerWaits, group_layers
 from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, head_of, page_copies
 
@@ -44,12 +46,21 @@ if TYPE_CHECKING:
 log = logging.getLogger("vllm.reprise")
 
 
-class Mover(Protocol):
-    name: str
+#: Copies numbers to the device, on the current stream: into a tensor of theirs, or into the one given.
+Upload = Callable[[Int64s, torch.Tensor | None], torch.Tensor]
 
-    def move(
-        self, cut: CutJob, piece: Piece, rows: torch.Tensor, staging: torch.Tensor, *, to_engine: bool
-    ) -> None: ...
+
+class Mover(Protocol):
+    """Blocks ⇄ staging, on the current stream. Each direction has one job at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    def begin(self, cut: CutJob, upload: Upload, *, to_engine: bool) -> torch.Tensor:
+        """What the moves of this job need on the device; kept until all are enqueued."""
+
+    def move(self, cut: CutJob, piece: Piece, table: torch.Tensor, staging: torch.Tensor, *, to_engine: bool) -> None:
+        """The job's next piece, into or out of its place `staging`. `table`: from `begin`."""
 
 
 class CudaCopier:
@@ -62,7 +73,7 @@ class CudaCopier:
         with torch.cuda.device(self._device):
             self.dma = Dma(rocm=torch.version.hip is not None)
             self.mover = mover
-            self.loads, self.saves = open_lanes(self._device, staging_bytes)
+            self.loads, self.saves = open_lanes(self._device, staging_bytes, self.dma)
         self._gathered: torch.cuda.Event | None = None
         #: The stream that the last step computed on.
         self._compute: int | None = None
@@ -175,13 +186,13 @@ class CudaCopier:
         arrived: list[torch.cuda.Event] = []
         with torch.cuda.stream(lane.kernel):
             lane.kernel.wait_stream(compute)
-            rows = self._upload(cut)
+            table = self.mover.begin(cut, self._upload, to_engine=True)
             for number, piece in enumerate(cut.pieces):
                 if number >= under_way:
                     self._bring(cut, piece, sources, registered=registered)
                 place = (turn + number) % len(lane.places)
                 lane.kernel.wait_event(lane.linked[place])
-                self.mover.move(cut, piece, rows, lane.places[place], to_engine=True)
+                self.mover.move(cut, piece, table, lane.places[place], to_engine=True)
                 lane.moved[place].record(lane.kernel)
                 if number + 1 == len(cut.pieces) or cut.pieces[number + 1].group != piece.group:
                     arrived.append(torch.cuda.Event())
@@ -220,28 +231,40 @@ class CudaCopier:
     def _save(self, job: SaveJob, rank: int, pool: PoolView) -> CudaHandle:
         lane, compute = self.saves, self._compute_stream()
         registered = pool.is_registered(_touched(job, rank))
+        gathered = torch.cuda.Event()
         if lane.method == "pages" and registered:
             lane.link.wait_stream(compute)
             in_pool, in_engine, sizes = page_copies(job, rank, self._layout, pool.address)
-            self.dma.copy(in_pool, in_engine, sizes, lane.link.cuda_stream, order=IN_STREAM_ORDER, batch=True)
+            for part in _parts(sizes):
+                lane.pause()
+                link = lane.link.cuda_stream
+                self.dma.copy(in_pool[part], in_engine[part], sizes[part], link, order=IN_STREAM_ORDER, batch=True)
             handle = lane.end_on(lane.link)
             # The fence waits for one event: it must stand for the gathers of earlier staged saves too.
             lane.kernel.wait_event(handle.event)
+            gathered.record(lane.kernel)
         else:
-            handle = self._save_staged(job, rank, pool, compute, registered=registered)
-        self._gathered = torch.cuda.Event()
-        self._gathered.record(lane.kernel)
+            handle = self._save_staged(job, rank, pool, compute, gathered, registered=registered)
+        self._gathered = gathered
         return handle
 
     def _save_staged(
-        self, job: SaveJob, rank: int, pool: PoolView, compute: torch.cuda.Stream, *, registered: bool
+        self,
+        job: SaveJob,
+        rank: int,
+        pool: PoolView,
+        compute: torch.cuda.Stream,
+        gathered: torch.cuda.Event,
+        *,
+        registered: bool,
     ) -> CudaHandle:
+        """`gathered`: recorded behind the last reading of blocks."""
         lane = self.saves
         cut = cut_job(job, rank, self._layout, lane.ring())
         targets = cut.pool_offsets + pool.address
         with torch.cuda.stream(lane.kernel):
             lane.kernel.wait_stream(compute)
-            rows = self._upload(cut)
+            table = self.mover.begin(cut, self._upload, to_engine=False)
             for piece in cut.pieces:
                 place = lane.turn % len(lane.places)
                 lane.turn += 1
@@ -253,9 +276,9 @@ class CudaCopier:
                     self.dma.copy(in_ring, in_pool, sizes, link, order=IN_STREAM_ORDER, batch=registered)
                     lane.linked[place].record(lane.link)
                 lane.kernel.wait_event(lane.linked[place])
-                self.mover.move(cut, piece, rows, lane.places[place], to_engine=False)
-                lane.moved[place].record(lane.kernel)
-                lane.link.wait_event(lane.moved[place])
+                self.mover.move(cut, piece, table, lane.places[place], to_engine=False)
+                gathered.record(lane.kernel)
+                lane.pause()
                 self.dma.copy(in_pool, in_ring, sizes, link, order=IN_STREAM_ORDER, batch=registered)
                 lane.linked[place].record(lane.link)
         return lane.end_on(lane.link)
@@ -266,11 +289,11 @@ class CudaCopier:
         self._compute = stream.cuda_stream
         return stream
 
-    def _upload(self, cut: CutJob) -> torch.Tensor:
-        """The job's table on the device. Allocated and used on one stream, so its memory is reused in that order."""
-        pinned = torch.empty(cut.table.shape, dtype=torch.int64, pin_memory=True)
-        pinned.numpy()[:] = cut.table
-        return pinned.to(self._device, non_blocking=True)
+    def _upload(self, numbers: Int64s, target: torch.Tensor | None) -> torch.Tensor:
+        """Allocated and used on one stream, so its memory is reused in that order."""
+        pinned = torch.empty(numbers.shape, dtype=torch.int64, pin_memory=True)
+        pinned.numpy()[:] = numbers
+        return pinned.to(self._device, non_blocking=True) if target is None else target.copy_(pinned, non_blocking=True)
 
 
 class CudaRegistrar:
@@ -287,6 +310,13 @@ class CudaRegistrar:
 
     def unregister(self, address: int) -> int:
         return int(torch.cuda.cudart().cudaHostUnregister(address))
+
+
+def _parts(sizes: Int64s) -> list[slice]:
+    """Copies in groups of about a place each."""
+    group = (np.cumsum(sizes) - sizes) // MAX_PLACE_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), sizes.size]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
 def _touched(job: TransferJob, rank: int) -> npt.NDArray[np.int64]:

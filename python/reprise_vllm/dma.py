@@ -45,11 +45,17 @@ class Dma:
             one.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
             one.restype = ctypes.c_int
             self._one: Any = lambda target, source, size, stream: one(target, source, size, 4, stream)  # 4: by address
+            self._fill: Any = library.hipMemsetD8Async
+            self._fill.argtypes = (ctypes.c_void_p, ctypes.c_ubyte, ctypes.c_size_t, ctypes.c_void_p)
+            self._fill.restype = ctypes.c_int
             return
         library = ctypes.CDLL("libcuda.so.1")
         self._one = library.cuMemcpyAsync
         self._one.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p)
         self._one.restype = ctypes.c_int
+        self._fill = library.cuMemsetD8Async
+        self._fill.argtypes = (ctypes.c_uint64, ctypes.c_ubyte, ctypes.c_size_t, ctypes.c_void_p)
+        self._fill.restype = ctypes.c_int
         found = ctypes.c_void_p()
         try:
             # By version, since the signature of this name changes with CUDA 13.
@@ -95,3 +101,12 @@ class Dma:
             code = self._one(target, source, size, stream)
             if code != 0:
                 raise DmaError(f"the driver refused a copy of {size} bytes: error {code}")
+
+    def clear(self, address: int, size: int, stream: int) -> None:
+        """Enqueues that device memory becomes zero.
+
+        @throws DmaError when the driver refuses.
+        """
+        code = self._fill(address, 0, size, stream)
+        if code != 0:
+            raise DmaError(f"the driver refused to clear {size} bytes: error {code}")

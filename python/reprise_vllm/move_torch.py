@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from reprise_vllm.copy_cuda import Upload
     from reprise_vllm.layout import Layout
     from reprise_vllm.pieces import CutJob, Piece
 
@@ -24,6 +25,9 @@ class TorchMover:
             )
             for owner, base, stride, run in zip(layout.owners, layout.bases, layout.strides, layout.runs, strict=True)
         ]
+
+    def begin(self, cut: CutJob, upload: Upload, *, to_engine: bool) -> torch.Tensor:
+        return upload(cut.table, None)
 
     def move(self, cut: CutJob, piece: Piece, rows: torch.Tensor, staging: torch.Tensor, *, to_engine: bool) -> None:
         begin, end = piece.rows

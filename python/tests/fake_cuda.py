@@ -136,6 +136,9 @@ class Copies:
         for ends in zip(targets.tolist(), sources.tolist(), sizes.tolist(), strict=True):
             on.add("link", lambda ends=ends: ctypes.memmove(*ends))  # type: ignore[misc]
 
+    def clear(self, address: int, size: int, stream: int) -> None:
+        self.device.streams[stream - 1].add("", lambda: ctypes.memset(address, 0, size))
+
 
 class Mover(TorchMover):
     """TorchMover, as late as a kernel."""

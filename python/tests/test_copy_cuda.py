@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import fake_cuda
 import jobs_for_tests as jobs
 import layouts
 from layouts import ALL, BLOCK_TOKENS
+from reprise_vllm import copy_cuda
 from reprise_vllm.copy_cuda import CudaCopier
 from reprise_vllm.copy_host import HostCopier
 from reprise_vllm.layout import Layout, read_layout
@@ -245,3 +247,31 @@ def test_layers_are_waited_for_group_by_group_and_a_layer_left_out_is_told(rig: 
     between.in_step = False
     assert rig.copier.load(between, 0, rig.pool).layers is None
     rig.device.run()
+
+
+@pytest.mark.parametrize("method", ["staged", "pages"])
+def test_between_two_copies_out_the_link_stands_still(rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Other streams' copies get their turn only when the next copy of this one has to wait for something."""
+    payload = rig.layout.payload_bytes(4)
+    monkeypatch.setattr(copy_cuda, "MAX_PLACE_BYTES", payload)
+    lane: Any = rig.copier.saves
+    lane.method = method
+    slots = [2 * index * rig.slot for index in range(4)]  # no neighbours: every chunk is a copy of its own
+    for first in (0, 12):  # two saves: also between the last copy of one and the first of the next
+        blocks = list(range(first, first + 16))
+        rig.copier.save(jobs.make_job(SaveJob, slots=slots, counts=[4] * 4, blocks=blocks), 0, rig.pool)
+    most = lane.ring().place_bytes // payload if method == "staged" else 4 * rig.layout.runs.size
+    copies = in_a_row = 0
+    while any(stream.work for stream in rig.device.streams):
+        others = [s for s in rig.device.streams if s is not lane.link and s.work and s.work[0].ready()]
+        if others:  # as long as anything else can be done, the link does nothing
+            others[0].work.popleft().do()
+            in_a_row = 0
+            continue
+        work = lane.link.work.popleft()
+        assert work.ready()
+        work.do()
+        copies += work.name == "link"
+        in_a_row += work.name == "link"
+        assert in_a_row <= most
+    assert copies == 8 if method == "staged" else copies == 8 * 4 * rig.layout.runs.size

@@ -94,7 +94,7 @@ def staged(
     memory = memory[-memory.data_ptr() % 16 :][: 2 * place]
     cut = cut_job(job, 0, layout, Ring(memory.data_ptr(), 2, place, turn=1), spans)
     mover = mover or TorchMover(layout)
-    rows = torch.from_numpy(cut.table)
+    table = mover.begin(cut, _upload, to_engine=to_engine)
     for number, piece in enumerate(cut.pieces):
         at = (1 + number) % 2 * place
         part = slice(*piece.copies)
@@ -104,11 +104,16 @@ def staged(
         if to_engine or piece.partial:
             for slot, ring, size in links:
                 memory[ring : ring + size] = torch.from_numpy(pool[slot : slot + size])
-        mover.move(cut, piece, rows, memory[at : at + place], to_engine=to_engine)
+        mover.move(cut, piece, table, memory[at : at + place], to_engine=to_engine)
         if not to_engine:
             for slot, ring, size in links:
                 pool[slot : slot + size] = memory[ring : ring + size].numpy()
     return len(cut.pieces)
+
+
+def _upload(numbers: np.ndarray, target: torch.Tensor | None) -> torch.Tensor:
+    made = torch.from_numpy(numbers.copy())
+    return made if target is None else target.copy_(made)
 
 
 @pytest.mark.parametrize("name", ALL)
