@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def check_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMa
             if handle is not None:
                 handle.event.synchronize()
             pool.view[:size] = rng.integers(0, 256, size, dtype=np.uint8)  # the leases fell: others write there
-            load.job_id += 1
+            load = replace(load, job_id=load.job_id + 1)
         handle, ahead = loaded(copier, load, pool, ahead=turn % 3 > 0)
         counts["ahead"] += ahead
         seen = {}
