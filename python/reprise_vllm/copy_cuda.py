@@ -7,7 +7,8 @@ Each direction has two streams and a ring of its own. The link fills (or drains)
 others; when all are taken the streams wait for each other, never the CPU. Events order everything:
 
     place.linked   recorded on the link stream:   the place holds what was loaded / has been copied out
-    place.moved    recorded on the kernel stream: the place has been scattered / holds what was gathered
+    place.moved    recorded on the kernel stream: the place has been scattered
+    lane.pause()   before each copy out:          the place has been gathered, and other streams have had their turn
 
 A load that is expected can be *prefetched*: its first pieces go to staging before it has blocks. The load then finds
 the same copies under way at the same addresses, or it makes all of them anew: prefetched places are places of the ring
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
 
 log = logging.getLogger("vllm.reprise")
-
 
 #: Copies numbers to the device, on the current stream: into a tensor of theirs, or into the one given.
 Upload = Callable[[Int64s, torch.Tensor | None], torch.Tensor]
