@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
@@ -26,8 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, job_of
-from reprise_vllm.copier import EXTENT_BYTES
+from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, long_job, pool_file
 from reprise_vllm.copy_cuda import CudaCopier, CudaRegistrar
 from reprise_vllm.dma import IN_STREAM_ORDER
 from reprise_vllm.lane import Lane
@@ -106,21 +104,9 @@ class Beside:
     bytes: int
 
 
-def long_job(kind: Any, layout: Layout, tokens: int) -> Any:
-    """Chunks of 16 MiB, as the connector chooses them, in blocks that lie anywhere."""
-    blocks_each = max(1, (16 << 20) // layout.block_bytes)
-    chunks = max(1, tokens // BLOCK_TOKENS // blocks_each)
-    slot = -(-layout.payload_bytes(blocks_each) // 4096) * 4096
-    each = EXTENT_BYTES // slot
-    slots = np.arange(chunks) // each * EXTENT_BYTES + np.arange(chunks) % each * slot
-    blocks = np.random.default_rng(2).permutation(layout.num_blocks)[: chunks * blocks_each]
-    more = {"in_step": False} if kind is LoadJob else {}
-    return job_of(kind, slots, np.full(chunks, blocks_each), blocks, **more)
-
-
 def variants(copier: CudaCopier, layout: Layout, pool: PoolMap, tokens: int) -> dict[str, Callable[[], Beside]]:
     """What runs beside the steps, by name; those that make the engine's graphs slower stand last."""
-    save, load = long_job(SaveJob, layout, tokens), long_job(LoadJob, layout, tokens)
+    save, load = long_job(SaveJob, layout, tokens), long_job(LoadJob, layout, tokens, in_step=False)
     size = layout.payload_bytes(int(save.block_ids.size))
 
     def whole(way: str, method: str = "staged", *, pauses: bool = True, graphs: bool = True) -> Callable[[], Beside]:
@@ -220,36 +206,34 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.4, help="of each variant")
     parser.add_argument("--pool-mib", type=int, default=4096)
     args = parser.parse_args()
-    path = Path(f"/dev/shm/reprise-interference-{os.getpid()}")
     out: dict[str, Any] = {"torch": torch.__version__, "args": vars(args), "variants": {}}
     try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, args.pool_mib << 20)
         out["device"] = torch.cuda.get_device_name(0)
-        decoder = Decoder(32, 4096)
-        blocks = _tokens // BLOCK_TOKENS + 64
-        caches = SHAPES["8b"](blocks)
-        layout = read_layout(caches, blocks, BLOCK_TOKENS)
-        copier = open_fastest(layout, 512 << 20)
-        out["facts"] = dict(copier.facts)
-        size = args.pool_mib << 20
-        pool = PoolMap(PoolRef(epoch=1, path=str(path), bytes=size, capacity_bytes=size), CudaRegistrar(layout.device))
-        pool.wait_registered(60)
-        for name, prepare in variants(copier, layout, pool, _tokens).items():
-            try:
-                out["variants"][name] = measured(decoder, prepare(), args.seconds)
-            except Exception:
-                out["variants"][name] = {"error": traceback.format_exc(limit=8)}
-            print(name, out["variants"][name], file=sys.stderr, flush=True)
-        copier.close()
-        pool.close()
+        with pool_file(args.pool_mib) as ref:
+            measure_all(ref, args.seconds, out)
     except Exception:
         out["error"] = traceback.format_exc()
-    finally:
-        path.unlink(missing_ok=True)
     line = json.dumps(out)
     Path(args.out).write_text(line + "\n")
     print(line)
+
+
+def measure_all(ref: PoolRef, seconds: float, out: dict[str, Any]) -> None:
+    decoder = Decoder(32, 4096)
+    blocks = _tokens // BLOCK_TOKENS + 64
+    layout = read_layout(SHAPES["8b"](blocks), blocks, BLOCK_TOKENS)
+    copier = open_fastest(layout, 512 << 20)
+    out["facts"] = dict(copier.facts)
+    pool = PoolMap(ref, CudaRegistrar(layout.device))
+    pool.wait_registered(60)
+    for name, prepare in variants(copier, layout, pool, _tokens).items():
+        try:
+            out["variants"][name] = measured(decoder, prepare(), seconds)
+        except Exception:
+            out["variants"][name] = {"error": traceback.format_exc(limit=8)}
+        print(name, out["variants"][name], file=sys.stderr, flush=True)
+    copier.close()
+    pool.close()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 
 from reprise_vllm.copier import EXTENT_BYTES
 from reprise_vllm.layout import Layout
-from reprise_vllm.plan import LoadJob, SaveJob
+from reprise_vllm.plan import LoadJob, PoolRef, SaveJob
 
 Job = TypeVar("Job", LoadJob, SaveJob)
 Caches = dict[str, torch.Tensor]
@@ -109,3 +112,26 @@ def random_job(kind: type[Job], layout: Layout, rng: np.random.Generator, chunks
     places = slot_places(layout, chunks * 2)
     slots = places[rng.permutation(places.size)[:chunks]] if rng.random() < 0.5 else places[:chunks]
     return job_of(kind, slots, counts, rng.permutation(layout.num_blocks)[: takes.sum()], skips, takes)
+
+
+def long_job(kind: type[Job], layout: Layout, tokens: int, *, in_step: bool = True) -> Job:
+    """A prompt in chunks of 16 MiB, as the connector chooses them, in blocks that lie anywhere."""
+    blocks_each = max(1, (16 << 20) // layout.block_bytes)
+    chunks = max(1, tokens // BLOCK_TOKENS // blocks_each)
+    slot = -(-layout.payload_bytes(blocks_each) // 4096) * 4096
+    each = EXTENT_BYTES // slot
+    slots = np.arange(chunks) // each * EXTENT_BYTES + np.arange(chunks) % each * slot
+    blocks = np.random.default_rng(2).permutation(layout.num_blocks)[: chunks * blocks_each]
+    return job_of(kind, slots, np.full(chunks, blocks_each), blocks, in_step=in_step)
+
+
+@contextlib.contextmanager
+def pool_file(mib: int) -> Iterator[PoolRef]:
+    """A pool as the cache makes it, while the `with` lasts."""
+    path = Path(f"/dev/shm/reprise-bench-{os.getpid()}")
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, mib << 20)
+        yield PoolRef(epoch=1, path=str(path), bytes=mib << 20, capacity_bytes=mib << 20)
+    finally:
+        path.unlink(missing_ok=True)

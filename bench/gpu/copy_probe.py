@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import traceback
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from copy_checks import check, check_early, check_torch, whole_worker
-from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES
+from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, pool_file
 from copy_times import measure, measure_early, plain
 from reprise_vllm.copy_cuda import CudaRegistrar
 from reprise_vllm.layout import read_layout
@@ -105,21 +104,16 @@ def main() -> None:
     parser.add_argument("--pool-mib", type=int, default=4096)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
-    path = Path(f"/dev/shm/reprise-copy-probe-{os.getpid()}")
     out: dict[str, Any] = {"torch": torch.__version__, "python": sys.version.split()[0], "args": vars(args)}
     try:
-        with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, args.pool_mib << 20)
-        ref = PoolRef(epoch=1, path=str(path), bytes=args.pool_mib << 20, capacity_bytes=args.pool_mib << 20)
         out["device"] = torch.cuda.get_device_name(0)
         torch.zeros(1, device=DEVICE)
-        for name in args.shapes.split(","):
-            attempt(out, name, lambda name=name: shape_part(name, args, ref))  # type: ignore[misc]
-            Path(args.out).write_text(json.dumps(out) + "\n")  # should the next one be ended from outside
+        with pool_file(args.pool_mib) as ref:
+            for name in args.shapes.split(","):
+                attempt(out, name, lambda name=name: shape_part(name, args, ref))  # type: ignore[misc]
+                Path(args.out).write_text(json.dumps(out) + "\n")  # should the next one be ended from outside
     except Exception:
         out["error"] = traceback.format_exc()
-    finally:
-        path.unlink(missing_ok=True)
     line = json.dumps(out)
     Path(args.out).write_text(line + "\n")
     print(line)

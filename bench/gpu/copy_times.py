@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from copy_jobs import BLOCK_TOKENS, CHUNK_BLOCKS, Caches, job_of, slot_places
+from copy_jobs import BLOCK_TOKENS, CHUNK_BLOCKS, Caches, job_of, long_job, slot_places
 from reprise_vllm.copier import EXTENT_BYTES
 from reprise_vllm.copy_cuda import CudaCopier
 from reprise_vllm.dma import IN_STREAM_ORDER
@@ -25,15 +25,9 @@ def measure_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: Pool
     `ahead`: planned 2 ms after the claim, with a step that takes 16 ms to prepare; `not ahead`: begun with that step.
     `first_layer` and `last_layer`: when the pass may read them. Chunks are of 16 MiB, as the connector chooses them.
     """
-    blocks_each = max(1, (16 << 20) // layout.block_bytes)
-    chunks = max(1, tokens // BLOCK_TOKENS // blocks_each)
-    slot = -(-layout.payload_bytes(blocks_each) // 4096) * 4096
-    each = EXTENT_BYTES // slot
-    slots = np.arange(chunks) // each * EXTENT_BYTES + np.arange(chunks) % each * slot
-    blocks = np.random.default_rng(2).permutation(layout.num_blocks)[: chunks * blocks_each]
-    job = job_of(LoadJob, slots, np.full(chunks, blocks_each), blocks)
+    job = long_job(LoadJob, layout, tokens)
     names = list(caches)
-    out: dict[str, Any] = {"mib": layout.payload_bytes(blocks.size) >> 20}
+    out: dict[str, Any] = {"mib": layout.payload_bytes(job.block_ids.size) >> 20}
     for name, early, by_layers, planned, step in (
         ("plain", False, False, None, 0.005),
         ("prefetched", True, False, None, 0.005),
