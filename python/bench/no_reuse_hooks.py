@@ -34,6 +34,7 @@ import reprise
 from reprise_vllm import copy_cuda, lane, worker
 from reprise_vllm.counters import Counters
 from reprise_vllm.jobs import Geometry
+from reprise_vllm.mover import Upload
 from reprise_vllm.options import Options
 from reprise_vllm.pieces import CutJob
 from reprise_vllm.pins import BlockPins
@@ -137,7 +138,7 @@ class Mover:
     def __init__(self, cuda: Cuda) -> None:
         self.cuda = cuda
 
-    def begin(self, cut: CutJob, upload: copy_cuda.Upload, *, to_engine: bool) -> torch.Tensor:
+    def begin(self, cut: CutJob, upload: Upload, *, to_engine: bool) -> torch.Tensor:
         return upload(cut.table, None)
 
     def move(self, *_: object, to_engine: bool) -> None:

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from reprise_vllm.layout import LayoutError
-
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from reprise_vllm.layers import LayerWaits
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
-    from reprise_vllm.pool_map import Registrar
 
 #: Slots never cross a border of these, and the pool is registered with the device in these.
 EXTENT_BYTES = 64 * 1024 * 1024
@@ -117,21 +114,3 @@ def check_job(job: TransferJob, rank: int, layout: Layout, pool_bytes: int) -> N
         or bool(np.any(offsets // EXTENT_BYTES != (ends - 1) // EXTENT_BYTES))
     ):
         raise JobError(f"job {job.job_id}: a payload does not lie within one extent of the pool of {pool_bytes} bytes")
-
-
-def open_copier(layout: Layout, staging_bytes: int) -> tuple[Copier, Registrar | None]:
-    """The copier of the device on which the KV cache lies, and what makes a pool known to that device.
-
-    @throws LayoutError for a device of another kind; OSError, RuntimeError when it has no room, or no driver.
-    """
-    kind = layout.device.type
-    if kind == "cpu":
-        from reprise_vllm.copy_host import HostCopier
-
-        return HostCopier(layout), None
-    if kind == "cuda":
-        from reprise_vllm.copy_cuda import CudaRegistrar
-        from reprise_vllm.probe import open_fastest
-
-        return open_fastest(layout, staging_bytes), CudaRegistrar(layout.device)
-    raise LayoutError(f"the KV cache lies on a device of kind {kind}; cpu and cuda (also ROCm) are known")

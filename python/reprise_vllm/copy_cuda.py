@@ -25,9 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,30 +35,13 @@ from reprise_vllm.copier import check_job
 from reprise_vllm.dma import ANY_ORDER, IN_STREAM_ORDER, Dma
 from reprise_vllm.lane import MAX_PLACE_BYTES, CudaHandle, Prefetched, open_lanes, whole_or_drained
 from reprise_vllm.layers import LayerGroups, LayerWaits, group_layers
+from reprise_vllm.mover import Mover
 from reprise_vllm.pieces import CutJob, Int64s, Piece, cut_job, head_of, page_copies
 
 if TYPE_CHECKING:
     from reprise_vllm.copier import Handle, PoolView
     from reprise_vllm.layout import Layout
     from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
-
-log = logging.getLogger("vllm.reprise")
-
-#: Copies numbers to the device, on the current stream: into a tensor of theirs, or into the one given.
-Upload = Callable[[Int64s, torch.Tensor | None], torch.Tensor]
-
-
-class Mover(Protocol):
-    """Blocks ⇄ staging, on the current stream. Each direction has one job at a time."""
-
-    @property
-    def name(self) -> str: ...
-
-    def begin(self, cut: CutJob, upload: Upload, *, to_engine: bool) -> torch.Tensor:
-        """What the moves of this job need on the device; kept until all are enqueued."""
-
-    def move(self, cut: CutJob, piece: Piece, table: torch.Tensor, staging: torch.Tensor, *, to_engine: bool) -> None:
-        """The job's next piece, into or out of its place `staging`. `table`: from `begin`."""
 
 
 class CudaCopier:

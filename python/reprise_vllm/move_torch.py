@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from reprise_vllm.copy_cuda import Upload
     from reprise_vllm.layout import Layout
+    from reprise_vllm.mover import Upload
     from reprise_vllm.pieces import CutJob, Piece
 
 

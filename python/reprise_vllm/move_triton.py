@@ -23,8 +23,8 @@ import triton
 import triton.language as tl
 
 if TYPE_CHECKING:
-    from reprise_vllm.copy_cuda import Upload
     from reprise_vllm.layout import Layout
+    from reprise_vllm.mover import Upload
     from reprise_vllm.pieces import CutJob, Piece
 
 log = logging.getLogger("vllm.reprise")

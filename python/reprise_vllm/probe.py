@@ -23,9 +23,9 @@ from reprise_vllm.move_torch import TorchMover
 from reprise_vllm.plan import LoadJob, SaveJob
 
 if TYPE_CHECKING:
-    from reprise_vllm.copy_cuda import Mover
     from reprise_vllm.lane import CudaHandle, Lane
     from reprise_vllm.layout import Layout
+    from reprise_vllm.mover import Mover
 
 log = logging.getLogger("vllm.reprise")
 

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reprise_vllm.copier import Copier, Handle, JobError, open_copier
+from reprise_vllm.copier import Copier, Handle, JobError
 from reprise_vllm.layout import Layout, LayoutError, read_layout
 from reprise_vllm.loads_ahead import LoadsAhead
+from reprise_vllm.open_copier import open_copier
 from reprise_vllm.plan import JobId, LoadJob, PoolRef, SaveJob, StepPlan, TransferJob, WorkerReport
 from reprise_vllm.pool_map import PoolMap, Registrar
 

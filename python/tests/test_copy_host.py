@@ -11,10 +11,10 @@ import jobs_for_tests as jobs
 import layouts
 from layouts import ALL, BLOCK_TOKENS
 from reprise_vllm.copier import EXTENT_BYTES, JobError, check_job
-from reprise_vllm.copy_cuda import Mover
 from reprise_vllm.copy_host import HostCopier
 from reprise_vllm.layout import Layout, read_layout
 from reprise_vllm.move_torch import TorchMover
+from reprise_vllm.mover import Mover
 from reprise_vllm.pieces import Ring, cut_job, page_copies
 from reprise_vllm.plan import LoadJob, SaveJob, TransferJob
 from reprise_vllm.pool_map import PoolMap
