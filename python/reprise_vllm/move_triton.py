@@ -123,10 +123,10 @@ class TritonMover:
         return "triton in graphs" if self._graphs else "triton"
 
     def begin(self, cut: CutJob, upload: Upload, *, to_engine: bool) -> torch.Tensor:
-        pieces = [(first, end - first, begin, last - begin) for first, end, begin, last in map(_bounds, cut.pieces)]
-        columns = np.array(pieces, np.int64).reshape(len(pieces), 4).T
-        table = upload(np.concatenate((columns.ravel(), cut.table.ravel())), None)
-        upload(np.array([table.data_ptr(), len(pieces), cut.table.shape[1], 0], np.int64), self._now[to_engine])
+        bounds = np.array([(*piece.rows, *piece.segments) for piece in cut.pieces], np.int64).reshape(-1, 4).T
+        bounds[[1, 3]] -= bounds[[0, 2]]  # how many instead of the end
+        table = upload(np.concatenate((bounds.ravel(), cut.table.ravel())), None)
+        upload(np.array([table.data_ptr(), len(cut.pieces), cut.table.shape[1], 0], np.int64), self._now[to_engine])
         return table
 
     def move(self, cut: CutJob, piece: Piece, table: torch.Tensor, staging: torch.Tensor, *, to_engine: bool) -> None:
@@ -156,7 +156,3 @@ class TritonMover:
                 log.info("copies are not launched as graphs: %s", error)
                 return
         self._graphs = graphs
-
-
-def _bounds(piece: Piece) -> tuple[int, int, int, int]:
-    return (*piece.rows, *piece.segments)
