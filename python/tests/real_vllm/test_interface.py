@@ -16,11 +16,12 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
 from reprise_vllm import connector as module
-from reprise_vllm.connector import RepriseConnector, RepriseMetadata
+from reprise_vllm.connector import RepriseConnector, RepriseHandshake, RepriseMetadata, RepriseWorkerMetadata
 from reprise_vllm.contract import Surface, surface
 from reprise_vllm.counters import meanings
 from reprise_vllm.guard import faults_tolerated
-from reprise_vllm.plan import StepPlan
+from reprise_vllm.identity import WorkerLayout
+from reprise_vllm.plan import StepPlan, WorkerReport
 from vllm_side.test_generations import recorded
 
 hooks = "KVConnectorBase_V1"
@@ -115,6 +116,46 @@ def test_a_worker_that_is_switched_off_still_tells_what_has_ended() -> None:
         assert worker.get_block_ids_with_load_errors() == {1, 2}
     assert worker.switched_off
     assert worker.get_finished(set()) == ({"saved"}, {"loaded"})
+
+
+def test_whatever_raises_behind_a_hook_is_a_miss_and_a_counter() -> None:
+    def fails(*_: object, **__: object) -> Any:
+        raise RuntimeError("a fault")
+
+    class Side(SimpleNamespace):
+        keeps_blocks = property(fails)
+
+    side: Any = Side(allocated=fails, plan_step=fails, plan_after_fault=fails, reported=fails, finished=fails)
+    guest: Any = SimpleNamespace(arrived=fails, match=fails, arrange=fails, side=side)
+    request: Any = SimpleNamespace(request_id="r")
+    report = RepriseWorkerMetadata(WorkerReport())
+    scheduler = connector("SCHEDULER")
+    scheduler._guest = guest
+    hooks_that_fail = 0
+    while not scheduler.switched_off:
+        scheduler.on_new_request(request)
+        assert scheduler.get_num_new_matched_tokens(request, 0) == (0, False)
+        scheduler.update_state_after_alloc(request, None, 16)
+        meta = scheduler.build_connector_meta(SimpleNamespace())
+        assert isinstance(meta, RepriseMetadata) and meta.plan is None
+        scheduler.update_connector_output(SimpleNamespace(kv_connector_worker_meta=report))
+        assert scheduler.request_finished(request, []) == (False, None)
+        assert scheduler.has_pending_push_work() is False
+        scheduler.set_xfer_handshake_metadata({0: RepriseHandshake(WorkerLayout(1, "", 1))})
+        hooks_that_fail = hooks_that_fail or len(scheduler.faults)
+    assert hooks_that_fail == 8
+    assert sum(scheduler.faults.values()) == faults_tolerated
+
+    worker = connector("WORKER")
+    other: Any = SimpleNamespace(register=fails, begin_step=fails, end_step=fails, close=fails, take_invalid_blocks=set)
+    worker._worker = other
+    worker.register_kv_caches({})
+    worker.bind_connector_metadata(RepriseMetadata(StepPlan(unloaded=[3])))
+    worker.start_load_kv(None)
+    assert worker.get_finished(set()) == (None, None)
+    assert worker.get_block_ids_with_load_errors() == {3}
+    worker.shutdown()
+    assert worker.faults == {"register_kv_caches": 1, "start_load_kv": 1, "get_finished": 1, "shutdown": 1}
 
 
 def test_workers_send_empty_statistics_where_the_scheduler_is_not_asked_otherwise(
