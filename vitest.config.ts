@@ -1,11 +1,15 @@
 import { defineConfig } from "vitest/config";
+import { isFull } from "./test/support/depth.ts";
 
-/** Parts that run engines, or time themselves, need both cores: one at a time, after the others. */
-const wholeSystem = [
-  "test/**/*.test.ts",
-  "src/engines/**/*.test.ts",
-  "bench/**/*.test.ts",
+/** Whole servers and engines. At full depth servers' engines compute with as many threads as a user's: those need the cores for themselves. */
+const wholeSystem = ["test/**/*.test.ts", "src/engines/**/*.test.ts", "bench/**/*.test.ts"];
+/** These time themselves, so nothing runs beside them. */
+const timed = [
   "src/bench/overhead.test.ts",
+  "src/engines/llama/process/scheduler.test.ts",
+  "src/engines/llama/server/{engine,tokenizer}.test.ts",
+  "test/large-texts.test.ts",
+  "test/openai-client.test.ts",
 ];
 
 export default defineConfig({
@@ -14,7 +18,8 @@ export default defineConfig({
   test: {
     testTimeout: 30_000,
     hookTimeout: 120_000,
-    setupFiles: [new URL("test/support/spent-memory.ts", import.meta.url).pathname],
+    globalSetup: [new URL("test/support/run.ts", import.meta.url).pathname],
+    setupFiles: [new URL("test/support/poisoned-memory.ts", import.meta.url).pathname],
     pool: "forks",
     maxWorkers: 2,
     projects: [
@@ -23,13 +28,23 @@ export default defineConfig({
         test: {
           name: "parts",
           include: ["src/**/*.test.ts"],
-          exclude: wholeSystem,
+          exclude: [...wholeSystem, ...timed],
           sequence: { groupOrder: 0 },
         },
       },
       {
         extends: true,
-        test: { name: "system", include: wholeSystem, fileParallelism: false, sequence: { groupOrder: 1 } },
+        test: {
+          name: "system",
+          include: wholeSystem,
+          exclude: timed,
+          fileParallelism: !isFull,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        test: { name: "timed", include: timed, fileParallelism: false, sequence: { groupOrder: 2 } },
       },
     ],
   },

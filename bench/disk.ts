@@ -127,10 +127,10 @@ async function quiet(): Promise<void> {
 /** Every record once, `depth` of them at a time, each with a slot of its own. */
 async function inParallel(one: (i: number, slot: Uint8Array) => Promise<void>): Promise<void> {
   let next = 0;
-  const lane = async (slot: Uint8Array) => {
+  const writeAll = async (slot: Uint8Array) => {
     for (let i = (next += 1) - 1; i < count; i = (next += 1) - 1) await one(i, slot);
   };
-  await Promise.all(slots.slice(0, depth).map(lane));
+  await Promise.all(slots.slice(0, depth).map(writeAll));
 }
 
 async function measured(work: () => Promise<void>): Promise<Run> {

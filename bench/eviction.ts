@@ -10,7 +10,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { parseTrace, type TraceRequest } from "../src/bench/workloads/mooncake-trace.ts";
-import { HazardPolicy } from "../src/cache/hazard-policy.ts";
+import { HazardPolicy } from "../src/cache/eviction/hazard-policy.ts";
 import { Fifo, Lru, S3Fifo, Sieve, WindowTinyLfu } from "./eviction/block-caches.ts";
 import { LeafLru } from "./eviction/leaf-lru.ts";
 import { offlineHits } from "./eviction/offline-bound.ts";

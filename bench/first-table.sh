@@ -23,17 +23,17 @@ measure() {
   echo "== $name $*"
   node dist/cli/main.js bench "$name" "$@" \
     --url http://127.0.0.1:18081 --label reprise \
-    --start "node dist/cli/main.js serve --model $model --port 18081 --data-dir $data/$name --threads $threads --slots 4 --memory 1GiB --disk 4GiB" \
+    --start "node dist/cli/main.js serve --model $model --port 18081 --data-dir $data/$name --threads $threads --sequences 4 --memory 1GiB --disk 4GiB" \
     --url http://127.0.0.1:18082 --label llama-server \
     --start "$peer --model $model --port 18082 --ctx-size 32768 --parallel 4 --threads $threads --cache-ram 1024 --log-disable" \
     --json "$results/table-$name.json" --report "$results/table-$name.html"
 }
 
 node scripts/ready.mjs -- node -e ''
-# Cold; in its slot; from memory, when four others took the slots; after kill -9; from disk, after
+# Cold; in its sequence; from memory, when four others took the sequences; after kill -9; from disk, after
 # an orderly restart.
 measure first-light --rounds 7 --tokens 3000 --others 4
-# More users than slots. The original's schedule with four rounds offers 4/3 of --qps: one request a second. 13 and 3 have no
+# More users than sequences. The original's schedule with four rounds offers 4/3 of --qps: one request a second. 13 and 3 have no
 # common factor, so that requests come one by one.
 measure multi-round-qa --num-users 13 --num-rounds 4 --qps 0.75 --shared-system-prompt 300 --user-history-prompt 1500 --answer-len 30 --time 60
 measure agent --agents 3 --turns 5 --system-prompt 2000

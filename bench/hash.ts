@@ -5,8 +5,8 @@
  *     npm run bench -- hash
  */
 import { randomBytes } from "node:crypto";
-import { bareRoot, chunkKeys, rootKey } from "../src/cache/chunk.ts";
-import { spaceId } from "../src/cache/space.ts";
+import { bareRoot, chunkKeys, rootKey } from "../src/identity/keys.ts";
+import { spaceId } from "../src/identity/space.ts";
 import { payloadChecksum } from "../src/tiers/payload-checksum.ts";
 import { counting, testSpace } from "../test/support/cache.ts";
 import { gigabytesPerSecond, microseconds, printLine, timesOf } from "./support/timing.ts";

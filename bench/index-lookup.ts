@@ -17,13 +17,14 @@ import { parseArgs } from "node:util";
 import { CountingPool } from "./eviction/counting-pool.ts";
 import { answerOf } from "./support/child.ts";
 import { Cache } from "../src/cache/cache.ts";
-import { bareRoot, type Tokens } from "../src/cache/chunk.ts";
-import type { CacheSession } from "../src/cache/session.ts";
-import type { SpaceDescription } from "../src/cache/space.ts";
+import { bareRoot } from "../src/identity/keys.ts";
+import { type Tokens } from "../src/identity/tokens.ts";
+import type { CacheSession } from "../src/session.ts";
+import type { SpaceDescription } from "../src/identity/space.ts";
 import { PoolMapping } from "../src/ffi/pool-mapping.ts";
 import { MemoryPool } from "../src/tiers/memory.ts";
-import { connectCache } from "../src/wire/client.ts";
-import { WireServer } from "../src/wire/server.ts";
+import { connectCache } from "../src/wire/guest/link.ts";
+import { WireServer } from "../src/wire/cache/server.ts";
 import { testSpace } from "../test/support/cache.ts";
 
 const { values } = parseArgs({
@@ -61,14 +62,14 @@ async function serve(): Promise<void> {
   const result: Record<string, unknown> = { tokens: tokenCount, rounds };
   {
     await using cache = await Cache.open({ pool: new CountingPool(chunks + 40_000) });
-    const session = cache.openSession({ space, rank: 0, slotBytes: 1 });
+    const session = cache.openSession({ space, rank: 0, slotBytes: [1] });
     await fill(session, 1);
     result["inProcess"] = await time(session);
   }
   const pool = MemoryPool.open({ capacityBytes: 768 * 2 ** 20 });
   await using cache = await Cache.open({ pool });
   await using _server = await WireServer.listen({ socketPath, cache });
-  await fill(cache.openSession({ space, rank: 0, slotBytes }), slotBytes);
+  await fill(cache.openSession({ space, rank: 0, slotBytes: [slotBytes] }), slotBytes);
   result["socket"] = await answerOf(child("reader", socketPath));
   const writer = child("writer", socketPath);
   result["socketWhileWriting"] = await answerOf(child("reader", socketPath));
@@ -90,9 +91,9 @@ async function fill(session: CacheSession, bytes: number): Promise<void> {
     ...Array.from({ length: 20_000 }, (_, i) => Uint32Array.from({ length: 64 }, (_, at) => at * i)),
   ];
   for (const tokens of texts) {
-    const { chunks } = await session.reserve(bareRoot, tokens, wait);
+    const { parts } = await session.reserve(bareRoot, tokens, wait);
     await session.commit(
-      chunks.map(({ lease }) => ({ lease, bytes })),
+      parts.map(({ lease }) => ({ lease, bytes })),
       wait,
     );
   }
@@ -114,7 +115,7 @@ async function time(session: CacheSession, pauseMs = 0): Promise<Figures> {
 }
 
 async function read(): Promise<void> {
-  const session = await connectCache({ space, rank: 0, slotBytes, socketPath: values.socket });
+  const session = await connectCache({ space, rank: 0, slotBytes: [slotBytes], socketPath: values.socket });
   process.send!(await time(session, 1)); // a child has a channel
   await session.close();
   process.disconnect();
@@ -125,7 +126,7 @@ async function write(): Promise<void> {
   const session = await connectCache({
     space: otherSpace,
     rank: 0,
-    slotBytes: writtenBytes,
+    slotBytes: [writtenBytes],
     socketPath: values.socket,
   });
   const mapping = PoolMapping.open(session.pool.path, session.pool.bytes);
@@ -137,15 +138,15 @@ async function write(): Promise<void> {
   let written = 0;
   for (let text = 0; !enough.signal.aborted; text += 1) {
     const tokens = Uint32Array.from({ length: 64 * 16 }, (_, i) => text * 1024 + i);
-    const { chunks } = await session.reserve(bareRoot, tokens, wait);
-    for (const { slot } of chunks) {
+    const { parts } = await session.reserve(bareRoot, tokens, wait);
+    for (const { slot } of parts) {
       mapping.slot(slot.offset, writtenBytes).set(payload);
       written += writtenBytes;
       const aheadMs = written / bytesPerMs - (performance.now() - started);
       if (aheadMs > 0) await new Promise((resolve) => setTimeout(resolve, aheadMs));
     }
     await session.commit(
-      chunks.map(({ lease }) => ({ lease, bytes: writtenBytes })),
+      parts.map(({ lease }) => ({ lease, bytes: writtenBytes })),
       wait,
     );
   }

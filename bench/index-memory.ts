@@ -14,7 +14,8 @@ import { runInNewContext } from "node:vm";
 import { CountingPool } from "./eviction/counting-pool.ts";
 import { CountingTier } from "./index-memory/counting-tier.ts";
 import { Cache } from "../src/cache/cache.ts";
-import { bareRoot, type Tokens } from "../src/cache/chunk.ts";
+import { bareRoot } from "../src/identity/keys.ts";
+import { type Tokens } from "../src/identity/tokens.ts";
 import { testSpace } from "../test/support/cache.ts";
 
 const { values } = parseArgs({
@@ -33,7 +34,7 @@ await using cache = await Cache.open({
   tiers: [new CountingTier()],
   writeBehindBytes: depth,
 });
-const session = cache.openSession({ space: testSpace({ chunkTokens: 64 }), rank: 0, slotBytes: 1 });
+const session = cache.openSession({ space: testSpace({ chunkTokens: 64 }), rank: 0, slotBytes: [1] });
 await store(textOf(-1));
 collect();
 const before = process.memoryUsage();
@@ -76,7 +77,7 @@ console.log(JSON.stringify(result, null, 2));
 if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, null, 2)}\n`);
 
 async function store(tokens: Tokens): Promise<void> {
-  const { chunks: reserved } = await session.reserve(bareRoot, tokens, wait);
+  const { parts: reserved } = await session.reserve(bareRoot, tokens, wait);
   await session.commit(
     reserved.map(({ lease }) => ({ lease, bytes: 1 })),
     wait,

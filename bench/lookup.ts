@@ -9,11 +9,11 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { bareRoot } from "../src/cache/chunk.ts";
+import { bareRoot } from "../src/identity/keys.ts";
 import { Cache } from "../src/cache/cache.ts";
-import type { CacheSession } from "../src/cache/session.ts";
-import { connectCache } from "../src/wire/client.ts";
-import { WireServer } from "../src/wire/server.ts";
+import type { CacheSession } from "../src/session.ts";
+import { connectCache } from "../src/wire/guest/link.ts";
+import { WireServer } from "../src/wire/cache/server.ts";
 import { counting, save, temporaryFolder, testPool, testSpace, wait } from "../test/support/cache.ts";
 import { microseconds, printLine, timesOf } from "./support/timing.ts";
 
@@ -23,7 +23,7 @@ const rounds = 1000;
 const payloadBytes = 512;
 
 const tokens = counting(promptTokens);
-const session = { space: testSpace({ chunkTokens }), rank: 0, slotBytes: 4096 };
+const session = { space: testSpace({ chunkTokens }), rank: 0, slotBytes: [4096] };
 const [, , role, socketPath = ""] = process.argv;
 await (role === "host" ? host() : measure());
 

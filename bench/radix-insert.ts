@@ -4,9 +4,9 @@
  *
  *     npm run bench -- radix-insert
  */
-import { ChunkTable, flag } from "../src/cache/chunk-table.ts";
-import type { Tokens } from "../src/cache/chunk.ts";
-import { RadixTree } from "../src/cache/radix.ts";
+import { ChunkTable, flag } from "../src/cache/index/chunk-table.ts";
+import type { Tokens } from "../src/identity/tokens.ts";
+import { RadixTree } from "../src/cache/index/radix.ts";
 import { microseconds, printLine, timesOf, warmUpRounds } from "./support/timing.ts";
 
 const promptTokens = 32_000;
@@ -16,7 +16,7 @@ const otherTokens = 2048;
 const rounds = 200;
 
 const table = new ChunkTable();
-const tree = RadixTree.make(table, table.shape({ chunkTokens, ranks: 1, tiers: 1 }), 1)!; // the table is empty
+const tree = RadixTree.make(table, table.shape({ chunkTokens, parts: ["rows"], tiers: 1 }), 1)!; // the table is empty
 for (let text = 0; text < otherTexts; text += 1) insert(textOf(otherTokens, 1_000_000 + text));
 
 const alone = Array.from({ length: rounds + warmUpRounds(rounds) }, (_, round) => textOf(promptTokens, round));

@@ -17,8 +17,9 @@ import { parseArgs } from "node:util";
 import { CountingPool } from "./eviction/counting-pool.ts";
 import { distributionOf } from "../src/bench/summary.ts";
 import { Cache } from "../src/cache/cache.ts";
-import { bareRoot, chunkKeys, rootKey, type Tokens } from "../src/cache/chunk.ts";
-import { spaceId } from "../src/cache/space.ts";
+import { bareRoot, chunkKeys, rootKey } from "../src/identity/keys.ts";
+import { type Tokens } from "../src/identity/tokens.ts";
+import { spaceId } from "../src/identity/space.ts";
 import { alignedBuffer, pageBytes } from "../src/tiers/disk/aligned.ts";
 import { ContentsBuilder } from "../src/tiers/disk/contents.ts";
 import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
@@ -110,7 +111,7 @@ async function start(): Promise<void> {
     scrubBytesPerSecond: 0,
   });
   await using cache = await Cache.open({ pool: new CountingPool(1000), tiers: [tier] });
-  const session = cache.openSession({ space, rank: 0, slotBytes: 1 });
+  const session = cache.openSession({ space, rank: 0, slotBytes: [1] });
   const servesMs = elapsed();
   let recordsKnownMs: number | undefined;
   const back = new AbortController();

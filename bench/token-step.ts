@@ -9,14 +9,11 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { percentile } from "../src/bench/statistics.ts";
-import { Context, batchTokens } from "../src/engines/llama/context.ts";
-import { checkModelFile } from "../src/engines/llama/gguf-header.ts";
-import { openLibrary } from "../src/engines/llama/library.ts";
-import { physicalCores } from "../src/engines/llama/machine.ts";
-import { Model } from "../src/engines/llama/model.ts";
-import { StepThreads } from "../src/engines/llama/thread-choice.ts";
-import { silentLog } from "../src/log.ts";
+import { Context, batchTokens } from "../src/engines/llama/process/context.ts";
+import { physicalCores } from "../src/engines/llama/model/machine.ts";
+import { StepThreads } from "../src/engines/llama/process/thread-choice.ts";
 import { repositoryRoot } from "../test/support/repository.ts";
+import { library, loadModel } from "../test/support/scheduler-rig.ts";
 import { printLine, rounded } from "./support/timing.ts";
 
 const held = Number(process.argv[2] ?? 1500);
@@ -25,8 +22,7 @@ const most = physicalCores();
 
 const models = join(repositoryRoot, "models");
 const file = readdirSync(models).find((name) => name.endsWith(".gguf"))!; // the shipped model
-const library = openLibrary({ gpu: "off", log: silentLog });
-const model = Model.load({ library, file: checkModelFile(join(models, file)), onProgress: () => true });
+const model = loadModel(join(models, file));
 
 function context(threads: number, threadPool: bigint | undefined): Context {
   const cells = Math.ceil((held + batchTokens) / 256) * 256;

@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-/** "ok", "loading", "failed", or "gone" when nobody answers. */
+/** "ok", "loading", "hung", "failed", or "gone" when nobody answers. */
 export async function readState() {
   try {
     const response = await fetch("health", { cache: "no-store" });
@@ -23,11 +23,12 @@ export async function readState() {
   }
 }
 
-/** The model's name. */
-export async function readModelName(key) {
+/** The model's name, and why its KV is not reused where it is not. */
+export async function readModel(key) {
   const response = await ask("v1/models", { headers: headersWith(key) });
   const { data } = await response.json();
-  return data.find((model) => model.id !== "default")?.id ?? "";
+  const model = data.find(({ id }) => id !== "default");
+  return { name: model?.id ?? "", reuseRefused: model?.reprise?.reuse_refused };
 }
 
 /**

@@ -4,13 +4,15 @@
  * A turn is a question with the messages that were sent for it; sending the same messages again adds a run to the turn, so
  * that cold and warm stand below each other. What the model says is inserted as text, never as HTML.
  */
-import { ApiError, readModelName, readState, streamChat } from "./api.js";
+import { ApiError, readModel, readState, streamChat } from "./api.js";
 import { notes as exampleNotes, questions as exampleQuestions } from "./example-notes.js";
+import { keepChat, keptChat } from "./kept-chat.js";
 import { createRun, element } from "./prompt-bar.js";
 
 const byId = (id) => document.getElementById(id);
 const model = byId("model");
 const state = byId("state");
+const modelNote = byId("model-note");
 const newChat = byId("new-chat");
 const example = byId("example");
 const longText = byId("long-text");
@@ -26,12 +28,22 @@ const suggestions = byId("suggestions");
 const stop = byId("stop");
 const send = byId("send");
 
-const stateWords = { ok: "ready", loading: "loading the model", failed: "engine failed", gone: "not reachable" };
+const stateWords = {
+  ok: "ready",
+  loading: "loading the model",
+  hung: "engine does not answer",
+  failed: "engine failed",
+  gone: "not reachable",
+};
 const keyName = "reprise-api-key";
 const pollMs = 5000;
 
-/** The messages so far, and the request that is under way. */
+/** The model that ships with Reprise, by the beginning of its file's name. */
+const shippedModel = "reprise-22m";
+
+/** The messages so far, the turns as they are kept for a reload, and the request that is under way. */
 let history = [];
+let records = [];
 let running;
 /** Asked again once a key was given. */
 let afterKey;
@@ -59,6 +71,8 @@ document.addEventListener("keydown", (event) => {
 newChat.addEventListener("click", () => {
   running?.abort();
   history = [];
+  records = [];
+  keepChat(undefined);
   turns.replaceChildren(empty);
   longText.readOnly = false;
   example.hidden = false;
@@ -68,12 +82,25 @@ newChat.addEventListener("click", () => {
 });
 
 example.addEventListener("click", () => {
+  showExample();
+  question.focus();
+});
+
+function showExample() {
   longText.value = exampleNotes;
   longText.scrollTop = 0;
   describeLongText();
   suggestions.replaceChildren(...exampleQuestions.map(suggestion));
-  question.focus();
-});
+}
+
+for (const [target, event] of [
+  [window, "pagehide"],
+  [document, "visibilitychange"],
+])
+  target.addEventListener(event, () => {
+    const isEmpty = records.length === 0 && longText.value === "";
+    keepChat(isEmpty ? undefined : { longText: longText.value, history, turns: records });
+  });
 
 /** A button that asks one of the example's questions. */
 function suggestion(text) {
@@ -100,7 +127,31 @@ keyForm.addEventListener("submit", (event) => {
   void next?.();
 });
 
+restore(keptChat());
 void watchServer();
+
+/** Shows the chat that was there before the page was loaded again. */
+function restore(chat) {
+  if (chat === undefined) return;
+  longText.value = chat.longText;
+  history = chat.history;
+  for (const record of chat.turns) {
+    const turn = addTurn(record);
+    turn.answer.textContent = record.answer;
+    for (const { report, word } of record.runs) {
+      const shown = createRun(turn.count + 1);
+      turn.runs.append(shown.root);
+      if (report === undefined) shown.end(word);
+      else shown.show(report, turn.coldMs);
+      turn.coldMs ??= report?.ttft_ms;
+      turn.count += 1;
+    }
+    turn.button.hidden = false;
+    if (record.withNotes) longText.readOnly = example.hidden = true;
+  }
+  describeLongText();
+  follow();
+}
 
 /** Asks a new question: the long text goes before the first one of a chat. */
 async function startTurn(text) {
@@ -112,11 +163,17 @@ async function startTurn(text) {
     example.hidden = true;
   }
   describeLongText();
+  await run(addTurn({ text, withNotes: notes !== "", messages, answer: "", runs: [] }), messages);
+}
 
-  const turn = createTurn(text, notes !== "", () => run(turn, messages));
+/** A turn at the end of the chat, and what a reload keeps of it. */
+function addTurn(record) {
+  records.push(record);
+  const turn = createTurn(record.text, record.withNotes, () => run(turn, record.messages));
+  turn.record = record;
   empty.remove();
   turns.append(turn.root);
-  await run(turn, messages);
+  return turn;
 }
 
 function createTurn(text, withNotes, again) {
@@ -159,6 +216,8 @@ async function run(turn, messages) {
       },
     });
     shown.show(reprise, turn.coldMs);
+    turn.record.runs.push({ report: reprise });
+    turn.record.answer = text;
     turn.coldMs ??= reprise.ttft_ms;
     turn.count += 1;
     turn.button.textContent = "Same again";
@@ -166,6 +225,8 @@ async function run(turn, messages) {
   } catch (error) {
     if (signal.aborted) {
       shown.end("stopped");
+      turn.record.runs.push({ word: "stopped" });
+      turn.record.answer = text;
       turn.count += 1;
       remember(turn, messages, text);
     } else {
@@ -192,7 +253,12 @@ function fail(turn, error, again) {
   const box = element("p", "failure", message);
   box.setAttribute("role", "alert");
   turn.runs.before(box);
-  if (known && error.status === 401) askForKey(again);
+  if (isAboutKey(error)) askForKey(again);
+}
+
+/** No key, a wrong one, or an admin key, which gets no answers. */
+function isAboutKey(error) {
+  return error instanceof ApiError && (error.status === 401 || error.code === "api_key_needed");
 }
 
 function askForKey(again) {
@@ -242,8 +308,22 @@ async function showServer() {
   const known = !changed && model.textContent !== "";
   if (now !== "ok" || known || !keyForm.hidden) return;
   try {
-    model.textContent = await readModelName(sessionStorage.getItem(keyName));
+    introduce(await readModel(sessionStorage.getItem(keyName)));
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) askForKey();
+    if (isAboutKey(error)) askForKey();
+  }
+}
+
+/** Says which model is there, and what it is good for where that is not plain. */
+function introduce({ name, reuseRefused }) {
+  model.textContent = name;
+  if (reuseRefused !== undefined) {
+    modelNote.textContent = `Every prompt is computed whole: this model’s KV is not reused, since ${reuseRefused}.`;
+    modelNote.hidden = false;
+  } else if (name.startsWith(shippedModel)) {
+    modelNote.textContent =
+      "The small model that ships answers questions about notes like these, and nothing else. For talk, start Reprise with a model of your own.";
+    modelNote.hidden = false;
+    if (records.length === 0 && longText.value === "") showExample();
   }
 }

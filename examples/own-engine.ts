@@ -4,7 +4,7 @@
  * The engine here is a toy whose state after each token is 32 bytes that depend on every token before it, and that takes
  * its time: what a KV cache is to a language model. Run it twice on one directory: the second run reads nothing.
  *
- *     npm run build && node examples/own-engine.ts /tmp/reprise-example        (Node 24 or newer runs it as it is)
+ *     npm run build && node scripts/run-ts.mjs examples/own-engine.ts /tmp/reprise-example    (Node 24 needs no run-ts.mjs)
  */
 import { createHash } from "node:crypto";
 import { openCache } from "reprise";
@@ -50,8 +50,8 @@ export async function run(directory: string, prompts: readonly Uint32Array[]): P
     let knownTokens = 0;
     {
       using loaded = await cache.load(tokens); //                                         2. grab it
-      for (const { firstToken, matchedTokens, bytes } of loaded.chunks)
-        known.set(bytes.subarray(0, matchedTokens * bytesPerToken), firstToken * bytesPerToken);
+      for (const { target, take, bytes } of loaded.chunks)
+        known.set(bytes.subarray(0, take * bytesPerToken), target * bytesPerToken);
       knownTokens = loaded.hitTokens;
     }
 

@@ -1,4 +1,4 @@
-// Makes a fresh clone ready, then runs a command: `node scripts/ready.mjs -- COMMAND [ARGUMENT ...]`.
+// Makes a fresh clone ready, then runs a command: `node scripts/ready.mjs [--no-install] [-- COMMAND [ARGUMENT ...]]`.
 // Installs from the lock file when the lock file changed and builds when a source changed; says nothing otherwise.
 // No dependencies: it is the first thing that runs after `git clone`.
 import { spawn, spawnSync } from "node:child_process";
@@ -13,7 +13,9 @@ const installStamp = join(root, "node_modules", ".reprise-lock");
 const buildStamp = join(root, "dist", ".reprise-sources");
 
 requireNode([20, 19, 0]);
-whenChanged(installStamp, lockDigest(), "Installing dependencies (once)", npm("ci"));
+const before = process.argv.slice(2, commandAt());
+if (!before.includes("--no-install"))
+  whenChanged(installStamp, lockDigest(), "Installing dependencies (once)", npm("ci"));
 whenChanged(
   buildStamp,
   sourceDigest(),
@@ -21,7 +23,13 @@ whenChanged(
   [process.execPath, tsc(), "-p", "tsconfig.build.json"],
   join(root, "dist"),
 );
-run(process.argv.slice(process.argv.indexOf("--") + 1));
+run(process.argv.slice(commandAt() + 1));
+
+/** Where "--" stands, or the end. */
+function commandAt() {
+  const at = process.argv.indexOf("--");
+  return at === -1 ? process.argv.length : at;
+}
 
 function requireNode(wanted) {
   const have = process.versions.node.split(".").map(Number);

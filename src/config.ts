@@ -3,25 +3,30 @@
  *
  * A setting named `dataDir` is `--data-dir` on the command line, `REPRISE_DATA_DIR` in the environment and `data-dir` in
  * the YAML file; the flag wins over the environment, the environment over the file, the file over the default. Everything
- * is parsed once; all faults are reported together. docs/configuration.md is generated from the table.
+ * is parsed once; all faults are reported together. docs/configuration.md is generated from the table. How texts are read
+ * from file and environment, and what they may be, is in config/.
  */
-import { readFileSync } from "node:fs";
-import { availableParallelism, homedir } from "node:os";
 import { join } from "node:path";
 import { closest, distance } from "fastest-levenshtein";
-import { parse as parseYaml } from "yaml";
-import { formatBytes, parseBytes } from "./bytes.ts";
+import { readVariables, unknownWarning, variablePrefix } from "./config/environment.ts";
+import { readYaml } from "./config/file.ts";
+import {
+  address,
+  bytes,
+  drives,
+  home,
+  hostName,
+  integer,
+  key,
+  type Kind,
+  oneOf,
+  onOff,
+  origin,
+  path,
+  paths,
+} from "./config/kinds.ts";
 import { describe, RepriseError } from "./errors.ts";
 import type { LogLevel } from "./log.ts";
-
-/** How a setting's text becomes its value. `parse` throws an Error whose message says what is wrong. */
-interface Kind<T> {
-  readonly name: string;
-  readonly list?: true;
-  /** A flag without a value. */
-  readonly isSwitch?: true;
-  parse(text: string): T;
-}
 
 interface Setting<T> {
   readonly kind: Kind<T>;
@@ -36,10 +41,16 @@ function setting<T>(kind: Kind<T>, defaultValue: T, help: string, options: { def
 }
 
 export const settings = {
-  model: setting(text("FILE.gguf"), "", "The model.", { defaultText: "the small one that ships" }),
-  host: setting(text("ADDRESS"), "127.0.0.1", "Address to listen on. Other than loopback needs --api-key."),
+  model: setting(path("FILE.gguf"), "", "The model.", { defaultText: "the small one that ships" }),
+  chatTemplate: setting(
+    path("FILE"),
+    "",
+    "A Jinja template for chats, in place of the model's own; also for models that have none (docs/http.md).",
+    { defaultText: "the model's own" },
+  ),
+  host: setting(address(), "127.0.0.1", "Address to listen on. Other than loopback needs keys (docs/keys.md)."),
   port: setting(integer("N", 0, 65_535), 8080, "Port to listen on; 0 takes a free one."),
-  dataDir: setting(text("DIR"), join(homedir(), ".reprise"), "Where the disk tier, the secret and small files live.", {
+  dataDir: setting(path("DIR"), join(home(), ".reprise"), "Where the disk tier, the secret and small files live.", {
     defaultText: "~/.reprise",
   }),
   memory: setting(
@@ -51,7 +62,7 @@ export const settings = {
     },
   ),
   poolDir: setting(
-    text("DIR"),
+    path("DIR"),
     "",
     "Where the pool's file lies: memory, such as another tmpfs, or a hugetlbfs mount for huge pages.",
     { defaultText: "/dev/shm" },
@@ -64,22 +75,32 @@ export const settings = {
       defaultText: "20GiB",
     },
   ),
-  context: setting(integer("N", 0, 1 << 24), 0, "Tokens of prompt and answer that one request may have.", {
-    defaultText: "the model's own, 8192 at most",
-  }),
-  slots: setting(integer("N", 1, 255), 4, "Requests that run at the same time."),
-  queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a slot; one more is answered 429."),
-  threads: setting(integer("N", 1, 1024), availableParallelism(), "Threads that compute.", {
-    defaultText: "one per core",
+  scrubDays: setting(
+    integer("DAYS", 0, 3650),
+    7,
+    "Days from one search of the disk tier for rotten bytes to the next; 0 is never. In between an idle server does not touch the disk.",
+  ),
+  context: setting<number | undefined>(
+    integer("N", 1, 1 << 24),
+    undefined,
+    "Tokens of prompt and answer that one request may have.",
+    { defaultText: "the model's own, 8192 at most" },
+  ),
+  sequences: setting(integer("N", 1, 255), 4, "Requests that run at the same time."),
+  queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a sequence; one more is answered 429."),
+  threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute.", {
+    defaultText: "one per physical core",
   }),
   gpu: setting(oneOf("auto", "off"), "auto", "Use a GPU when libraries for one are installed."),
-  gpuLayers: setting(integer("N", 0, 100_000), 100_000, "Layers to put on the GPU.", { defaultText: "all" }),
+  gpuLayers: setting<number | undefined>(integer("N", 0, 100_000), undefined, "Layers to put on the GPU.", {
+    defaultText: "all",
+  }),
   deterministic: setting(
     onOff(),
     false,
     "The same text for the same prompt, bit for bit, whatever is cached and whoever else is served. Slower.",
   ),
-  socket: setting(text("PATH"), "", "Unix socket where engines reach the cache.", {
+  socket: setting(path("PATH"), "", "Unix socket where engines reach the cache.", {
     defaultText: "cache.sock in the data directory",
   }),
   metricsPort: setting<number | undefined>(
@@ -94,8 +115,43 @@ export const settings = {
     "`reprise cache` ends by itself when no engine has been connected for this long; 0 is never.",
     { defaultText: "never" },
   ),
-  apiKey: setting(list("KEY"), [], "A key that clients must send; may be given several times. Each key is a tenant."),
-  corsOrigin: setting(list("ORIGIN"), [], "An origin whose pages may call the API; may be given several times."),
+  apiKey: setting(
+    key("KEY"),
+    [],
+    "A key that clients must send; may be given several times. Each key is a tenant. Who lists processes sees flags: prefer a file.",
+  ),
+  apiKeyFile: setting(
+    paths("FILE"),
+    [],
+    "A file of such keys, one a line, that others cannot read (docs/keys.md); may be given several times.",
+  ),
+  adminKey: setting(
+    key("KEY"),
+    [],
+    "A key for what concerns all tenants: /metrics, all of /cache/stats, /cache/resize; may be given several times.",
+  ),
+  adminKeyFile: setting(paths("FILE"), [], "A file of such keys, as --api-key-file; may be given several times."),
+  metrics: setting(
+    oneOf("admin", "open"),
+    "admin",
+    "Who may read /metrics where there are keys: who has an admin key, or everybody.",
+  ),
+  allowedHost: setting(
+    hostName(),
+    [],
+    "A name under which a loopback server without keys may be asked for, such as a proxy's; may be given several times.",
+    { defaultText: "loopback's names" },
+  ),
+  corsOrigin: setting(
+    origin(),
+    [],
+    "An origin whose pages may call the API, such as https://app.example, or * for any (needs --api-key); may be given several times.",
+  ),
+  drain: setting(
+    integer("SECONDS", 0, 86_400),
+    5,
+    "How long answers that are being given may go on after SIGTERM or Ctrl-C; what is not ended then is cut, and told so.",
+  ),
   logLevel: setting(oneOf<LogLevel>("debug", "info", "warn", "error"), "info", "What to print on stderr."),
 } as const;
 
@@ -114,7 +170,7 @@ export function flagName(name: string): string {
 }
 
 export function environmentName(name: string): string {
-  return `REPRISE_${flagName(name).replaceAll("-", "_").toUpperCase()}`;
+  return `${variablePrefix}${flagName(name).replaceAll("-", "_").toUpperCase()}`;
 }
 
 /**
@@ -126,10 +182,12 @@ export function resolveConfig(sources: {
   flags: Given;
   environment: Readonly<Record<string, string | undefined>>;
   filePath?: string | undefined;
+  /** Told, in one line, of variables that look like settings and are none. */
+  onWarning?: (line: string) => void;
 }): Config {
   const faults: string[] = [];
-  const file = sources.filePath === undefined ? {} : readFile(sources.filePath, faults);
-  const environment = fromEnvironment(sources.environment, faults);
+  const file = sources.filePath === undefined ? {} : fromFile(sources.filePath, faults);
+  const environment = fromEnvironment(sources.environment, sources.onWarning ?? (() => {}));
 
   const config: Record<string, unknown> = {};
   for (const [name, { kind, default: fallback }] of settingEntries()) {
@@ -166,41 +224,33 @@ function parseGiven(kind: Kind<unknown>, given: string | readonly string[], from
   return kind.list ? values.flat() : values[0];
 }
 
-function readFile(path: string, faults: string[]): Given {
-  let parsed: unknown;
-  try {
-    parsed = parseYaml(readFileSync(path, "utf8"));
-  } catch (error) {
-    faults.push(`--config ${path}: cannot be read: ${describe(error)}`);
-    return {};
-  }
-  if (parsed === null || parsed === undefined) return {};
-  if (typeof parsed !== "object" || Array.isArray(parsed)) {
-    faults.push(`--config ${path}: must be a map of settings, such as "memory: 4GiB"`);
-    return {};
-  }
+function fromFile(path: string, faults: string[]): Given {
+  const typed = readYaml(path);
+  faults.push(...typed.faults.map((fault) => `--config ${path}: ${fault}`));
   const byKey = new Map(settingEntries().map(([name]) => [flagName(name), name]));
   const given: Given = {};
-  for (const [key, value] of Object.entries(parsed as Record<string, unknown>)) {
+  for (const [key, value] of typed.values) {
     const name = byKey.get(key);
     if (name === undefined)
       faults.push(`--config ${path}: no setting is called "${key}"${nearest(key, [...byKey.keys()])}`);
-    else if (Array.isArray(value)) given[name] = value.map(String);
-    else if (typeof value === "object" && value !== null)
-      faults.push(`--config ${path}: ${key} must be a value or a list`);
-    else given[name] = String(value);
+    else if (typeof value !== "string" && !settings[name].kind.list)
+      faults.push(`--config ${path}: ${key} takes one value and no list`);
+    else given[name] = value;
   }
   return given;
 }
 
-function fromEnvironment(environment: Readonly<Record<string, string | undefined>>, faults: string[]): Given {
+function fromEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+  onWarning: (line: string) => void,
+): Given {
   const byVariable = new Map(settingEntries().map(([name]) => [environmentName(name), name]));
+  const { known, unknown } = readVariables(environment, (variable) => byVariable.has(variable));
+  if (unknown.length > 0) onWarning(unknownWarning(unknown, (variable) => meantBy(variable, [...byVariable.keys()])));
   const given: Given = {};
-  for (const [variable, value] of Object.entries(environment)) {
-    if (!variable.startsWith("REPRISE_") || value === undefined) continue;
-    const name = byVariable.get(variable);
-    if (name === undefined) faults.push(`${variable}: no such setting${nearest(variable, [...byVariable.keys()])}`);
-    else given[name] = settings[name].kind.list ? value.split(",") : value;
+  for (const [variable, value] of known) {
+    const name = byVariable.get(variable)!; // only those are known
+    given[name] = settings[name].kind.list ? value.split(",") : value;
   }
   return given;
 }
@@ -211,92 +261,9 @@ export function nearest(given: string, known: readonly string[]): string {
   return distance(given, best) <= Math.max(2, given.length / 3) ? `; did you mean "${best}"?` : "";
 }
 
-function text(name: string): Kind<string> {
-  return {
-    name,
-    parse(given) {
-      if (given === "") throw new Error("must not be empty");
-      return given;
-    },
-  };
-}
-
-function list(name: string): Kind<readonly string[]> {
-  return {
-    name,
-    list: true,
-    parse(given) {
-      if (given.trim() === "") throw new Error("must not be empty");
-      return [given];
-    },
-  };
-}
-
-function integer(name: string, least: number, most: number): Kind<number> {
-  return {
-    name,
-    parse(given) {
-      const value = /^\d+$/.test(given) ? Number(given) : Number.NaN;
-      if (!(value >= least && value <= most))
-        throw new Error(`"${given}" is not a whole number from ${least} to ${most}`);
-      return value;
-    },
-  };
-}
-
-/** A size; `least` is the smallest that works, and 0 is allowed where it turns something off. */
-function bytes(options: { least: number; orZero?: true }): Kind<number> {
-  return {
-    name: "SIZE",
-    parse(given) {
-      const value = parseBytes(given);
-      if (value >= options.least || (value === 0 && options.orZero)) return value;
-      throw new Error(`"${given}" is less than ${formatBytes(options.least)}, the smallest that works`);
-    },
-  };
-}
-
-/** Where the disk tier may keep how much. */
-export interface DiskSetting {
-  /** The data directory's own when undefined. */
-  readonly directory: string | undefined;
-  readonly bytes: number;
-}
-
-/** `20GiB` or `/mnt/nvme1:1TiB`; the size follows the last colon. */
-function drives(options: { least: number }): Kind<readonly DiskSetting[]> {
-  const size = bytes({ ...options, orZero: true });
-  return {
-    name: "SIZE or DIR:SIZE",
-    list: true,
-    parse(given) {
-      const colon = given.lastIndexOf(":");
-      if (colon === 0) throw new Error(`"${given}" names no directory before its colon`);
-      const directory = colon === -1 ? undefined : given.slice(0, colon);
-      return [{ directory, bytes: size.parse(given.slice(colon + 1)) }];
-    },
-  };
-}
-
-function oneOf<Choice extends string>(...choices: readonly Choice[]): Kind<Choice> {
-  return {
-    name: choices.join("|"),
-    parse(given) {
-      const choice = choices.find((each) => each === given);
-      if (choice === undefined) throw new Error(`"${given}" is none of ${choices.join(", ")}`);
-      return choice;
-    },
-  };
-}
-
-function onOff(): Kind<boolean> {
-  return {
-    name: "",
-    isSwitch: true,
-    parse(given) {
-      if (given === "true" || given === "1") return true;
-      if (given === "false" || given === "0") return false;
-      throw new Error(`"${given}" is neither true nor false`);
-    },
-  };
+/** The same of a variable: what all of them begin with makes none of them likelier. */
+function meantBy(variable: string, known: readonly string[]): string {
+  const endings = known.map((each) => each.slice(variablePrefix.length));
+  const hint = nearest(variable.slice(variablePrefix.length), endings);
+  return hint === "" ? "" : ` (${hint.slice(2).replace('"', `"${variablePrefix}`)})`;
 }

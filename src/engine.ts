@@ -2,12 +2,20 @@
  * An engine: something that reads a prompt and writes an answer. http/ knows engines only by this interface; the
  * embedded llama.cpp engine (engines/llama) implements it, with the model in a child process.
  */
+import { RepriseError } from "./errors.ts";
 import type { TierName } from "./tier.ts";
 
-/** A message of a chat, as the chat template receives it. */
+/**
+ * A part of what a message says. There is one kind yet, because models here read only text; APIs refuse others by their
+ * names. Another is a further member of this union, and whoever reads contents is told by the compiler.
+ */
+export type ContentBlock = { readonly kind: "text"; readonly text: string };
+
+/** A message of a chat. All fields but the content reach the chat template as they are. */
 export interface ChatMessage {
   readonly role: string;
-  readonly content: string;
+  /** Empty: it says nothing, such as one that only calls tools. */
+  readonly content: readonly ContentBlock[];
   readonly [field: string]: unknown;
 }
 
@@ -17,6 +25,11 @@ export interface ChatPrompt {
   readonly tools?: readonly unknown[];
   /** Extra variables for the template (`chat_template_kwargs`). */
   readonly templateArguments?: Readonly<Record<string, unknown>>;
+  /**
+   * What follows the messages: "answer" opens the assistant's turn (the default), "nothing" does not, "continued" leaves
+   * the last message open, so that the model writes on where it ends.
+   */
+  readonly ending?: "answer" | "nothing" | "continued";
 }
 
 /** How the next token is chosen. Defaults are those of the OpenAI API, except that `temperature` 0 means greedy. */
@@ -36,7 +49,11 @@ export interface Sampling {
   readonly presencePenalty: number;
   /** Unsigned 32 bits; undefined = chosen at random. */
   readonly seed?: number;
+  /** Added to tokens' logits; -Infinity is never. */
+  readonly logitBias?: readonly TokenBias[];
 }
+
+export type TokenBias = readonly [token: number, bias: number];
 
 export const greedy: Sampling = {
   temperature: 0,
@@ -52,6 +69,11 @@ export const greedy: Sampling = {
 export interface CacheUse {
   /** The tenant's salt; "" when there is none. */
   readonly salt: string;
+  /**
+   * Who asks: tenants take turns, and share the queue and the cache's memory. Undefined: all who ask so take turns as one, and
+   * each salt has a share of the memory of its own.
+   */
+  readonly tenant?: string | undefined;
   /** May stored KV be read? */
   readonly read: boolean;
   /** May this request's KV be stored? */
@@ -66,6 +88,10 @@ export interface GenerateRequest {
   readonly maxTokens: number;
   /** Generation ends before any of these texts. */
   readonly stop: readonly string[];
+  /** And before any of these tokens. */
+  readonly stopTokens?: readonly number[];
+  /** Nothing ends the generation before it has so many tokens, but `maxTokens` and the context. */
+  readonly minTokens?: number;
   /** Never draw an end-of-generation token (for benchmarks). */
   readonly ignoreEnd?: boolean;
   /** Alternatives to report for each token: undefined = no logprobs, 0 = the chosen token's alone. */
@@ -114,6 +140,8 @@ export interface ModelInfo {
   readonly name: string;
   /** Tokens of prompt and answer together that one request may have. */
   readonly contextTokens: number;
+  /** UTF-8 bytes of the longest text that may be sent: one of more would not fit into the context. */
+  readonly longestTextBytes: number;
   readonly vocabularySize: number;
   /** "llama", "qwen3", … */
   readonly architecture: string;
@@ -125,10 +153,11 @@ export interface ModelInfo {
 }
 
 export interface EngineStats {
-  readonly state: "loading" | "ready" | "failed";
+  /** "hung": it has shown no sign of life for a while, and is started again if that goes on. */
+  readonly state: "loading" | "ready" | "hung" | "failed";
   readonly runningRequests: number;
   readonly waitingRequests: number;
-  readonly slots: number;
+  readonly sequences: number;
   /** Times the engine process was started again after it died. */
   readonly restarts: number;
   /** Since the server's start. */
@@ -141,6 +170,13 @@ export interface EngineStats {
   readonly unsavedChunks: number;
 }
 
+/** Whose text it is, and until when it is wanted. */
+export interface Asker {
+  /** As {@link CacheUse.tenant}. */
+  readonly tenant?: string | undefined;
+  readonly signal?: AbortSignal;
+}
+
 export interface Engine extends AsyncDisposable {
   /** Resolves when the model is loaded. @throws RepriseError when it cannot be. */
   readonly ready: Promise<ModelInfo>;
@@ -150,14 +186,39 @@ export interface Engine extends AsyncDisposable {
   /**
    * Runs a request. Leaving the loop, or `signal`, stops the work: a running prefill within 200 ms.
    *
-   * @throws RepriseError PROMPT_TOO_LONG, BAD_REQUEST (with the field), QUEUE_FULL, ENGINE_LOADING, ENGINE_FAILED, CANCELLED;
-   *   all but ENGINE_FAILED and CANCELLED before the first event.
+   * @throws RepriseError PROMPT_TOO_LONG, TEXT_NOT_TOKENIZABLE, BAD_REQUEST (with the field), QUEUE_FULL, ENGINE_LOADING,
+   *   ENGINE_FAILED, CANCELLED; all but ENGINE_FAILED and CANCELLED before the first event.
    */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
 
-  /** Token ids of a text. `special`: read `<|…|>` as the special tokens they name. `begin`: put the model's BOS before it. */
-  tokenize(text: string, options: { special: boolean; begin: boolean }): Promise<Uint32Array>;
-  detokenize(tokens: Uint32Array): Promise<string>;
+  /**
+   * Token ids of a text. `special`: read `<|…|>` as the special tokens they name. `begin`: put the model's BOS before it.
+   *
+   * @throws RepriseError as {@link generate}
+   */
+  tokenize(text: string, options: { special: boolean; begin: boolean } & Asker): Promise<Uint32Array>;
+  /** @throws RepriseError as {@link generate} */
+  detokenize(tokens: Uint32Array, options?: Asker): Promise<string>;
+  /**
+   * Each token's own bytes, which may be a part of a character; those of special tokens are their names.
+   *
+   * @throws RepriseError as {@link generate}
+   */
+  pieces(tokens: Uint32Array, options?: Asker): Promise<readonly Uint8Array[]>;
 
   stats(): EngineStats;
+}
+
+/**
+ * The refusal of a prompt that the context does not hold. Clients look for "maximum context length" to shorten it and ask
+ * again.
+ *
+ * @param promptTokens a number, or words such as "more than 9000" where nobody counted to the end
+ */
+export function promptTooLong(promptTokens: number | string, contextTokens: number): RepriseError {
+  return new RepriseError(
+    "PROMPT_TOO_LONG",
+    `The prompt has ${promptTokens} tokens, and this model's maximum context length is ${contextTokens} tokens, answer included; send a shorter one`,
+    { field: "prompt" },
+  );
 }

@@ -19,6 +19,7 @@ export const errorCodes = {
   ENGINE_LOADING: "The model is still being loaded.",
   QUEUE_FULL: "As many requests as are allowed are waiting already.",
   PROMPT_TOO_LONG: "The prompt has more tokens than the context holds.",
+  TEXT_NOT_TOKENIZABLE: "The process that makes tokens of texts ended, or ran out of time, on this text.",
   BAD_REQUEST: "The request has a field that cannot be used.",
   CANCELLED: "The client left, or the server is shutting down.",
   TIER_UNAVAILABLE: "A storage tier failed; the cache goes on without it.",

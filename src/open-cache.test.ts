@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { counting, temporaryFolder } from "../test/support/cache.ts";
+import { counting, temporaryFolder, prefix, testSpace } from "../test/support/cache.ts";
 import { gated } from "../test/support/late-tier.ts";
-import { within } from "./cache/deadline.ts";
+import { within } from "./deadline.ts";
 import { openCache } from "./index.ts";
 
 const options = { name: "test engine", memoryBytes: 64 * 2 ** 20, bytesPerToken: 16, chunkTokens: 8 };
@@ -16,13 +16,15 @@ test("what was saved is known, loaded and released", async () => {
   const tokens = counting(20);
   expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 20 });
   expect(await cache.save(tokens, fill)).toEqual({ savedTokens: 0 });
-  expect(await cache.lookup(counting(30))).toEqual({ hitTokens: 20, tokensByTier: { memory: 20 }, worthTokens: 20 });
+  expect(await cache.lookup(counting(30))).toEqual({
+    hitTokens: 20,
+    segments: prefix([20, "memory"]),
+    worthTokens: 20,
+  });
   {
     using known = await cache.load(counting(18));
     expect(known.hitTokens).toBe(18);
-    expect(
-      known.chunks.map(({ firstToken, matchedTokens, bytes }) => [firstToken, matchedTokens, bytes[0], bytes.length]),
-    ).toEqual([
+    expect(known.chunks.map(({ target, take, bytes }) => [target, take, bytes[0], bytes.length])).toEqual([
       [0, 8, 0, 128],
       [8, 8, 8, 128],
       [16, 2, 16, 64],
@@ -30,6 +32,24 @@ test("what was saved is known, loaded and released", async () => {
     expect(cache.stats().leases).toBe(3);
   }
   expect(cache.stats().leases).toBe(0);
+});
+
+test("a subscriber follows what is in memory and on disk until the cache is closed", async () => {
+  using folder = temporaryFolder();
+  const cache = await openCache({ ...options, directory: folder.path, diskBytes: 2 ** 22 });
+  await cache.save(counting(8), fill);
+  await cache.flush();
+  const subscription = cache.subscribe({ tokens: true });
+  const seen = [...subscription.held()].map(({ kind, tier, firstToken }) => `${kind} ${tier} ${firstToken}`);
+  const following = (async () => {
+    for await (const { events } of subscription)
+      for (const event of events)
+        if (event.kind !== "cleared") seen.push(`${event.kind} ${event.tier} ${event.firstToken}`);
+  })();
+  await cache.save(counting(16), fill);
+  await cache.close();
+  await following;
+  expect(seen).toEqual(["stored memory 0", "recorded disk 0", "stored memory 8", "recorded disk 8"]);
 });
 
 test("another name, salt or adapter finds nothing", async () => {
@@ -88,4 +108,25 @@ test("options that cannot be served are refused, and the directory is free again
   await expect(openCache({ ...all, diskBytes: 1 })).rejects.toMatchObject({ code: "BAD_CONFIG" });
   await using _cache = await openCache(all);
   await expect(openCache(all)).rejects.toMatchObject({ code: "DATA_DIRECTORY_IN_USE" });
+});
+
+test("what only types would have refused is refused by its name", async () => {
+  const open = (change: object) => openCache({ ...options, ...change });
+  for (const [field, change] of [
+    ["directroy", { directroy: "/tmp/x" }],
+    ["name", { name: undefined }],
+    ["name", { name: "" }],
+    ["name", { name: testSpace({ groups: ["rows", "snapshot"] }) }],
+    ["memoryBytes", { memoryBytes: "2GiB" }],
+    ["diskBytes", { diskBytes: 0 }],
+  ] as const)
+    await expect(open(change)).rejects.toMatchObject({ code: "BAD_REQUEST", field });
+  await using cache = await openCache(options);
+  const list = [1, 2, 3] as unknown as Uint32Array;
+  for (const tokens of [list, new Uint8Array(4) as unknown as Uint32Array]) {
+    const refused = { code: "BAD_REQUEST", field: "tokens" };
+    await expect(cache.lookup(tokens)).rejects.toMatchObject(refused);
+    await expect(cache.load(tokens)).rejects.toMatchObject(refused);
+    await expect(cache.save(tokens, () => 1)).rejects.toMatchObject(refused);
+  }
 });

@@ -8,14 +8,15 @@
  * Payloads are yours: the cache never looks inside. docs/library.md tells the rest.
  */
 import { createHash } from "node:crypto";
-import { bareRoot, type Root, type Tokens } from "./cache/chunk.ts";
+import { bareRoot, type Root } from "./identity/keys.ts";
+import { type Tokens } from "./identity/tokens.ts";
 import { Cache } from "./cache/cache.ts";
-import type { CacheStats } from "./cache/counters.ts";
-import type { CacheSession, LoadedChunk, Lookup, ReadOptions, ReservedChunk, WrittenChunk } from "./cache/session.ts";
-import { opaqueSpace, type SpaceDescription } from "./cache/space.ts";
+import type { CacheStats } from "./cache/cache-stats.ts";
+import type { SubscribeOptions, Subscription } from "./cache/subscription.ts";
+import type { CacheSession, LoadedPart, Lookup, ReadOptions, ReservedPart, WrittenPart } from "./session.ts";
+import { groupsOf, opaqueSpace, type SpaceDescription } from "./identity/space.ts";
 import { RepriseError } from "./errors.ts";
 import { silentLog, type Log } from "./log.ts";
-import type { TierName } from "./tier.ts";
 import { DiskTier } from "./tiers/disk/disk-tier.ts";
 import { MemoryPool } from "./tiers/memory.ts";
 
@@ -48,19 +49,17 @@ export interface TextOptions {
   readonly computeMsPerToken?: number;
 }
 
-/** One chunk of a loaded text. `bytes` is the pool's own memory: read it before the {@link LoadedText} is released. */
-export interface LoadedPayload {
-  readonly firstToken: number;
-  readonly tokenCount: number;
-  /** How many of the payload's tokens, from the first, are the text's: all but perhaps in the last chunk. */
-  readonly matchedTokens: number;
-  readonly tier: TierName;
+/**
+ * One chunk of a loaded text: `skip` and `take` say which of its tokens are the text's, `target` where they stand in it.
+ * `bytes` is the pool's own memory: read it before the {@link LoadedText} is released.
+ */
+export interface LoadedPayload extends Omit<LoadedPart, "lease" | "group" | "slot"> {
   readonly bytes: Uint8Array;
 }
 
 /** What is known of a text. Holds its chunks in place until it is released, by hand or by `using`. */
 export interface LoadedText extends Disposable {
-  /** Tokens from the start of the text that need not be read again. */
+  /** Tokens of the text that need not be read again: those of all chunks. */
   readonly hitTokens: number;
   readonly chunks: readonly LoadedPayload[];
   /** Lets the chunks go; `bytes` must not be touched any more. Without effect the second time. */
@@ -76,12 +75,9 @@ export type WritePayload = (firstToken: number, tokenCount: number, into: Uint8A
  * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_REQUEST (with the field), BAD_CONFIG, TIER_UNAVAILABLE.
  */
 export async function openCache(options: OpenCacheOptions): Promise<LibraryCache> {
+  checkOptions(options);
   const { directory, diskBytes = 16 * 2 ** 30, memoryBytes, bytesPerToken, log = silentLog } = options;
   const space = typeof options.name === "string" ? namedSpace(options.name, options.chunkTokens ?? 256) : options.name;
-  if (!Number.isSafeInteger(bytesPerToken) || bytesPerToken < 1)
-    throw new RepriseError("BAD_REQUEST", "bytesPerToken must be a whole number of bytes, 1 or more", {
-      field: "bytesPerToken",
-    });
   const tier =
     directory === undefined
       ? undefined
@@ -95,7 +91,7 @@ export async function openCache(options: OpenCacheOptions): Promise<LibraryCache
     });
     // The engine was in the process that died: nobody is copying any more.
     cache = await Cache.open({ pool, tiers: tier === undefined ? [] : [tier], log, graceMs: 0 });
-    const session = cache.openSession({ space, rank: 0, slotBytes: bytesPerToken * space.chunkTokens });
+    const session = cache.openSession({ space, rank: 0, slotBytes: [bytesPerToken * space.chunkTokens] });
     await cache.recovered(1000);
     return new LibraryCache(cache, session, pool);
   } catch (error) {
@@ -125,12 +121,14 @@ export class LibraryCache implements AsyncDisposable {
   }
 
   /** How many tokens of a text are known, and in which tier they are. Moves nothing. */
-  lookup(tokens: Tokens, options: TextOptions = {}): Promise<Lookup> {
+  async lookup(tokens: Tokens, options: TextOptions = {}): Promise<Lookup> {
+    checkTokens(tokens);
     return this.#session.lookup(rootOf(options), tokens, waitOf(options));
   }
 
   /** Fetches what is known of a text, as far as it is there in time. Never throws for what is slow, corrupt or gone. */
-  load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
+  async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
+    checkTokens(tokens);
     return this.#during(this.#load(tokens, options));
   }
 
@@ -140,12 +138,22 @@ export class LibraryCache implements AsyncDisposable {
    * @returns the tokens stored by this call; fewer than were missing when the memory is full of chunks in use.
    * @throws what `write` throws; the chunks before it are stored.
    */
-  save(tokens: Tokens, write: WritePayload, options: TextOptions = {}): Promise<{ readonly savedTokens: number }> {
+  async save(
+    tokens: Tokens,
+    write: WritePayload,
+    options: TextOptions = {},
+  ): Promise<{ readonly savedTokens: number }> {
+    checkTokens(tokens);
     return this.#during(this.#save(tokens, write, options));
   }
 
   stats(): CacheStats {
     return this.#cache.stats();
+  }
+
+  /** Tells what comes into memory and disk and leaves them, from now on: see {@link Subscription}. @throws RepriseError BAD_REQUEST, CACHE_UNAVAILABLE */
+  subscribe(options?: SubscribeOptions): Subscription {
+    return this.#cache.subscribe(options);
   }
 
   /** Resolves when all that was saved survives a power cut. */
@@ -178,41 +186,37 @@ export class LibraryCache implements AsyncDisposable {
   }
 
   async #load(tokens: Tokens, options: TextOptions): Promise<LoadedText> {
-    const loaded: LoadedChunk[] = [];
+    const loaded: LoadedPart[] = [];
     for await (const batch of this.#session.load(rootOf(options), tokens, 0, waitOf(options))) loaded.push(...batch);
-    const last = loaded.at(-1);
     const release = () => this.#session.release(loaded.map(({ lease }) => lease));
     return {
-      hitTokens: last === undefined ? 0 : last.firstToken + last.matchedTokens,
-      chunks: loaded.map(({ firstToken, tokenCount, matchedTokens, tier, slot }) => ({
-        firstToken,
-        tokenCount,
-        matchedTokens,
-        tier,
-        bytes: this.#pool.view(slot.offset, slot.bytes),
-      })),
+      hitTokens: loaded.reduce((sum, { take }) => sum + take, 0),
+      chunks: loaded.map(({ kind, firstToken, tokenCount, skip, take, target, tier, slot }) => {
+        const bytes = this.#pool.view(slot.offset, slot.bytes);
+        return { kind, firstToken, tokenCount, skip, take, target, tier, bytes };
+      }),
       release,
       [Symbol.dispose]: release,
     };
   }
 
   async #save(tokens: Tokens, write: WritePayload, options: TextOptions): Promise<{ readonly savedTokens: number }> {
-    const { chunks } = await this.#session.reserve(rootOf(options), tokens, waitOf(options));
-    const written: WrittenChunk[] = [];
+    const { parts } = await this.#session.reserve(rootOf(options), tokens, waitOf(options));
+    const written: WrittenPart[] = [];
     let savedTokens = 0;
     try {
-      for (const chunk of chunks) {
+      for (const chunk of parts) {
         written.push({ lease: chunk.lease, bytes: await this.#writeOne(chunk, write) });
         savedTokens += chunk.tokenCount;
       }
     } finally {
       await this.#session.commit(written, waitOf(options));
-      this.#session.abandon(chunks.slice(written.length).map(({ lease }) => lease));
+      this.#session.abandon(parts.slice(written.length).map(({ lease }) => lease));
     }
     return { savedTokens };
   }
 
-  async #writeOne({ firstToken, tokenCount, slot }: ReservedChunk, write: WritePayload): Promise<number> {
+  async #writeOne({ firstToken, tokenCount, slot }: ReservedPart, write: WritePayload): Promise<number> {
     const bytes = await write(firstToken, tokenCount, this.#pool.view(slot.offset, slot.bytes));
     if (!Number.isSafeInteger(bytes) || bytes < 1 || bytes > slot.bytes)
       throw new RepriseError(
@@ -222,6 +226,44 @@ export class LibraryCache implements AsyncDisposable {
       );
     return bytes;
   }
+}
+
+const optionNames: readonly (keyof OpenCacheOptions)[] = [
+  "name",
+  "bytesPerToken",
+  "memoryBytes",
+  "directory",
+  "diskBytes",
+  "chunkTokens",
+  "log",
+];
+
+/** Whoever writes JavaScript has no types to say so. @throws RepriseError BAD_REQUEST (with the field) */
+function checkOptions(options: OpenCacheOptions): void {
+  const refuse = (field: string, fault: string): never => {
+    throw new RepriseError("BAD_REQUEST", `cannot open a cache: ${fault}`, { field });
+  };
+  for (const name of Object.keys(options))
+    if (!(optionNames as readonly string[]).includes(name))
+      refuse(name, `there is no option "${name}"; there are: ${optionNames.join(", ")}`);
+  const { name, bytesPerToken, memoryBytes, diskBytes } = options;
+  const isName = typeof name === "string" ? name !== "" : typeof name === "object" && name !== null;
+  if (!isName) refuse("name", "name must be a text that says whose payloads these are, or a SpaceDescription");
+  if (typeof name === "object" && groupsOf(name).join() !== "rows")
+    refuse("name", "a space of several groups needs a session of its own; here there is one group of rows");
+  for (const [field, bytes] of Object.entries({
+    bytesPerToken,
+    memoryBytes,
+    ...(diskBytes !== undefined && { diskBytes }),
+  }))
+    if (!Number.isSafeInteger(bytes) || bytes < 1) refuse(field, `${field} must be a whole number of bytes, 1 or more`);
+}
+
+/** @throws RepriseError BAD_REQUEST */
+function checkTokens(tokens: unknown): void {
+  if (tokens instanceof Uint32Array) return;
+  const fault = "tokens must be a Uint32Array: Uint32Array.from(ids) makes one of a list";
+  throw new RepriseError("BAD_REQUEST", fault, { field: "tokens" });
 }
 
 /** A space for payloads of which only a name is known: the name takes the place of everything else. */

@@ -5,11 +5,12 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
 import { PoolMapping } from "../src/ffi/pool-mapping.ts";
-import { bareRoot } from "../src/cache/chunk.ts";
-import { connectCache, type RemoteSession } from "../src/wire/client.ts";
-import { CacheControl } from "../src/wire/control.ts";
+import { bareRoot } from "../src/identity/keys.ts";
+import { connectCache, type CacheLink } from "../src/wire/guest/link.ts";
+import { CacheControl } from "../src/wire/guest/control.ts";
 import { counting, loadAndVerify, save, slotBytes, testSpace, wait } from "./support/cache.ts";
 import { bytesBelow, filesBelow, orphanedPools, poolOwners, temporaryDirectory } from "./support/data-directory.ts";
+import { rounds } from "./support/depth.ts";
 import { commandPath } from "./support/repository.ts";
 import { launchCache, startCache } from "./support/server.ts";
 
@@ -25,7 +26,7 @@ async function connectGuest(socketPath: string) {
   const session = await connectCache({
     space: testSpace(),
     rank: 0,
-    slotBytes,
+    slotBytes: [slotBytes],
     socketPath,
     reconnectMs: 20,
     onPoolChanged: map,
@@ -52,7 +53,7 @@ async function startTestCache(dataDirectory: string, more: readonly string[] = [
   return cache;
 }
 
-const hits = async (session: RemoteSession, tokens: Uint32Array) =>
+const hits = async (session: CacheLink, tokens: Uint32Array) =>
   (await session.lookup(bareRoot, tokens, wait)).hitTokens;
 
 test("ready on a socket; several guests share it; SIGTERM ends it with nothing left behind, and what was saved is there", async () => {
@@ -102,7 +103,8 @@ test("kill -9 and a restart under a guest that loads and saves: nothing wrong, m
       await sleep(1);
     }
   })();
-  for (let kill = 0; kill < 4; kill += 1) {
+  const kills = rounds({ small: 2, full: 4 });
+  for (let kill = 0; kill < kills; kill += 1) {
     const before = loaded;
     await expect.poll(() => loaded, { timeout: 10_000 }).toBeGreaterThan(before + 20);
     await cache.killAll();
@@ -163,7 +165,7 @@ test("it outlives whoever started it and read its output, and ends when nobody h
 }, 30_000);
 
 test("--metrics-port: figures, health and statistics; with a key only for who has it", async () => {
-  const cache = await startTestCache(temporaryDirectory(), ["--metrics-port", "0", "--api-key", "mine"]);
+  const cache = await startTestCache(temporaryDirectory(), ["--metrics-port", "0", "--admin-key", "for-the-admin"]);
   const [, url] = /^Figures are at (http:\/\/127\.0\.0\.1:\d+)\/metrics$/m.exec(cache.output()) ?? [];
   const guest = await connectGuest(cache.socketPath);
   await save(guest.session, guest.memory, counting(40));
@@ -174,7 +176,7 @@ test("--metrics-port: figures, health and statistics; with a key only for who ha
   expect((await fetch(`${url}/metrics`)).status).toBe(401);
   expect((await fetch(`${url}/cache/stats`)).status).toBe(401);
   expect((await fetch(`${url}/v1/models`)).status).toBe(404);
-  const headers = { authorization: "Bearer mine" };
+  const headers = { authorization: "Bearer for-the-admin" };
   const text = await (await fetch(`${url}/metrics`, { headers })).text();
   expect(text).toContain('reprise_cache_hit_tokens_total{tier="memory"} 40');
   expect(text).toContain('reprise_cache_loaded_tokens_total{tier="memory"} 40');
@@ -186,7 +188,7 @@ test("--metrics-port: figures, health and statistics; with a key only for who ha
     sessions: 1,
     tiers: { memory: { usedSlots: 10 } },
   });
-  expect((await reprise("cache", "--metrics-port", "0", "--host", "0.0.0.0")).error).toContain("--api-key");
+  expect((await reprise("cache", "--metrics-port", "0", "--host", "0.0.0.0")).error).toContain("--admin-key-file");
 }, 30_000);
 
 test("clear: a running cache forgets everything, also after a restart; so does a data directory that nobody runs", async () => {
@@ -259,7 +261,7 @@ test("inspect tells what is on disk, beside a running cache and without one", as
   const json = async () => JSON.parse((await reprise("inspect", dataDirectory, "--json")).out) as unknown;
   const disk = {
     regions: [{ state: "open", chunks: 13, damaged: 0 }],
-    spaces: [{ space: guest.session.spaceId, roots: 2, ranks: 1, chunks: 13, tokens: 50, payloadBytes: 13 * 512 }],
+    spaces: [{ space: guest.session.spaceId, roots: 2, parts: 1, chunks: 13, tokens: 50, payloadBytes: 13 * 512 }],
   };
   await expect
     .poll(json, { timeout: 10_000 })

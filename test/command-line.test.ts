@@ -1,11 +1,12 @@
 /** The command line as a person meets it: help, faults told in words, exit codes, a clean end. */
 import { execFile } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { ask } from "./support/client.ts";
 import { filesBelow, poolOwners, temporaryDirectory } from "./support/data-directory.ts";
+import { isFull } from "./support/depth.ts";
 import { commandPath, shippedModelPath } from "./support/repository.ts";
 import { startServer } from "./support/server.ts";
 
@@ -19,8 +20,13 @@ interface Ended {
 const env = { ...process.env, REPRISE_THREADS: "1" };
 
 function reprise(...args: readonly string[]): Promise<Ended> {
+  return repriseIn({}, ...args);
+}
+
+function repriseIn(variables: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [commandPath, ...args], { timeout: 120_000, env }, (failure, out, error) => {
+    const options = { timeout: 120_000, env: { ...env, ...variables } };
+    execFile(process.execPath, [commandPath, ...args], options, (failure, out, error) => {
       resolve({ code: typeof failure?.code === "number" ? failure.code : failure === null ? 0 : -1, out, error });
     });
   });
@@ -39,10 +45,10 @@ test("--help and --version tell, on stdout, and exit 0", async () => {
 });
 
 test("used wrongly: every fault in one go, exit 2", async () => {
-  const { code, error } = await reprise("serve", "--prot", "80", "--slots", "none", "--memory");
+  const { code, error } = await reprise("serve", "--prot", "80", "--sequences", "none", "--memory");
   expect(code).toBe(2);
   expect(error).toMatch(/--prot: no such option; did you mean "--port"\?/);
-  expect(error).toMatch(/--slots: "none" is not a whole number/);
+  expect(error).toMatch(/--sequences: "none" is not a whole number/);
   expect(error).toMatch(/--memory needs a value/);
   expect(await reprise()).toMatchObject({ code: 2 });
   expect(await reprise("server")).toMatchObject({
@@ -56,6 +62,38 @@ test("an address that others can reach needs a key", async () => {
   expect(code).toBe(2);
   expect(error).toContain("--api-key");
 });
+
+test("a key that is empty, in the file or the environment, opens nothing", async () => {
+  const directory = temporaryDirectory();
+  const file = join(directory, "reprise.yaml");
+  writeFileSync(file, "host: 0.0.0.0\napi-key:\n");
+  const keys = join(directory, "keys");
+  writeFileSync(keys, "long-enough\n", { mode: 0o644 });
+  const flags = ["--data-dir", join(directory, "data"), "--port", "0"];
+  for (const [ended, words] of [
+    [await reprise("serve", ...flags, "--config", file), "api-key has no value"],
+    [
+      await repriseIn({ REPRISE_API_KEY: "" }, "serve", ...flags, "--host", "0.0.0.0"),
+      "REPRISE_API_KEY: a key must have",
+    ],
+    [await reprise("serve", ...flags, "--api-key-file", keys), "others can read or change it (mode 0644)"],
+  ] as const)
+    expect(ended).toMatchObject({ code: 2, error: expect.stringContaining(words) as string });
+}, 60_000);
+
+test("variables of Kubernetes' Services stop nothing; others that are no settings are one line", async () => {
+  const links = {
+    REPRISE_PORT: "tcp://10.0.0.1:8080",
+    REPRISE_SERVICE_HOST: "10.0.0.1",
+    REPRISE_CACHE_PORT_80_TCP_ADDR: "::1",
+  };
+  const directory = temporaryDirectory();
+  expect(await repriseIn(links, "inspect", directory)).toMatchObject({ code: 0, error: "" });
+  expect(await repriseIn({ ...links, REPRISE_X: "1", REPRISE_Y: "2" }, "inspect", directory)).toMatchObject({
+    code: 0,
+    error: "reprise inspect: REPRISE_X, REPRISE_Y: no such settings, left alone\n",
+  });
+}, 60_000);
 
 test("no such model, not a GGUF, a GGUF cut short: exit 1, and the message names the file", async () => {
   const directory = temporaryDirectory();
@@ -83,6 +121,23 @@ test("no such model, not a GGUF, a GGUF cut short: exit 1, and the message names
     expect(error).not.toMatch(/\n\s+at /);
   }
 }, 60_000);
+
+test("a data directory that cannot be one: exit 2 at once, one line, no stack trace; for each command", async () => {
+  const directory = temporaryDirectory();
+  writeFileSync(join(directory, "file"), "");
+  const open = join(directory, "open");
+  mkdirSync(open);
+  chmodSync(open, 0o777);
+  for (const dataDir of ["/proc/reprise/data", "/sys/reprise", join(directory, "file", "below"), open])
+    for (const command of [["serve", "--port", "0"], ["cache"]]) {
+      const { code, error } = await reprise(...command, "--data-dir", dataDir, "--memory", "64MiB");
+      expect(code, error).toBe(2);
+      expect(error.trim().split("\n")).toHaveLength(1);
+      expect(error).toContain(dataDir);
+    }
+  const { code, error } = await reprise("cache", "clear", "--data-dir", open);
+  expect([code, error.trim().split("\n").length]).toEqual([1, 1]);
+}, 120_000);
 
 test("a port in use, and more memory than there is: exit 1, and what to do", async () => {
   const other = createServer().listen(0, "127.0.0.1");
@@ -124,13 +179,15 @@ test("bench: a name, then options; a table, and every sample in a file", async (
     "--csv",
     csv,
     "--api-key=mine",
+    "--admin-key",
+    "of-the-figures",
   );
   expect(error).toBe("");
   expect(code).toBe(0);
   expect(out).toMatch(/short +10\/10 /);
   expect(JSON.parse(readFileSync(json, "utf8"))).toMatchObject({
     bench: "smoke",
-    command: expect.stringMatching(/^reprise bench smoke --url http.* --api-key=KEY$/) as string,
+    command: expect.stringMatching(/^reprise bench smoke --url http.* --api-key=KEY --admin-key KEY$/) as string,
     targets: [{ metricsAfter: { reprise_engine_ready: 1 } }],
   });
   expect(readFileSync(csv, "utf8").trim().split("\r\n")).toHaveLength(11);
@@ -175,7 +232,7 @@ test("verify finds nothing to complain of in a sound cache", async () => {
     "--memory",
     "256MiB",
     "--prompts",
-    "6",
+    isFull ? "6" : "3",
     "--tokens",
     "600",
   ];

@@ -2,7 +2,7 @@
  * A process that writes is killed, again and again, and what it acknowledged is looked for.
  *
  * A long run in pieces that may go side by side, each with moments of its own:
- * `REPRISE_KILLS=250 REPRISE_SEED=2 npx vitest run test/durability.test.ts`
+ * `REPRISE_TEST_DEPTH=10 REPRISE_TEST_SEED=2 npx vitest run test/durability.test.ts`
  */
 import { spawn } from "node:child_process";
 import { rmSync } from "node:fs";
@@ -14,6 +14,7 @@ import { expect, test } from "vitest";
 import { noSignal, recoverAll } from "../src/tiers/tier-suite.ts";
 import { DiskTier } from "../src/tiers/disk/disk-tier.ts";
 import { temporaryFolder } from "./support/cache.ts";
+import { rounds, seedOr } from "./support/depth.ts";
 import { seededRandom } from "./support/prompts.ts";
 
 /** The child is a plain Node process: it runs what was built. */
@@ -25,7 +26,7 @@ const build = fileURLToPath(new URL("../dist", import.meta.url));
  */
 const writer = (directory: string, capacityBytes: number, first: number) => `
   import { DiskTier } from ${JSON.stringify(`${build}/tiers/disk/disk-tier.js`)};
-  import { chunkKey } from ${JSON.stringify(`${build}/cache/chunk.js`)};
+  import { chunkKey } from ${JSON.stringify(`${build}/identity/keys.js`)};
   const tier = await DiskTier.open({ drives: [{ directory: ${JSON.stringify(directory)}, capacityBytes: ${capacityBytes} }] });
   for await (const batch of tier.recover({ isWanted: () => false, onEvicted() {}, onMoved() {} }))
     for await (const { id, tokens } of batch.records()) if (tokens[0] % 3 === 0) tier.drop(id);
@@ -42,14 +43,13 @@ const writer = (directory: string, capacityBytes: number, first: number) => `
   for (let i = ${first}; ; i += 4) await Promise.all([write(i), write(i + 1), write(i + 2), write(i + 3)]);
 `;
 
-const kills = Number(process.env["REPRISE_KILLS"] ?? 24);
-const seed = Number(process.env["REPRISE_SEED"] ?? 1);
+const kills = rounds({ small: 4, full: 24 });
 
 test(
   "killed at any moment, compacting too, the disk tier has every acknowledged record, and none that is wrong",
   async () => {
     using folder = temporaryFolder();
-    const random = seededRandom(seed);
+    const random = seededRandom(seedOr(1));
     const capacityBytes = 256 * 2 ** 20;
     const acknowledged = new Set<number>();
     let directory = folder.path;

@@ -3,23 +3,28 @@ import { expect, onTestFinished, test } from "vitest";
 import { sampleNotes } from "../src/bench/notes/notes.ts";
 import { ask, askStreaming, stats } from "./support/client.ts";
 import { forgetMemory, temporaryDirectory } from "./support/data-directory.ts";
+import { isFull } from "./support/depth.ts";
 import { questionPrompt, tokenize } from "./support/prompts.ts";
 import { type RunningServer, startServer } from "./support/server.ts";
 import { settled } from "./support/settled.ts";
 
+/** Lengths in tokens: at small depth whatever computes takes half as long. */
+const promptLength = isFull ? 4000 : 2000;
+const busyLength = isFull ? 6000 : 3000;
+
 test("a prompt is read once: warm, and after kill -9 of everything and a restart", async () => {
   const dataDirectory = temporaryDirectory();
   let server = await started(dataDirectory);
-  const { prompt, answer } = await questionPrompt(server.url, { seed: 41, tokens: 4000 });
+  const { prompt, answer } = await questionPrompt(server.url, { seed: 41, tokens: promptLength });
   const request = { prompt, temperature: 0, max_tokens: 24 };
 
   const cold = await askStreaming(server.url, "/v1/completions", request);
-  expect(cold.promptTokens).toBe(4000);
+  expect(cold.promptTokens).toBe(promptLength);
   expect(cold.cachedTokens).toBe(0);
   expect(cold.text).toBe(answer);
 
   const warm = await askStreaming(server.url, "/v1/completions", request);
-  expect(warm.cachedTokens).toBe(3999);
+  expect(warm.cachedTokens).toBe(promptLength - 1);
   expect(warm.report.computed_tokens).toBe(1);
   expect(warm.text).toBe(cold.text);
 
@@ -27,24 +32,24 @@ test("a prompt is read once: warm, and after kill -9 of everything and a restart
   await server.killAll();
   server = await started(dataDirectory);
   const again = await askStreaming(server.url, "/v1/completions", request);
-  expect(again.report.reused).toMatchObject({ memory: 3999, disk: 0 });
+  expect(again.report.reused).toMatchObject({ memory: promptLength - 1, disk: 0 });
   expect(again.text).toBe(cold.text);
 
   await server.killAll();
   forgetMemory(dataDirectory);
   server = await started(dataDirectory);
   const last = await askStreaming(server.url, "/v1/completions", request);
-  expect(last.report.reused).toMatchObject({ memory: 0, disk: 3999 });
+  expect(last.report.reused).toMatchObject({ memory: 0, disk: promptLength - 1 });
   expect(last.text).toBe(cold.text);
 }, 120_000);
 
 test("what is stored is found also while others keep the engine busy", async () => {
   const server = await started(temporaryDirectory());
   const { prompt, answer } = await questionPrompt(server.url, { seed: 90, tokens: 2000 });
-  const { prompt: long } = await questionPrompt(server.url, { seed: 91, tokens: 6000 });
+  const { prompt: long } = await questionPrompt(server.url, { seed: 91, tokens: busyLength });
   const request = { prompt, temperature: 0, max_tokens: 24 };
   await ask(server.url, "/v1/completions", request);
-  // Five others take the slots, so that the prompt is no longer resident.
+  // Five others take the sequences, so that the prompt is no longer resident.
   for (let other = 0; other < 5; other += 1)
     await ask(server.url, "/v1/completions", { prompt: long.slice(0, 40), cache_salt: `${other}`, max_tokens: 1 });
 
@@ -57,13 +62,15 @@ test("what is stored is found also while others keep the engine busy", async () 
   expect(found.report.ttft_ms).toBeLessThan(report.ttft_ms);
 }, 120_000);
 
-test("a chat of ten turns computes only what is new in each turn, also across a restart", async () => {
+const turns = isFull ? 10 : 6;
+
+test(`a chat of ${turns} turns computes only what is new in each turn, also across a restart`, async () => {
   const dataDirectory = temporaryDirectory();
   let server = await started(dataDirectory);
   const { text, questions } = sampleNotes({ seed: 77, characters: 6000 });
   const messages: { role: string; content: string }[] = [];
   let known = 0;
-  for (let turn = 0; turn < 10; turn += 1) {
+  for (let turn = 0; turn < turns; turn += 1) {
     const question = `Question: ${questions[turn]?.question}`;
     messages.push({ role: "user", content: turn === 0 ? `${text}\n\n${question}` : question });
     const answer = await ask(server.url, "/v1/chat/completions", { messages, temperature: 0, max_tokens: 40 });
@@ -74,7 +81,7 @@ test("a chat of ten turns computes only what is new in each turn, also across a 
     }
     known = answer.promptTokens + answer.completionTokens - 1;
     messages.push({ role: "assistant", content: answer.text });
-    if (turn === 5) {
+    if (turn === turns / 2) {
       await settled(server.url);
       await server.killAll();
       server = await started(dataDirectory);

@@ -15,7 +15,9 @@ test.runIf(browserIsHere)(
     onTestFinished(() => browser.close());
     const page = await browser.newPage();
     await page.goto(first.url);
-    await page.getByRole("button", { name: "Use example notes" }).click();
+    // The model that ships is introduced, and the page begins with what it is good at.
+    await page.getByRole("note").filter({ hasText: "questions about notes" }).waitFor();
+    expect(await page.locator("#long-text").inputValue()).toMatch(/^Note 1\./);
     await page.locator("#suggestions button").first().click();
     const bar = async (run: number) => {
       const image = page.locator(".run").nth(run).getByRole("img");
@@ -37,6 +39,34 @@ test.runIf(browserIsHere)(
     await page.getByRole("button", { name: "Same again" }).click();
     expect(await bar(2)).toMatch(/: 1 computed, [\d,]+ memory$/);
     expect(await page.locator(".answer").textContent()).toBe(answer);
+  },
+  60_000,
+);
+
+test.runIf(browserIsHere)(
+  "a server with keys is asked with the key that a person gives; one that gets no answers is asked for again",
+  async () => {
+    const flags = ["--memory", "64MiB", "--api-key", "key-of-a-person", "--admin-key", "key-of-the-admin"];
+    const server = await startServer({ dataDirectory: temporaryDirectory(), flags });
+    onTestFinished(() => server.killAll());
+    const browser = await launchBrowser();
+    onTestFinished(() => browser.close());
+    const page = await browser.newPage();
+    await page.goto(server.url);
+    const give = async (key: string) => {
+      await page.locator("#key").fill(key);
+      await page.getByRole("button", { name: "Use key" }).click();
+    };
+    const model = page.locator("#model");
+
+    await give("key-of-the-admin");
+    await page.getByText("did not accept this API key").waitFor();
+    await give("key-of-a-person");
+    await model.filter({ hasText: "reprise" }).waitFor();
+    expect(await page.locator("#key").isVisible()).toBe(false);
+    await page.locator("#question").fill("Hello");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.locator(".run").first().getByRole("img").waitFor();
   },
   60_000,
 );

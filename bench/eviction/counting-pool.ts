@@ -1,6 +1,6 @@
 /** A pool of so many slots and no memory behind them: for replays in which nobody looks at the bytes. */
 import { assert } from "../../src/errors.ts";
-import type { PoolStats, SlotPool } from "../../src/cache/slot-pool.ts";
+import type { PoolStats, SlotPool } from "../../src/cache/pool/slot-pool.ts";
 
 export class CountingPool implements SlotPool {
   readonly path = "";
@@ -42,7 +42,7 @@ export class CountingPool implements SlotPool {
 
   seal(): void {}
 
-  leftBehind(): readonly [] {
+  surviving(): readonly [] {
     return [];
   }
 

@@ -1,8 +1,9 @@
 /** Leaf-first least-recently-used behind the cache's own interface: the baseline that the cache's policy must beat. */
-import { rowOf, type ChunkId } from "../../src/cache/chunk-id.ts";
-import type { ChunkTraits, EvictionPolicy } from "../../src/cache/eviction.ts";
-import { MinHeap } from "../../src/cache/min-heap.ts";
-import { PagedColumn } from "../../src/cache/paged.ts";
+import { rowOf, type ChunkId } from "../../src/cache/index/chunk-id.ts";
+import type { EvictionPolicy } from "../../src/cache/eviction/policy.ts";
+import type { ChunkTraits } from "../../src/cache/index/stored-chunk.ts";
+import { MinHeap } from "../../src/cache/eviction/min-heap.ts";
+import { PagedColumn } from "../../src/cache/index/paged-column.ts";
 
 export class LeafLru implements EvictionPolicy {
   readonly #touchedAt = PagedColumn.doubles();

@@ -6,10 +6,10 @@
  * the pool is not real: it counts slots. Time is the trace's.
  */
 import { Cache } from "../../src/cache/cache.ts";
-import { bareRoot } from "../../src/cache/chunk.ts";
-import type { EvictionPolicy } from "../../src/cache/eviction.ts";
-import type { CacheSession } from "../../src/cache/session.ts";
-import { opaqueSpace } from "../../src/cache/space.ts";
+import { bareRoot } from "../../src/identity/keys.ts";
+import type { EvictionPolicy } from "../../src/cache/eviction/policy.ts";
+import type { CacheSession } from "../../src/session.ts";
+import { opaqueSpace } from "../../src/identity/space.ts";
 import { BLOCK_TOKENS, type TraceRequest } from "../../src/bench/workloads/mooncake-trace.ts";
 import type { BlockCache } from "./block-caches.ts";
 import { CountingPool } from "./counting-pool.ts";
@@ -24,7 +24,7 @@ export async function hitsInCache(
 ): Promise<number> {
   let now = 0;
   await using cache = await Cache.open({ pool: new CountingPool(capacity), policy, now: () => now });
-  const session = cache.openSession({ space: traceSpace, rank: 0, slotBytes: 1 });
+  const session = cache.openSession({ space: traceSpace, rank: 0, slotBytes: [1] });
   let hits = 0;
   for (const { timestampMs, hashIds } of requests) {
     now = timestampMs;
@@ -52,11 +52,11 @@ async function serve(session: CacheSession, tokens: Uint32Array): Promise<number
   let hits = 0;
   for await (const batch of session.load(bareRoot, tokens, 0, wait)) {
     session.release(batch.map(({ lease }) => lease));
-    hits += batch.filter(({ matchedTokens }) => matchedTokens === BLOCK_TOKENS).length;
+    hits += batch.filter(({ take }) => take === BLOCK_TOKENS).length;
   }
-  const { chunks } = await session.reserve(bareRoot, tokens, wait);
+  const { parts } = await session.reserve(bareRoot, tokens, wait);
   await session.commit(
-    chunks.map(({ lease }) => ({ lease, bytes: 1 })),
+    parts.map(({ lease }) => ({ lease, bytes: 1 })),
     wait,
   );
   return hits;

@@ -35,7 +35,7 @@ _end_seconds = 15.0
 _log_lines = 60
 #: Memory counts as registered when no more of it was mapped for so long.
 _still_seconds = 2.0
-_settle_seconds = 90.0
+_longest_registration_seconds = 90.0
 
 
 class ArmFailed(Exception):
@@ -99,7 +99,7 @@ class Arm:
             raise ArmFailed(f"{self.name} is gone before {op}: {error}\n{self.log_tail()}") from error
         return self._answer(deadline, op)
 
-    def settle(self) -> float:
+    def wait_for_registration(self) -> float:
         """Waits until the engine has registered the cache's memory with the GPU, which it does behind its first request
         and which slows down whatever runs meanwhile; seconds that it took.
         """
@@ -108,7 +108,7 @@ class Arm:
             return 0.0
         self.call("generate", prompt=[11, 12, 13])
         before, since = -1, started
-        while time.monotonic() - since < _still_seconds and time.monotonic() - started < _settle_seconds:
+        while time.monotonic() - since < _still_seconds and time.monotonic() - started < _longest_registration_seconds:
             shared = _shared_bytes(self._process.pid)
             if shared != before:
                 before, since = shared, time.monotonic()
@@ -186,7 +186,7 @@ class Arms:
         self.settings = settings
         self.failed: dict[str, str] = {}
         #: Longest time that memory was registered for after a start.
-        self.settle_seconds = 0.0
+        self.registration_seconds = 0.0
         self._folder = Path(tempfile.mkdtemp(prefix="reprise-bench-"))
         self._all = {name: Arm(name, settings, self._folder / name) for name in names}
         self._turn = 0
@@ -255,7 +255,7 @@ class Arms:
 
     def _each(self, arms: list[Arm], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        for step in ("start", "ready", "settle"):
+        for step in ("start", "ready", "registration"):
             for arm in arms:
                 if arm.name in self.failed:
                     continue
@@ -265,7 +265,7 @@ class Arms:
                     elif step == "ready":
                         arm.ready(max(1.0, deadline - time.monotonic()))
                     else:
-                        self.settle_seconds = max(self.settle_seconds, arm.settle())
+                        self.registration_seconds = max(self.registration_seconds, arm.wait_for_registration())
                 except (ArmFailed, RuntimeError, OSError) as failure:
                     self._drop(arm.name, failure)
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from copy_jobs import BLOCK_TOKENS, CHUNK_BLOCKS, DEVICE, Caches, Ints, job_of, random_job, slot_places
-from reprise_vllm.copier import EXTENT_BYTES
-from reprise_vllm.copy_cuda import CudaCopier
-from reprise_vllm.lane import CudaHandle
-from reprise_vllm.layout import Layout
-from reprise_vllm.move_torch import TorchMover
-from reprise_vllm.plan import LoadJob, PoolRef, SaveJob, StepPlan, TransferJob
-from reprise_vllm.pool_map import PoolMap
-from reprise_vllm.worker import WorkerSide
+from reprise_engine.copy.copier import EXTENT_BYTES
+from reprise_engine.copy.copy_cuda import CudaCopier
+from reprise_engine.copy.lane import CudaHandle
+from reprise_engine.copy.layout import Layout
+from reprise_engine.copy.move_torch import TorchMover
+from reprise_engine.copy.pool_map import PoolMap
+from reprise_engine.plan import LoadJob, PoolRef, SaveJob, StepPlan, TransferJob
+from reprise_engine.worker.worker import WorkerSide
 
 
 class Twin:

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, long_job, pool_file
-from reprise_vllm.copy_cuda import CudaCopier, CudaRegistrar
-from reprise_vllm.dma import IN_STREAM_ORDER
-from reprise_vllm.lane import Lane
-from reprise_vllm.layout import Layout, read_layout
-from reprise_vllm.plan import LoadJob, PoolRef, SaveJob
-from reprise_vllm.pool_map import PoolMap
-from reprise_vllm.probe import open_fastest
+from reprise_engine.copy.copy_cuda import CudaCopier, CudaRegistrar
+from reprise_engine.copy.dma import IN_STREAM_ORDER
+from reprise_engine.copy.lane import Lane
+from reprise_engine.copy.layout import Layout, read_layout
+from reprise_engine.copy.pool_map import PoolMap
+from reprise_engine.copy.probe import open_fastest
+from reprise_engine.plan import LoadJob, PoolRef, SaveJob
 
 _tokens = 10_000
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reprise_vllm.copier import EXTENT_BYTES
-from reprise_vllm.layout import Layout
-from reprise_vllm.plan import LoadJob, PoolRef, SaveJob
+from reprise_engine.copy.copier import EXTENT_BYTES
+from reprise_engine.copy.layout import Layout
+from reprise_engine.plan import LoadJob, PoolRef, SaveJob
 
 Job = TypeVar("Job", LoadJob, SaveJob)
 Caches = dict[str, torch.Tensor]

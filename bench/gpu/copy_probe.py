@@ -23,11 +23,11 @@ import torch
 from copy_checks import check, check_early, check_torch, whole_worker
 from copy_jobs import BLOCK_TOKENS, DEVICE, SHAPES, pool_file
 from copy_times import measure, measure_early, plain
-from reprise_vllm.copy_cuda import CudaRegistrar
-from reprise_vllm.layout import read_layout
-from reprise_vllm.plan import PoolRef
-from reprise_vllm.pool_map import PoolMap
-from reprise_vllm.probe import choose_methods, open_fastest
+from reprise_engine.copy.copy_cuda import CudaRegistrar
+from reprise_engine.copy.layout import read_layout
+from reprise_engine.copy.pool_map import PoolMap
+from reprise_engine.copy.probe import choose_methods, open_fastest
+from reprise_engine.plan import PoolRef
 
 
 def attempt(out: dict[str, Any], name: str, run: Callable[[], Any]) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from copy_jobs import BLOCK_TOKENS, CHUNK_BLOCKS, Caches, job_of, long_job, slot_places
-from reprise_vllm.copier import EXTENT_BYTES
-from reprise_vllm.copy_cuda import CudaCopier
-from reprise_vllm.dma import IN_STREAM_ORDER
-from reprise_vllm.layout import Layout
-from reprise_vllm.plan import LoadJob, SaveJob
-from reprise_vllm.pool_map import PoolMap
+from reprise_engine.copy.copier import EXTENT_BYTES
+from reprise_engine.copy.copy_cuda import CudaCopier
+from reprise_engine.copy.dma import IN_STREAM_ORDER
+from reprise_engine.copy.layout import Layout
+from reprise_engine.copy.pool_map import PoolMap
+from reprise_engine.plan import LoadJob, SaveJob
 
 
 def measure_early(copier: CudaCopier, layout: Layout, caches: Caches, pool: PoolMap, tokens: int) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Known prompts after everything was ended and started again, with the page cache dropped: what the disk gives back.
 
 The arm `none` is restarted as well: its figure is what reading the prompt again costs. LMCache's local disk keeps its
@@ -32,7 +31,7 @@ class DiskRestart(Part):
     prompts: int = 4
     disk_gib: int = 40
     #: Longest wait for what was stored to be on disk.
-    settle: float = 40.0
+    flush_seconds: float = 40.0
     #: End the engines and the cache as a crash would, not as an operator would.
     crash: bool = False
 
@@ -50,7 +49,7 @@ class DiskRestart(Part):
         cold = self._ask(arms, texts)
         self._write(report, "before", cold)
         names = [name for name in self.running(arms) if name != "none"]
-        report.data["stored"] = self._settle(arms, names)
+        report.data["stored"] = self._wait_until_stored(arms, names)
         report.say(f"stored: {report.data['stored']}")
         report.save()
         report.data["ended_in"] = arms.restart(
@@ -95,11 +94,11 @@ class DiskRestart(Part):
         report.data[f"ratios_{phase}"] = ratios(medians)
         report.save()
 
-    def _settle(self, arms: Arms, names: list[str]) -> dict[str, int]:
+    def _wait_until_stored(self, arms: Arms, names: list[str]) -> dict[str, int]:
         """Waits until no arm's directory has grown for a second; bytes stored by each."""
         for name in names:
             arms.call(name, "forget")
-        deadline = time.monotonic() + self.settle
+        deadline = time.monotonic() + self.flush_seconds
         before: dict[str, int] = {}
         while True:
             stored = {name: arms.stored_bytes(name) for name in names}
@@ -136,9 +135,3 @@ class DiskRestart(Part):
             while read < 2**30 and (piece := file.read(8 * 2**20)):
                 read += len(piece)
             return read / (time.perf_counter() - started)
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("disk-restart")

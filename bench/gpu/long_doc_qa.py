@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Long documents asked about again and again: more of them than the GPU's cache holds, a few requests in flight.
 
 A round asks one new question about every document, in the same order, as LMCache's benchmark of this name does. Two
@@ -124,9 +123,3 @@ class LongDocQa(Part):
         available = int(lines["MemAvailable"].split()[0]) // 2**20
         holders = sum(name in HOST_ARMS for name in self.arms)
         return max(1, (available - _spare_gib) // max(1, holders))
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("long-doc-qa")

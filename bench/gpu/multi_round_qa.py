@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Users with long histories who ask on: how many questions a second an arm answers with a first token within a second.
 
 The users' histories are read once, untimed, by every arm; together they are more than the GPU's cache holds. Then the
@@ -119,9 +118,3 @@ class MultiRoundQa(Part):
     def _longest(self) -> int:
         most = max(int(self.level_seconds * rate / self.users) + 1 for rate in self.rates)
         return self.system + self.history + most * (self.question + self.answer)
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("multi-round-qa")

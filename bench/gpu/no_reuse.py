@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What a cache costs when nothing is ever read again: fresh prompts, many in flight, throughput against vLLM alone.
 
 Every round has fresh prompts and all arms; shares are of `none` in the same round, and their spread says what a percent
@@ -106,9 +105,3 @@ def _both(of: dict[str, Any], name: str) -> bool:
 def _error(shares: list[float]) -> dict[str, float]:
     """The standard error of their mean."""
     return {"error": statistics.stdev(shares) / len(shares) ** 0.5} if len(shares) > 1 else {}
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("no-reuse")

@@ -60,7 +60,7 @@ while waiting:
     shutil.copytree(folder, target / name, ignore=left_out(folder), symlinks=True)
 PYTHON
 
-cp -r "$repository/python/reprise" "$repository/python/reprise_vllm" "$tree/python/"
+cp -r "$repository/python/reprise" "$repository/python/reprise_engine" "$repository/python/reprise_vllm" "$tree/python/"
 cp -r "$here" "$tree/bench/gpu"
 rm -rf "$tree/bench/gpu/results"
 find "$tree" \( -name __pycache__ -o -name '.*_cache' \) -type d -prune -exec rm -rf {} +

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """One prompt at a time: read afresh, found on the GPU, found in the arm's cache after the GPU has forgotten it.
 
 Arms alternate prompt by prompt. Each arm sees the same prompts; its warm answers must begin as its cold ones did.
@@ -151,9 +150,3 @@ def _numbers(out: dict[str, Any], phase: str) -> dict[str, float | None]:
 
 def _medians(out: dict[str, Any], phase: str) -> str:
     return ", ".join(f"{name} {(seconds or 0) * 1e3:.1f} ms" for name, seconds in _numbers(out, phase).items())
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("prefix")

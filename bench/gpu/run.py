@@ -57,9 +57,8 @@ class Planned:
     engine: EngineSettings
 
 
-def main(only: str | None = None) -> None:
-    """`only`: the part of a script that is run by itself; the command line then has its settings alone."""
-    options = _options(only)
+def main() -> None:
+    options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     base = EngineSettings(
         shape=options.shape,
@@ -68,8 +67,7 @@ def main(only: str | None = None) -> None:
         eager=not options.cuda_graphs,
         load_format=options.load_format,
     )
-    texts = [f"{only}:{':'.join(options.parts)}" if options.parts else only] if only else options.parts
-    planned = [_planned(text, base, options.arms) for text in texts]
+    planned = [_planned(text, base, options.arms) for text in options.parts]
     deadline = time.monotonic() + options.budget
     around = machine()
     for group in _groups(planned):
@@ -109,7 +107,7 @@ def _run_part(planned: Planned, arms: Arms, out: Path, deadline: float, around: 
         "engine": asdict(arms.settings),
         "kv_bytes_per_token": arms.settings.token_bytes,
         "start_seconds": round(arms.start_seconds, 1),
-        "settle_seconds": round(arms.settle_seconds, 1),
+        "registration_seconds": round(arms.registration_seconds, 1),
         "arms": arms.about(),
         "machine": around,
     }
@@ -159,10 +157,9 @@ def _planned(text: str, base: EngineSettings, arms: str) -> Planned:
     return Planned(title, part, part.engine(base))
 
 
-def _options(only: str | None) -> argparse.Namespace:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = "setting=value of this part" if only else "part[:setting=value]..."
-    parser.add_argument("parts", nargs="*" if only else "+", metavar="SETTING" if only else "PART", help=what)
+    parser.add_argument("parts", nargs="+", metavar="PART", help="part[:setting=value]...")
     parser.add_argument("--out", type=Path, default=Path("results"), help="where the JSON files go")
     parser.add_argument(
         "--budget", type=float, default=3600, help="seconds for all of this run, engine starts included"

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Two GPUs, one rank on each: warm answers equal cold ones, and the times of prefix.py."""
 
 from __future__ import annotations
@@ -21,9 +20,3 @@ class TensorParallel(Prefix):
         engine = super().engine(base)
         longest = max(self.lengths)
         return replace(engine, tensor_parallel=self.ranks, kv_tokens=max(2 * longest, longest + 1024))
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("tensor-parallel")

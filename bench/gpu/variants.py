@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What an engine can be beside eager dense attention on one GPU: the same answers, and what is loaded.
 
 Every variant has its engines: vLLM alone, Reprise, and a second process on the same cache. Prompts are asked cold,
@@ -241,9 +240,3 @@ def _gpus() -> int | None:
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else None
-
-
-if __name__ == "__main__":
-    from run import main
-
-    main("variants")

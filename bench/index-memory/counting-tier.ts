@@ -1,11 +1,19 @@
 /** A tier that numbers its records and keeps nothing: for measurements of what the cache itself keeps. */
-import type { Compacted, RecordId, RecordBatch, Tier, TierStats } from "../../src/tier.ts";
+import type { Compacted, FoundRecord, LogTier, RecordBatch, RecordId, TierStats } from "../../src/tier.ts";
 
-export class CountingTier implements Tier {
+export class CountingTier implements LogTier {
   readonly name = "disk";
   #records = 0;
 
   async *recover(): AsyncGenerator<RecordBatch, void, void> {}
+
+  find(): Promise<readonly FoundRecord[]> {
+    return Promise.resolve([]);
+  }
+
+  has(): boolean {
+    return true;
+  }
 
   write(): Promise<RecordId> {
     this.#records += 1;

@@ -19,11 +19,13 @@ const [one, two] = ["reprise", "llama-server"] as const;
 /** Which result, which of its groups, and what the row is called. */
 const rows: readonly (readonly [string, string, string])[] = [
   ["first-light", "cold", "cold"],
-  ["first-light", "warm", "the same again (in its slot)"],
-  ["first-light", "after others", "again after four others took the slots (memory)"],
+  ["first-light", "warm", "the same again (in its sequence)"],
+  ["first-light", "after others", "again after four others took the sequences (memory)"],
   ["first-light", "after kill -9", "again after kill -9 of everything and a start"],
   ["first-light", "restarted", "again after an orderly restart (disk)"],
-  ...[1, 2, 3, 4].map((round) => ["multi-round-qa", `round ${round}`, `13 users on 4 slots, round ${round}`] as const),
+  ...[1, 2, 3, 4].map(
+    (round) => ["multi-round-qa", `round ${round}`, `13 users on 4 sequences, round ${round}`] as const,
+  ),
   ["agent", "turn 1", "agent whose prompt changes near its top, turn 1"],
   ["agent", "turn 5", "agent whose prompt changes near its top, turn 5"],
   ["rag", "first document new", "retrieval, first document new"],

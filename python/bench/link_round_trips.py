@@ -33,15 +33,15 @@ def measure(name: str, once: Callable[[], object]) -> None:
 def main() -> None:
     """Saves 16,000 tokens and measures."""
     with tempfile.TemporaryDirectory() as folder:
-        started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=1)
+        started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=60)
         space = small_space(chunk_tokens=CHUNK_TOKENS)
-        link = reprise.CacheLink(socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=SLOT_BYTES)
+        link = reprise.CacheLink(socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=[SLOT_BYTES])
         assert link.connect(10)
         tokens, longer = array("I", range(16_000)), array("I", range(32_000))
         reserved = link.reserve(tokens)
         assert reserved is not None
         assert link.wait(reserved, 10)
-        commit = link.commit([(chunk.lease, SLOT_BYTES) for chunk in reserved.chunks])
+        commit = link.commit([(part.lease, SLOT_BYTES) for part in reserved.parts])
         assert commit is not None
         assert link.wait(commit, 10)
 
@@ -49,8 +49,8 @@ def main() -> None:
             pending = link.load(tokens, only_ready=True)
             assert pending is not None
             assert link.wait(pending, 10)
-            assert len(pending.chunks) == 250
-            link.release([chunk.lease for chunk in pending.chunks])
+            assert len(pending.parts) == 250
+            link.release([part.lease for part in pending.parts])
 
         def lookup() -> None:
             pending = link.lookup(longer)

@@ -20,13 +20,13 @@ from types import SimpleNamespace
 from small_space import small_space
 
 import reprise
-from reprise_vllm.counters import Counters
-from reprise_vllm.jobs import Geometry
-from reprise_vllm.options import Options
-from reprise_vllm.plan import WorkerReport
-from reprise_vllm.rank_links import RankLinks
-from reprise_vllm.scheduler_side import SchedulerSide
-from reprise_vllm.tracked_request import Root
+from reprise_engine.counters import Counters
+from reprise_engine.jobs import Geometry
+from reprise_engine.options import Options
+from reprise_engine.plan import WorkerReport
+from reprise_engine.scheduler.rank_links import RankLinks
+from reprise_engine.scheduler.scheduler_side import SchedulerSide
+from reprise_engine.scheduler.tracked_request import Root
 
 BLOCK_TOKENS, CHUNK_TOKENS, BLOCK_BYTES = 16, 128, 512
 ROUNDS = 40
@@ -63,15 +63,15 @@ def main() -> None:
     space = small_space(chunk_tokens=CHUNK_TOKENS)
     took: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
-        started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=1)
+        started = reprise.start_cache(data_dir=folder, memory="256MiB", disk="0", stop_when_unused=60)
         link = reprise.CacheLink(
-            socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=geometry.slot_bytes
+            socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=[geometry.slot_bytes]
         )
         links = RankLinks([link])
         assert links.connect(10)
         reserved = links.reserve(array("I", tokens), "", "", deadline_ms=5000)
         assert reserved is not None
-        assert link.wait(reserved._parts[0], 10)
+        assert link.wait(reserved._reserves[0], 10)
         (chunks,) = reserved.take()
         links.commit([[c.lease for c in chunks]], [c.token_count // BLOCK_TOKENS * BLOCK_BYTES for c in chunks])
         blocks = list(range(-(-len(tokens) // BLOCK_TOKENS)))

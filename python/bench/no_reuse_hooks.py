@@ -31,17 +31,18 @@ import torch
 from small_space import small_space
 
 import reprise
-from reprise_vllm import copy_cuda, lane, worker
-from reprise_vllm.counters import Counters
-from reprise_vllm.jobs import Geometry
-from reprise_vllm.mover import Upload
-from reprise_vllm.options import Options
-from reprise_vllm.pieces import CutJob
-from reprise_vllm.pins import BlockPins
-from reprise_vllm.rank_links import RankLinks
-from reprise_vllm.scheduler_side import SchedulerSide
-from reprise_vllm.tracked_request import Root
-from reprise_vllm.worker import WorkerSide
+from reprise_engine.copy import copy_cuda, lane
+from reprise_engine.copy.mover import Upload
+from reprise_engine.copy.pieces import CutJob
+from reprise_engine.counters import Counters
+from reprise_engine.jobs import Geometry
+from reprise_engine.options import Options
+from reprise_engine.scheduler.block_refs import BlockRefs
+from reprise_engine.scheduler.rank_links import RankLinks
+from reprise_engine.scheduler.scheduler_side import SchedulerSide
+from reprise_engine.scheduler.tracked_request import Root
+from reprise_engine.worker import worker
+from reprise_engine.worker.worker import WorkerSide
 
 BLOCK_TOKENS, CHUNK_TOKENS, LAYERS = 16, 128, 32
 BLOCKS, IN_FLIGHT, PROMPT, ANSWER, STEP_TOKENS = 4280, 64, 1000, 50, 16_384
@@ -175,16 +176,16 @@ class Engine:
         self.running: list[Request] = []
         self.held: dict[str, Request] = {}
         self.spent: Counter[str] = Counter()
-        self.pinned: Counter[int] = Counter()
+        self.kept: Counter[int] = Counter()
         self.left: set[int] = set()
         self.steps = self.waited = self.held_blocks = self.wall = 0
 
     def hold(self, block_ids: Sequence[int]) -> None:
-        self.pinned.update(block_ids)
+        self.kept.update(block_ids)
 
     def release(self, block_ids: Sequence[int]) -> None:
         for block in block_ids:
-            del self.pinned[block]
+            del self.kept[block]
             if block in self.left:
                 self.left.discard(block)
                 self.free.append(block)
@@ -276,7 +277,7 @@ class Engine:
 
     def let_go(self, request: Request) -> None:
         for block in request.blocks:
-            if block in self.pinned:
+            if block in self.kept:
                 self.left.add(block)
             else:
                 self.free.append(block)
@@ -288,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=384, help="after 64 that warm up")
     parser.add_argument("--step-ms", type=float, default=10, help="what the device takes for a step")
-    parser.add_argument("--no-pins", action="store_true", help="as a vLLM that does not lend its block pool")
+    parser.add_argument("--no-block-refs", action="store_true", help="as a vLLM that does not lend its block pool")
     given = parser.parse_args()
     cuda = Cuda()
     cuda.install()
@@ -307,20 +308,22 @@ def main() -> None:
     worker_side = WorkerSide(0, 1, places * PLACE_CHUNKS * geometry.slot_bytes)
     assert worker_side.register(caches, BLOCKS, BLOCK_TOKENS).block_bytes == block_bytes
     with tempfile.TemporaryDirectory() as folder:
-        started = reprise.start_cache(data_dir=Path(folder), memory="1GiB", disk="0", stop_when_unused=1)
+        started = reprise.start_cache(data_dir=Path(folder), memory="1GiB", disk="0", stop_when_unused=60)
         space = small_space(chunk_tokens=CHUNK_TOKENS, layers=LAYERS, head_size=2, layout="paged")
         link = reprise.CacheLink(
-            socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=geometry.slot_bytes
+            socket_path=str(started.socket_path), space=space, rank=0, slot_bytes=[geometry.slot_bytes]
         )
         links = RankLinks([link])
         assert links.connect(10), link.last_error
         counters = Counters()
-        pins: list[BlockPins | None] = [None]
-        side = SchedulerSide(links, geometry, Options(), counters, prefetcher=lambda: worker_side, pins=lambda: pins[0])
+        block_refs: list[BlockRefs | None] = [None]
+        side = SchedulerSide(
+            links, geometry, Options(), counters, prefetcher=lambda: worker_side, block_refs=lambda: block_refs[0]
+        )
         engine = Engine(side, worker_side, cuda, given.step_ms / 1000)
         requests = [Request(number) for number in range(IN_FLIGHT + given.requests)]
-        if not given.no_pins:
-            pins[0] = engine
+        if not given.no_block_refs:
+            block_refs[0] = engine
         engine.run(requests[:IN_FLIGHT])
         gc.collect()
         gc.freeze()  # as vLLM does when it has started

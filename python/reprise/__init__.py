@@ -5,7 +5,8 @@ This is the Python side of the cache: a client for research code (`connect`), an
 
 from reprise.client import Cache, Hit, LoadedPayload, LoadedText, connect
 from reprise.errors import ProtocolError, RepriseError
-from reprise.link import GRACE_SECONDS, CacheLink
+from reprise.link import CacheLink
+from reprise.link_life import GRACE_SECONDS
 from reprise.pending import (
     Pending,
     PendingClear,
@@ -16,7 +17,7 @@ from reprise.pending import (
     PendingStats,
 )
 from reprise.pool import Pool
-from reprise.protocol import LoadedChunk, ReservedChunk
+from reprise.protocol import LoadedPart, ReservedPart
 from reprise.space import SpaceDescription, double_bits, space_id
 from reprise.start import StartedCache, start_cache
 
@@ -25,7 +26,7 @@ __all__ = [
     "Cache",
     "CacheLink",
     "Hit",
-    "LoadedChunk",
+    "LoadedPart",
     "LoadedPayload",
     "LoadedText",
     "Pending",
@@ -38,7 +39,7 @@ __all__ = [
     "Pool",
     "ProtocolError",
     "RepriseError",
-    "ReservedChunk",
+    "ReservedPart",
     "SpaceDescription",
     "StartedCache",
     "connect",
@@ -46,3 +47,18 @@ __all__ = [
     "space_id",
     "start_cache",
 ]
+
+#: Of the installed package; "unknown" where it is imported from somewhere else.
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when somebody asks."""
+    if name != "__version__":
+        raise AttributeError(f"module 'reprise' has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("reprise-kv")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -8,7 +8,9 @@ import socket
 from collections import deque
 
 from reprise.errors import ProtocolError
-from reprise.protocol import MAX_FRAME_BYTES, Answer, FrameReader, Request, encode_frame, parse_answer
+from reprise.frames import MAX_FRAME_BYTES, FrameReader, encode_frame, parse_answer
+from reprise.private_files import check_peer
+from reprise.protocol import Answer, Request
 
 _receive_bytes = 256 * 1024
 #: Read in one go at most, so that a flood of answers does not hold up the caller's loop.
@@ -17,7 +19,10 @@ _socket_buffer_bytes = 1024 * 1024
 
 
 class Channel:
-    """A connected, non-blocking unix socket. Raises OSError from its constructor when nobody listens."""
+    """A connected, non-blocking unix socket.
+
+    Raises OSError from its constructor when nobody listens, or another user does.
+    """
 
     def __init__(self, socket_path: str, *, outgoing_limit_bytes: int) -> None:
         self.failure: Exception | None = None
@@ -33,6 +38,7 @@ class Channel:
             # A prompt of 32,000 tokens goes out in one call; the kernel caps this at what the host allows.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _socket_buffer_bytes)
             self._socket.connect(socket_path)
+            check_peer(self._socket, socket_path)
         except OSError:
             self._socket.close()
             raise
@@ -46,7 +52,7 @@ class Channel:
         """The socket, for select and poll."""
         return self._socket.fileno()
 
-    def greeted(self) -> None:
+    def end_handshake(self) -> None:
         """Lets long frames in: the peer has said who it is."""
         self._reader.limit_bytes = MAX_FRAME_BYTES
 

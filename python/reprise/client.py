@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reprise.errors import RepriseError
-from reprise.layout import TokenLayout
 from reprise.link import CacheLink
 from reprise.pool import Pool
-from reprise.protocol import ReservedChunk
-from reprise.space import SpaceDescription
+from reprise.protocol import ReservedPart
+from reprise.space import SpaceDescription, groups_of
+from reprise.token_format import TokenFormat
 from reprise.tokens import TokenIds, pack_tokens, token_bytes_each
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ class LoadedPayload:
     tier: str
     #: Those tokens' bytes. Not to be written to.
     bytes: memoryview
-    _layout: TokenLayout
+    _format: TokenFormat
 
     @property
     def array(self) -> numpy.ndarray[Any, Any]:
         """Shape [tokens, *token_shape], read-only, no copy. Types that NumPy lacks (bfloat16, float8): raw bits."""
-        return self._layout.array(self.bytes, self.tokens)
+        return self._format.array(self.bytes, self.tokens)
 
     def tensor(self) -> torch.Tensor:
         """The same as a CPU tensor over the same memory, in its own type. Not to be written to."""
-        return self._layout.tensor(self.bytes, self.tokens)
+        return self._format.tensor(self.bytes, self.tokens)
 
 
 class LoadedText:
@@ -108,12 +108,14 @@ Kv = Any | Callable[[int, int], Any]
 
 
 class Cache:
-    """A connection to the cache for texts of one space, salt and adapter. Made by `connect`."""
+    """The cache, for texts of one space, salt and adapter, over a link of its own. Made by `connect`."""
 
-    def __init__(self, link: CacheLink, layout: TokenLayout, *, salt: str, adapter: str, deadline_ms: float) -> None:
-        #: The connection itself, with its counters.
+    def __init__(
+        self, link: CacheLink, token_format: TokenFormat, *, salt: str, adapter: str, deadline_ms: float
+    ) -> None:
+        #: The link, with its counters.
         self.link = link
-        self.layout = layout
+        self.token_format = token_format
         self._salt = salt
         self._adapter = adapter
         self._deadline_ms = deadline_ms
@@ -149,14 +151,15 @@ class Cache:
         pool = self._mapped_pool()
         leases: list[int] = []
         chunks: list[LoadedPayload] = []
-        for chunk in pending.chunks:
-            is_whole = chunk.bytes == chunk.token_count * self.layout.token_bytes
-            if pool is None or not is_whole or not self.link.holds(chunk.lease):
+        for part in pending.parts:  # a chunk has one: its group's of rows
+            is_whole = part.bytes == part.token_count * self.token_format.token_bytes
+            if pool is None or part.kind != "exact" or not is_whole or not self.link.holds(part.lease):
                 break
-            payload = pool.slot(chunk.offset, chunk.matched_tokens * self.layout.token_bytes)
-            leases.append(chunk.lease)
-            chunks.append(LoadedPayload(chunk.first_token, chunk.matched_tokens, chunk.tier, payload, self.layout))
-        self.link.release(chunk.lease for chunk in pending.chunks[len(leases) :])
+            token_bytes = self.token_format.token_bytes
+            payload = pool.slot(part.offset + part.skip * token_bytes, part.take * token_bytes)
+            leases.append(part.lease)
+            chunks.append(LoadedPayload(part.target, part.take, part.tier, payload, self.token_format))
+        self.link.release(part.lease for part in pending.parts[len(leases) :])
         return LoadedText(self.link, leases, chunks)
 
     def save(self, tokens: TokenIds, kv: Kv) -> int:
@@ -174,7 +177,7 @@ class Cache:
         token_count = packed.nbytes // token_bytes_each
         if token_count == 0:
             return 0
-        rows = None if callable(kv) else self.layout.rows(kv, token_count)
+        rows = None if callable(kv) else self.token_format.rows(kv, token_count)
         self._connect_again()
         pending = self.link.reserve(packed, self._salt, self._adapter, self._deadline_ms)
         if pending is None or not self.link.wait(pending, self._deadline_ms / 1000):
@@ -182,19 +185,19 @@ class Cache:
         written: list[tuple[int, int]] = []
         saved_tokens = 0
         try:
-            for chunk in pending.chunks:
+            for part in pending.parts:
                 if rows is not None:
-                    first_byte = chunk.first_token * self.layout.token_bytes
-                    payload = rows[first_byte : first_byte + chunk.token_count * self.layout.token_bytes]
+                    first_byte = part.first_token * self.token_format.token_bytes
+                    payload = rows[first_byte : first_byte + part.token_count * self.token_format.token_bytes]
                 else:
-                    payload = self.layout.rows(kv(chunk.first_token, chunk.token_count), chunk.token_count)
-                if not self._write(chunk, payload):
+                    payload = self.token_format.rows(kv(part.first_token, part.token_count), part.token_count)
+                if not self._write(part, payload):
                     break
-                written.append((chunk.lease, payload.nbytes))
-                saved_tokens += chunk.token_count
+                written.append((part.lease, payload.nbytes))
+                saved_tokens += part.token_count
         finally:
             commit = self.link.commit(written, self._deadline_ms)
-            self.link.abandon(chunk.lease for chunk in pending.chunks[len(written) :])
+            self.link.abandon(part.lease for part in pending.parts[len(written) :])
         is_kept = commit is not None and self.link.wait(commit, self._deadline_ms / 1000) and not commit.failed
         return saved_tokens if is_kept else 0
 
@@ -208,7 +211,7 @@ class Cache:
         return pending.stats
 
     def close(self) -> None:
-        """Ends the connection; every lease falls. Arrays over the pool must not be touched any more."""
+        """Ends the link; every lease falls. Arrays over the pool must not be touched any more."""
         self.link.close()
         if self._pool is not None:
             self._pool.close()
@@ -223,18 +226,18 @@ class Cache:
         self.close()
 
     def _connect_again(self) -> None:
-        """Tries a lost connection again: without waiting for a cache that is gone, but for one that is greeting us."""
+        """Tries a lost connection again: without waiting for a cache that is gone, but for a handshake under way."""
         self.link.poll()
-        if self.link.state == "greeting":
+        if self.link.state == "handshake":
             self.link.connect(self._deadline_ms / 1000)
 
-    def _write(self, chunk: ReservedChunk, payload: memoryview) -> bool:
+    def _write(self, part: ReservedPart, payload: memoryview) -> bool:
         """Copies into a slot that is surely still ours: making the payload may have taken long."""
         self.link.poll()
-        pool = self._mapped_pool() if self.link.holds(chunk.lease) else None
+        pool = self._mapped_pool() if self.link.holds(part.lease) else None
         if pool is None:
             return False
-        pool.slot(chunk.offset, payload.nbytes)[:] = payload
+        pool.slot(part.offset, payload.nbytes)[:] = payload
         return True
 
     def _mapped_pool(self) -> Pool | None:
@@ -260,6 +263,7 @@ def connect(
     token: str = "",
     salt: str = "",
     adapter: str = "",
+    tenant: str | None = None,
     deadline_ms: float = 10_000,
     timeout: float = 5.0,
 ) -> Cache:
@@ -270,60 +274,67 @@ def connect(
         [chunk_tokens, *token_shape] in C order, and at most 64 MiB.
     model, engine: names for everything that changes the bytes: weights, precision, RoPE, your code's version. Texts
         that were saved under other names, another dtype, shape or chunk size are not found.
-    space: instead of the two names, a whole description, to share chunks with other programs.
+    space: instead of the two names, a whole description, to share chunks with other programs. It has one group of rows.
     socket: where the cache listens; ~/.reprise/cache.sock unless given here or in REPRISE_SOCKET.
     token: what the cache asks its guests for, if it does.
-    salt, adapter: texts of one salt (a tenant) and adapter (a LoRA) are invisible to every other.
+    salt, adapter: texts of one salt (a tenant) and adapter (a LoRA) are invisible to every other. Both may be any text.
+    tenant: whose share of the memory they take, when it has several salts; unless given, each salt has its own share.
     deadline_ms: what does not come within this time is a miss.
     timeout: seconds that the cache may take to answer the first time.
 
     Raises RepriseError CACHE_UNAVAILABLE when nobody answers in time (`reprise.start_cache` starts one), BAD_REQUEST
-    for a layout that cannot be, and the cache's own code when it refuses.
+    for a token format that cannot be and a space of other groups, and the cache's own code when it refuses.
     """
-    layout = TokenLayout(dtype, token_shape)
+    token_format = TokenFormat(dtype, token_shape)
+    for name, text in (("salt", salt), ("adapter", adapter)):
+        if not isinstance(text, str):
+            raise RepriseError("BAD_REQUEST", f"{name} must be a text, not {type(text).__name__}")
     if space is None:
         if not model:
             raise RepriseError("BAD_REQUEST", "connect needs a model name, or a whole space")
-        space = _named_space(engine, model, layout, chunk_tokens)
+        space = _named_space(engine, model, token_format, chunk_tokens)
+    elif groups_of(space) != ("rows",):
+        raise RepriseError("BAD_REQUEST", "connect needs a space of one group of rows; others take a CacheLink")
     link = CacheLink(
-        socket_path=str(default_socket() if socket is None else socket),
+        socket_path=str(default_socket() if socket is None else Path(socket).expanduser()),
         space=space,
         rank=0,
-        slot_bytes=layout.token_bytes * space.chunk_tokens,
+        slot_bytes=[token_format.token_bytes * space.chunk_tokens],
         token=token,
+        tenant=tenant,
     )
     if not link.connect(timeout):
         link.close()
         if isinstance(link.last_error, RepriseError):
             raise link.last_error
         raise RepriseError("CACHE_UNAVAILABLE", f"no cache answered on {link.socket_path} within {timeout:g} s")
-    return Cache(link, layout, salt=salt, adapter=adapter, deadline_ms=deadline_ms)
+    return Cache(link, token_format, salt=salt, adapter=adapter, deadline_ms=deadline_ms)
 
 
 def default_socket() -> Path:
     """Where a cache of this user listens: REPRISE_SOCKET, or cache.sock in REPRISE_DATA_DIR or ~/.reprise."""
     given = os.environ.get("REPRISE_SOCKET", "")
-    return Path(given) if given else default_data_dir() / "cache.sock"
+    return Path(given).expanduser() if given else default_data_dir() / "cache.sock"
 
 
 def default_data_dir() -> Path:
     """Where this user's cache keeps its files: REPRISE_DATA_DIR, or ~/.reprise."""
-    return Path(os.environ.get("REPRISE_DATA_DIR", "") or Path.home() / ".reprise")
+    return Path(os.environ.get("REPRISE_DATA_DIR", "") or "~/.reprise").expanduser()
 
 
-def _named_space(engine: str, model: str, layout: TokenLayout, chunk_tokens: int) -> SpaceDescription:
-    """A space for payloads of which only names and the layout are known: they take the place of everything else."""
+def _named_space(engine: str, model: str, token_format: TokenFormat, chunk_tokens: int) -> SpaceDescription:
+    """A space for payloads of which names and the token format alone are known: they stand for everything else."""
     return SpaceDescription(
         engine=engine,
         payload_format=1,
         weights=hashlib.sha256(model.encode()).hexdigest(),
-        key_type=layout.dtype,
-        value_type=layout.dtype,
+        key_type=token_format.dtype,
+        value_type=token_format.dtype,
         layers=0,
         key_value_heads=0,
         key_size=0,
         value_size=0,
-        layout="token-major " + "x".join(map(str, layout.token_shape)),
+        layout="token-major " + "x".join(map(str, token_format.token_shape)),
         attention="",
         rope="",
         tensor_parallel=1,

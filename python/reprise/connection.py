@@ -8,6 +8,7 @@ A connection is an epoch. Leases carry it, so that those of an earlier one are n
 has failed and every lease has fallen.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import Final, TypeVar
 from reprise import protocol
 from reprise.channel import Channel
 from reprise.errors import ProtocolError, RepriseError
+from reprise.kinds import MAX_DEADLINE_MS, MAX_LISTED, MAX_NUMBER
 from reprise.pending import (
     Pending,
     PendingClear,
@@ -27,7 +29,7 @@ from reprise.pending import (
     PendingReserve,
     PendingStats,
 )
-from reprise.protocol import MAX_DEADLINE_MS, MAX_LISTED, MAX_PENDING_REQUESTS, Answer, Request
+from reprise.protocol import MAX_PENDING_REQUESTS, Answer, Request
 
 _EPOCH_STEP: Final = 2**36
 _NEVER: Final = float("inf")
@@ -39,8 +41,12 @@ _Item = TypeVar("_Item")
 class Connection:
     """Raises OSError from its constructor when nobody listens on `socket_path`."""
 
-    def __init__(self, socket_path: str, *, epoch: int, outgoing_limit_bytes: int, counters: Counter[str]) -> None:
+    def __init__(
+        self, socket_path: str, *, epoch: int, groups: int, outgoing_limit_bytes: int, counters: Counter[str]
+    ) -> None:
         self.epoch = epoch
+        #: How many the space has.
+        self._groups = groups
         self.welcome: protocol.Welcome | None = None
         #: Why it is over; None while it stands.
         self.failure: Exception | None = None
@@ -96,27 +102,35 @@ class Connection:
     def ask(self, kind: type[AnyPending], deadline_ms: float, request: Callable[[int, int], Request]) -> AnyPending:
         """Sends the request that `request` makes of its number and deadline."""
         now = time.monotonic()
+        wait_ms = whole_number(deadline_ms, MAX_DEADLINE_MS)
         self._last_number += 1
-        pending = kind(self._last_number, self.epoch, now, now + deadline_ms / 1000)
+        pending = kind(self._last_number, self.epoch, now, now + wait_ms / 1000)
         self._waiting[pending.id] = pending
         self._first_deadline = min(self._first_deadline, pending.deadline)
         self._counters["requests"] += 1
-        self._channel.send(request(pending.id, min(MAX_DEADLINE_MS, max(0, int(deadline_ms)))))
+        self._channel.send(request(pending.id, wait_ms))
         return pending
 
-    def commit(self, chunks: Iterable[tuple[int, int]], deadline_ms: float) -> PendingCommit | None:
+    def commit(self, parts: Iterable[tuple[int, int]], deadline_ms: float) -> PendingCommit | None:
         """See `CacheLink.commit`."""
         base = _EPOCH_STEP * self.epoch
         pending: PendingCommit | None = None
-        for part in _parts([(lease - base, written) for lease, written in chunks if self._drop(lease)]):
-            pending = self.ask(PendingCommit, deadline_ms, partial(_commit_message, part))
+        given = list(parts)
+        kept = [(lease, written) for lease, written in given if 0 < written <= MAX_NUMBER]
+        if len(kept) < len(given):  # no such payload can be: as the cache would do, the part is given up
+            self.give_back(protocol.Abandon, [lease for lease, written in given if not 0 < written <= MAX_NUMBER])
+        held = [protocol.WrittenPart(lease - base, int(bytes)) for lease, bytes in kept if self._drop(lease)]
+        for listed in _lists(held):
+            pending = self.ask(PendingCommit, deadline_ms, partial(_commit_message, listed))
+            if pending is None:  # not sent: nothing of it is stored
+                self._channel.send(protocol.Abandon(leases=[part.lease for part in listed]))
         return pending
 
     def give_back(self, message: type[protocol.Release | protocol.Abandon], leases: Iterable[int]) -> None:
         """Sends the leases that stand back; whatever waits in the buffer, since it must not be lost."""
         base = _EPOCH_STEP * self.epoch
-        for part in _parts([lease - base for lease in leases if self._drop(lease)]):
-            self._channel.send(message(leases=part))
+        for listed in _lists([lease - base for lease in leases if self._drop(lease)]):
+            self._channel.send(message(leases=listed))
 
     def holds(self, lease: int) -> bool:
         """True while the lease stands, as far as the last `poll` knew."""
@@ -153,26 +167,29 @@ class Connection:
         leases = self._take_leases(answer)
         if pending is not None:
             self._fill(pending, answer)
-        elif isinstance(answer, protocol.Chunks):
+        elif isinstance(answer, protocol.Parts):
             self.give_back(protocol.Release, leases)
         elif isinstance(answer, protocol.Reserved):
             self.give_back(protocol.Abandon, leases)
-        if isinstance(request, PendingLoad) and isinstance(answer, protocol.Found | protocol.Chunks):
+        if isinstance(request, PendingLoad) and isinstance(answer, protocol.Found | protocol.Parts):
             return  # more will come
         self._late.pop(answer.id, None)
         if self._waiting.pop(answer.id, None) is not None:
             request.done = True
 
     def _take_leases(self, answer: Answer) -> list[int]:
-        if not isinstance(answer, protocol.Chunks | protocol.Reserved):
+        if not isinstance(answer, protocol.Parts | protocol.Reserved):
             return []
         base = _EPOCH_STEP * self.epoch
         pool_bytes = 0 if self.welcome is None else self.welcome.pool_bytes
-        for chunk in answer.chunks:
-            if chunk.lease >= _EPOCH_STEP or chunk.offset + chunk.bytes > pool_bytes:
+        groups = self._groups
+        for part in answer.parts:
+            if part.lease >= _EPOCH_STEP or part.offset + part.bytes > pool_bytes:
                 raise ProtocolError("the cache named a slot that is not in its pool")
-            chunk.lease += base
-        leases = [chunk.lease for chunk in answer.chunks]
+            if part.group >= groups:
+                raise ProtocolError("the cache named a group that the space does not have")
+            part.lease += base
+        leases = [part.lease for part in answer.parts]
         self._held.update(leases)
         return leases
 
@@ -184,20 +201,16 @@ class Connection:
                 if self.welcome is None:
                     raise RepriseError(answer.code, f"the cache refused: {answer.message}")
             case PendingLookup(), protocol.Found():
-                pending.hit_tokens = answer.hit_tokens
-                pending.tokens_by_tier = answer.tokens_by_tier
-                pending.worth_tokens = answer.worth_tokens
+                pending.tell(answer.segments, answer.worth_tokens)
             case PendingLoad(), protocol.Found() if not pending.found:
                 pending.found = True
-                pending.hit_tokens = answer.hit_tokens
-                pending.tokens_by_tier = answer.tokens_by_tier
-                pending.worth_tokens = answer.worth_tokens
-            case PendingLoad(found=True), protocol.Chunks():
-                pending.chunks += answer.chunks
+                pending.tell(answer.segments, answer.worth_tokens)
+            case PendingLoad(found=True), protocol.Parts():
+                pending.parts += answer.parts
             case PendingLoad(), protocol.Loaded():
                 pass
             case PendingReserve(), protocol.Reserved():
-                pending.chunks = answer.chunks
+                pending.parts = answer.parts
                 pending.full = answer.full
             case PendingStats(), protocol.Figures():
                 pending.stats = answer.stats
@@ -208,7 +221,7 @@ class Connection:
                 pass
             case _, protocol.Welcome() if self.welcome is None and type(pending) is Pending:
                 self.welcome = answer
-                self._channel.greeted()
+                self._channel.end_handshake()
             case _:
                 raise ProtocolError("the cache answered something else than it was asked")
 
@@ -225,10 +238,17 @@ class Connection:
         return True
 
 
-def _commit_message(chunks: list[tuple[int, int]], id: int, deadline_ms: int) -> protocol.Commit:
-    return protocol.Commit(id=id, deadline_ms=deadline_ms, chunks=chunks)
+def whole_number(value: float, limit: int = MAX_NUMBER) -> int:
+    """The number as the wire can carry it: whole, from 0 to `limit`; 0 for what is no number."""
+    if not value > 0:
+        return 0
+    return limit if value >= limit else math.ceil(value)
 
 
-def _parts(items: Sequence[_Item]) -> list[list[_Item]]:
+def _commit_message(parts: list[protocol.WrittenPart], id: int, deadline_ms: int) -> protocol.Commit:
+    return protocol.Commit(id=id, deadline_ms=deadline_ms, parts=parts)
+
+
+def _lists(items: Sequence[_Item]) -> list[list[_Item]]:
     """The items in lists as long as a message holds."""
     return [list(items[first : first + MAX_LISTED]) for first in range(0, len(items), MAX_LISTED)]

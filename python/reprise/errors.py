@@ -18,6 +18,7 @@ ErrorCode = Literal[
     "ENGINE_LOADING",
     "QUEUE_FULL",
     "PROMPT_TOO_LONG",
+    "TEXT_NOT_TOKENIZABLE",
     "BAD_REQUEST",
     "CANCELLED",
     "TIER_UNAVAILABLE",

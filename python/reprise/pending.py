@@ -1,14 +1,15 @@
 """Requests under way: what `CacheLink` hands out, and fills in as answers arrive.
 
 Every one ends (`done`) by itself: by its answer, at its deadline, or with its connection. `failed` says that it ended
-without its whole answer; what it holds by then (no hits, some chunks) is what may be used.
+without its whole answer; what it holds by then (no hits, some parts) is what may be used.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reprise.protocol import LoadedChunk, ReservedChunk
+from reprise.protocol import LoadedPart, ReservedPart, Segment
 
 
 @dataclass(slots=True, eq=False)
@@ -29,44 +30,68 @@ class Pending:
 
 
 @dataclass(slots=True, eq=False)
-class PendingLookup(Pending):
-    """Ends with how much of a text is stored."""
+class _PendingSearch(Pending):
+    """What is known of a text that is looked for."""
 
-    #: Tokens from the start of the text whose KV is stored, counted token by token; 0 until `done`.
+    #: What is stored of the text, in its order.
+    segments: Sequence[Segment] = ()
+    #: Tokens of the stored prefix: where the exact segments that follow each other from the text's start on end.
     hit_tokens: int = 0
-    #: The same tokens by the tier they would come from.
-    tokens_by_tier: Mapping[str, int] = field(default_factory=dict)
     #: Of `hit_tokens`, from the start, those that are faster to load than to compute: all, unless the cost was given.
     worth_tokens: int = 0
 
+    @property
+    def tokens_by_tier(self) -> Mapping[str, int]:
+        """The tokens of the stored prefix by the tier they would come from."""
+        tokens: Counter[str] = Counter()
+        for segment in self.segments:
+            if segment.to <= self.hit_tokens:
+                tokens[segment.tier] += segment.to - segment.from_token
+        return tokens
+
+    def tell(self, segments: Sequence[Segment], worth_tokens: int) -> None:
+        """Fills in the cache's answer."""
+        self.segments = segments
+        for segment in segments:
+            if segment.kind != "exact" or segment.from_token != self.hit_tokens:
+                break
+            self.hit_tokens = segment.to
+        self.worth_tokens = min(worth_tokens, self.hit_tokens)
+
 
 @dataclass(slots=True, eq=False)
-class PendingLoad(Pending):
-    """Fills with leased chunks, in order of their position."""
+class PendingLookup(_PendingSearch):
+    """Ends with how much of a text is stored."""
 
-    #: The cache has said how much there is: the three below are known. Comes before the first chunk.
+
+@dataclass(slots=True, eq=False)
+class PendingLoad(_PendingSearch):
+    """Fills with leased parts of chunks, in order of their position; they come up to `worth_tokens`.
+
+    Of rows those of all chunks come, of snapshots those of the last chunk only: where there are any, what came is of
+    use only with them.
+    """
+
+    #: The cache has said how much there is. Comes before the first part.
     found: bool = False
-    hit_tokens: int = 0
-    tokens_by_tier: Mapping[str, int] = field(default_factory=dict)
-    #: As for a lookup; chunks come up to there.
-    worth_tokens: int = 0
     #: Grows until `done`. The caller releases each lease, also those of a load that failed half-way.
-    chunks: list[LoadedChunk] = field(default_factory=list)
+    parts: list[LoadedPart] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
 class PendingReserve(Pending):
     """Ends with slots to write into."""
 
-    #: Chunks of the text that nobody has stored or is storing, in order. The caller commits or abandons each.
-    chunks: list[ReservedChunk] = field(default_factory=list)
-    #: True when the pool had no room for some of the missing chunks.
+    #: What of the text nobody has stored or is storing: rows chunk by chunk, in order, then the snapshots at its end.
+    #: The caller commits or abandons each.
+    parts: list[ReservedPart] = field(default_factory=list)
+    #: True when the pool had no room for some of it.
     full: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class PendingCommit(Pending):
-    """Ends when the written chunks are visible."""
+    """Ends when the written parts are visible."""
 
 
 @dataclass(slots=True, eq=False)

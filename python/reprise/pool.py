@@ -10,19 +10,21 @@ import mmap
 import os
 
 from reprise.errors import RepriseError
+from reprise.private_files import open_private
 
 
 class Pool:
     """The pool at `path`, whose length the cache has announced as `pool_bytes`.
 
-    Raises RepriseError CACHE_UNAVAILABLE when the file is gone (its cache ended) or shorter than announced.
+    Raises RepriseError CACHE_UNAVAILABLE when the file is gone (its cache ended), another user's,
+    or shorter than announced.
     """
 
     def __init__(self, path: str, pool_bytes: int) -> None:
         self.path = path
         self.bytes = pool_bytes
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            file = open_private(path, os.O_RDWR)
         except OSError as error:
             raise RepriseError("CACHE_UNAVAILABLE", f"the memory pool {path} cannot be opened: {error}") from error
         try:

@@ -1,4 +1,4 @@
-"""The wire protocol, version 3, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
+"""The wire protocol, version 6, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
 
     guest                                        cache
       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token
@@ -8,54 +8,63 @@
       touch · pin ─────────────────────────────►            the same
             ◄─────────────────────────── touched · pinned
       load ────────────────────────────────────►
-            ◄───────────────── found, chunks, chunks, … loaded       all that are ready go together; `cancel` ends it
+            ◄───────────────── found, parts, parts, … loaded         all that are ready go together; `cancel` ends it
       release · abandon · bye ──────────────────►            no answer
       clear ────────────────────────────────────► cleared    forgets all that is stored
       compact ──────────────────────────────────► compacted  gives back the room of what cannot be found any more
 
 A guest whose `space` is nil has no session: it comes to look (stats), to clear or to compact, and may do nothing else.
 
-In a lookup and a load the guest says what computing a token of a prompt costs it: `compute_ns`, 0 when it does not
-know. What the answer calls `worth_tokens` is as much of the hit as is worth loading then, and as much as a load brings.
+A text is named by its tokens and by `root`, the root's key (keys.py), which the guest computes: no text that a client
+has chosen travels here, so none can break a message. `tenant` is a `tenant_name` or nil.
 
-A frame is a u32 LE length and the map. Answers are read strictly: an unknown field, a missing one or a wrong type is a
-ProtocolError, and the peer is disconnected. Golden frames of every message: test/golden/wire.
+What is stored of a text is a list of segments; a load's parts say which of their tokens stand where in it. In a lookup
+and a load the guest says what computing a token of a prompt costs it: `compute_ns`, 0 when it does not know. What the
+answer calls `worth_tokens` is as much of the hit as is worth loading then, and as much as a load brings.
+
+Answers are read strictly: an unknown field, a missing one or a wrong type is a ProtocolError, and the peer is
+disconnected. The messages are the tables of protocol.ts: a test compares every struct's
+fields, their kinds and their order with test/golden/wire/protocol.json, which also has a golden frame of every message.
 """
 
-import struct
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from reprise.errors import ErrorCode, ProtocolError
+from reprise.errors import ErrorCode
+from reprise.kinds import (
+    MAX_GROUPS,
+    MAX_LISTED,
+    Count,
+    Digest,
+    Features,
+    GroupNumber,
+    Leases,
+    LongCount,
+    Milliseconds,
+    ShortText,
+    Text,
+    whole,
+)
 from reprise.space import SpaceDescription
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 6
 #: Requests of one connection that may wait for their answers.
 MAX_PENDING_REQUESTS: Final = 1024
 #: Tokens of a text in one message; what comes after them is neither found nor stored.
 MAX_REQUEST_TOKENS: Final = 2**21
-#: Leases in one message.
-MAX_LISTED: Final = 65_536
 #: Feature: this guest registers the pool's memory with a device, so its pages must stay.
-PINNED_POOL: Final = "pinned-pool"
-MAX_DEADLINE_MS: Final = 3_600_000
-#: How a chunk's tuple names the tier it was found in.
+REGISTERED_POOL: Final = "registered-pool"
+#: How rows name a tier.
 TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk"}
-#: Until the handshake is done a peer sends no longer frame.
-MAX_HELLO_BYTES: Final = 64 * 1024
-MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
-
-_SAFE: Final = 2**53 - 1
-Count = Annotated[int, Meta(ge=0, le=_SAFE)]
-#: Whole numbers above 2**32 may travel as float64: the cache's encoder writes them so. `_whole` makes them integers.
-if TYPE_CHECKING:
-    LongCount = int
-else:
-    LongCount = Annotated[int, Meta(ge=0, le=_SAFE)] | Annotated[float, Meta(ge=0, le=_SAFE)]
-ShortText = Annotated[str, Meta(max_length=64)]
-Text = Annotated[str, Meta(max_length=4096)]
+TierNumber = Literal[0, 1, 2]
+#: How stored KV fits the asked text. Exact: the same tokens from the text's start on. Moved: the same run of tokens
+#: after another text or at another position.
+KIND_NAMES: Final = {0: "exact", 1: "moved"}
+KindNumber = Literal[0, 1]
+#: Segments of one answer.
+MAX_SEGMENTS: Final = 65_536
 
 
 class _Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, rename="camel"):
@@ -63,96 +72,104 @@ class _Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, ren
 
 
 class Hello(_Message, tag="hello", kw_only=True):
-    id: int
-    version: int = PROTOCOL_VERSION
-    features: list[str] = []
+    id: Count
+    version: Count = PROTOCOL_VERSION
+    features: Features = []
     space: SpaceDescription | None
-    rank: int
-    slot_bytes: int
-    token: str
+    rank: Count
+    #: By group.
+    slot_bytes: Annotated[list[Count], Meta(max_length=MAX_GROUPS)]
+    token: Text
 
 
 class Lookup(_Message, tag="lookup"):
-    id: int
-    deadline_ms: int
-    salt: str
-    adapter: str
+    root: Digest
+    tenant: Digest | None
     tokens: memoryview
-    compute_ns: int
+    id: Count
+    deadline_ms: Milliseconds
+    compute_ns: Count
 
 
 class Load(_Message, tag="load"):
-    id: int
-    deadline_ms: int
-    salt: str
-    adapter: str
+    root: Digest
+    tenant: Digest | None
     tokens: memoryview
-    compute_ns: int
-    from_token: int = msgspec.field(name="from")
+    id: Count
+    deadline_ms: Milliseconds
+    compute_ns: Count
+    from_token: Count = msgspec.field(name="from")
     only_ready: bool
 
 
 class Cancel(_Message, tag="cancel"):
-    id: int
+    id: Count
 
 
 class Release(_Message, tag="release"):
-    leases: list[int]
+    leases: Leases
 
 
 class Reserve(_Message, tag="reserve"):
-    id: int
-    deadline_ms: int
-    salt: str
-    adapter: str
+    root: Digest
+    tenant: Digest | None
     tokens: memoryview
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Touch(_Message, tag="touch"):
-    id: int
-    deadline_ms: int
-    salt: str
-    adapter: str
+    root: Digest
+    tenant: Digest | None
     tokens: memoryview
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Pin(_Message, tag="pin"):
-    id: int
-    deadline_ms: int
-    salt: str
-    adapter: str
+    root: Digest
+    tenant: Digest | None
     tokens: memoryview
-    seconds: int
+    id: Count
+    deadline_ms: Milliseconds
+    seconds: Count
+
+
+class WrittenPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What was written into a reserved slot."""
+
+    lease: LongCount
+    bytes: LongCount
 
 
 class Commit(_Message, tag="commit"):
-    id: int
-    deadline_ms: int
-    chunks: list[tuple[int, int]]
+    id: Count
+    deadline_ms: Milliseconds
+    parts: Annotated[list[WrittenPart], Meta(max_length=MAX_LISTED)]
 
 
 class Abandon(_Message, tag="abandon"):
-    leases: list[int]
+    leases: Leases
 
 
 class Stats(_Message, tag="stats"):
-    id: int
-    deadline_ms: int
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Clear(_Message, tag="clear"):
-    id: int
-    deadline_ms: int
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Compact(_Message, tag="compact"):
-    id: int
-    deadline_ms: int
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Ping(_Message, tag="ping"):
-    id: int
-    deadline_ms: int
+    id: Count
+    deadline_ms: Milliseconds
 
 
 class Bye(_Message, tag="bye"):
@@ -178,32 +195,47 @@ Request = (
 )
 
 
-class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A chunk ready to be read from its slot."""
+class LoadedPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True, rename="camel"):
+    """A part of a chunk, ready to be read from its slot. A snapshot is the state after the last of its tokens."""
 
     lease: LongCount
-    #: Position of the chunk's first token in the text.
+    #: Whose part of the chunk it is, by number.
+    group: GroupNumber
+    #: As a number of KIND_NAMES.
+    kind_number: KindNumber = msgspec.field(name="kind")
+    #: Position of the chunk's first token in the text it was stored with.
     first_token: Count
     #: Tokens in the payload.
     token_count: Count
-    #: How many of them, from the first, are the text's: smaller in the last chunk of a partial match.
-    matched_tokens: Count
+    #: Tokens of the payload before the first that is the text's: none in a stored prefix.
+    skip: Count
+    #: How many after those are the text's: smaller than the rest in the last chunk of a partial match.
+    take: Count
+    #: Position of the first of them in the asked text.
+    target: Count
     #: Where the chunk was found, as a number of TIER_NAMES.
-    tier_number: Count
+    tier_number: TierNumber = msgspec.field(name="tier")
     #: Where the payload begins in the pool, in bytes.
     offset: LongCount
     #: Length of the payload.
     bytes: LongCount
 
     def __post_init__(self) -> None:
-        if self.lease.__class__ is float:  # asked before the call: a long load has hundreds of chunks
-            self.lease = _whole(self.lease)
+        if self.lease.__class__ is float:  # asked before the call: a long load has hundreds of parts
+            self.lease = whole(self.lease)
         if self.offset.__class__ is float:
-            self.offset = _whole(self.offset)
+            self.offset = whole(self.offset)
         if self.bytes.__class__ is float:
-            self.bytes = _whole(self.bytes)
-        if self.matched_tokens > self.token_count or self.tier_number not in TIER_NAMES:
-            raise ValueError("a chunk that cannot be")
+            self.bytes = whole(self.bytes)
+        if self.skip + self.take > self.token_count or (
+            self.kind_number == 0 and self.first_token + self.skip != self.target
+        ):
+            raise ValueError("a part that cannot be")
+
+    @property
+    def kind(self) -> str:
+        """How it fits the text: "exact" or "moved"."""
+        return KIND_NAMES[self.kind_number]
 
     @property
     def tier(self) -> str:
@@ -211,10 +243,11 @@ class LoadedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return TIER_NAMES[self.tier_number]
 
 
-class ReservedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """A chunk whose slot the guest may write now."""
+class ReservedPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True, rename="camel"):
+    """A part of a chunk whose slot the guest may write now."""
 
     lease: LongCount
+    group: GroupNumber
     first_token: Count
     token_count: Count
     #: Where the slot begins in the pool, in bytes.
@@ -224,17 +257,17 @@ class ReservedChunk(msgspec.Struct, array_like=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         if self.lease.__class__ is float:
-            self.lease = _whole(self.lease)
+            self.lease = whole(self.lease)
         if self.offset.__class__ is float:
-            self.offset = _whole(self.offset)
+            self.offset = whole(self.offset)
         if self.bytes.__class__ is float:
-            self.bytes = _whole(self.bytes)
+            self.bytes = whole(self.bytes)
 
 
 class Welcome(_Message, tag="welcome"):
     id: Count
     version: Count
-    features: Annotated[list[str], Meta(max_length=64)]
+    features: Features
     space_id: ShortText
     pool_path: Text
     #: Length of the pool's file, which is sparse.
@@ -243,20 +276,43 @@ class Welcome(_Message, tag="welcome"):
     pool_capacity_bytes: LongCount
 
     def __post_init__(self) -> None:
-        self.pool_bytes = _whole(self.pool_bytes)
-        self.pool_capacity_bytes = _whole(self.pool_capacity_bytes)
+        self.pool_bytes = whole(self.pool_bytes)
+        self.pool_capacity_bytes = whole(self.pool_capacity_bytes)
+
+
+class Segment(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A run of the asked text whose KV is stored in one tier."""
+
+    #: As a number of KIND_NAMES.
+    kind_number: KindNumber = msgspec.field(name="kind")
+    #: Where it begins in the text it was stored with; where it stands in the asked text, when it is exact.
+    source: Count
+    #: Where it begins and ends in the asked text, in tokens.
+    from_token: Count = msgspec.field(name="from")
+    to: Count
+    #: As a number of TIER_NAMES.
+    tier_number: TierNumber = msgspec.field(name="tier")
+
+    @property
+    def kind(self) -> str:
+        """How it fits the text: "exact" or "moved"."""
+        return KIND_NAMES[self.kind_number]
+
+    @property
+    def tier(self) -> str:
+        """Where it is stored: "memory" or "disk"."""
+        return TIER_NAMES[self.tier_number]
 
 
 class Found(_Message, tag="found"):
     id: Count
-    hit_tokens: Count
-    tokens_by_tier: dict[str, Count]
+    segments: Annotated[list[Segment], Meta(max_length=MAX_SEGMENTS)]
     worth_tokens: Count
 
 
-class Chunks(_Message, tag="chunks"):
+class Parts(_Message, tag="parts"):
     id: Count
-    chunks: Annotated[list[LoadedChunk], Meta(max_length=MAX_LISTED)]
+    parts: Annotated[list[LoadedPart], Meta(max_length=MAX_LISTED)]
 
 
 class Loaded(_Message, tag="loaded"):
@@ -265,9 +321,9 @@ class Loaded(_Message, tag="loaded"):
 
 class Reserved(_Message, tag="reserved"):
     id: Count
-    #: True when there was no room for some of the missing chunks: those after the last one given are not stored.
+    #: True when there was no room for some of what is missing: what comes after the last part given is not stored.
     full: bool
-    chunks: Annotated[list[ReservedChunk], Meta(max_length=MAX_LISTED)]
+    parts: Annotated[list[ReservedPart], Meta(max_length=MAX_LISTED)]
 
 
 class Committed(_Message, tag="committed"):
@@ -297,7 +353,7 @@ class Cleared(_Message, tag="cleared"):
     chunks_in_use: Count
 
     def __post_init__(self) -> None:
-        self.bytes_by_tier = {tier: _whole(freed) for tier, freed in self.bytes_by_tier.items()}
+        self.bytes_by_tier = {tier: whole(freed) for tier, freed in self.bytes_by_tier.items()}
 
 
 class Compacted(_Message, tag="compacted"):
@@ -307,8 +363,8 @@ class Compacted(_Message, tag="compacted"):
     moved_bytes: dict[str, LongCount]
 
     def __post_init__(self) -> None:
-        self.freed_bytes = {drive: _whole(freed) for drive, freed in self.freed_bytes.items()}
-        self.moved_bytes = {drive: _whole(moved) for drive, moved in self.moved_bytes.items()}
+        self.freed_bytes = {drive: whole(freed) for drive, freed in self.freed_bytes.items()}
+        self.moved_bytes = {drive: whole(moved) for drive, moved in self.moved_bytes.items()}
 
 
 class Pong(_Message, tag="pong"):
@@ -324,7 +380,7 @@ class Refused(_Message, tag="error"):
 Answer = (
     Welcome
     | Found
-    | Chunks
+    | Parts
     | Loaded
     | Reserved
     | Committed
@@ -336,58 +392,3 @@ Answer = (
     | Pong
     | Refused
 )
-
-_encoder: Final = msgspec.msgpack.Encoder()
-_decoder: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)
-
-
-def encode_frame(message: Request) -> bytearray:
-    """The message as it goes over the socket, length first."""
-    frame = bytearray(4)
-    _encoder.encode_into(message, frame, 4)
-    struct.pack_into("<I", frame, 0, len(frame) - 4)
-    return frame
-
-
-def parse_answer(body: bytes) -> Answer:
-    """Reads a cache's message. Raises ProtocolError unless every field is as it must be."""
-    try:
-        return _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"the cache sent a message that is not of its protocol: {error}") from error
-
-
-class FrameReader:
-    """Cuts messages out of a stream of bytes."""
-
-    def __init__(self) -> None:
-        #: The longest frame accepted from now on.
-        self.limit_bytes = MAX_HELLO_BYTES
-        self._pending = bytearray()
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of a frame that is not whole yet."""
-        return len(self._pending)
-
-    def push(self, piece: bytes) -> list[bytes]:
-        """The bodies that are whole now. Raises ProtocolError when a frame is empty or longer than allowed."""
-        self._pending += piece
-        bodies: list[bytes] = []
-        start = 0
-        while len(self._pending) - start >= 4:
-            (length,) = struct.unpack_from("<I", self._pending, start)
-            if length == 0 or length > self.limit_bytes:
-                raise ProtocolError(f"the cache sent a frame of {length} bytes; {self.limit_bytes} are allowed")
-            if len(self._pending) - start - 4 < length:
-                break
-            bodies.append(bytes(memoryview(self._pending)[start + 4 : start + 4 + length]))
-            start += 4 + length
-        del self._pending[:start]
-        return bodies
-
-
-def _whole(value: int | float) -> int:
-    if value != int(value):
-        raise ValueError("is not a whole number")
-    return int(value)

@@ -17,6 +17,7 @@ from typing import IO, Final
 from reprise.client import default_data_dir, default_socket
 from reprise.command import command_environment, command_line
 from reprise.errors import RepriseError
+from reprise.private_files import check_peer, make_directories, open_or_create_private
 
 #: How `reprise cache` says that somebody else has the data directory.
 _IN_USE_EXIT_CODE: Final = 3
@@ -58,10 +59,12 @@ def start_cache(
     directory's owner listens elsewhere, CACHE_UNAVAILABLE when the cache does not start (with what it said) or there
     is no `reprise` command, BAD_CONFIG for a directory that cannot be written.
     """
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
     if socket_path is not None:
-        place = Path(socket_path)
+        place = Path(socket_path).expanduser()
     elif data_dir is not None:
-        place = Path(data_dir) / "cache.sock"
+        place = data_dir / "cache.sock"
     else:
         place = default_socket()
     if _answers(place):
@@ -74,7 +77,7 @@ def start_cache(
         "stop-when-unused": stop_when_unused,
     }
     given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-    with _open_log(Path(data_dir) if data_dir is not None else default_data_dir()) as log:
+    with _open_log(data_dir if data_dir is not None else default_data_dir()) as log:
         before = log.seek(0, os.SEEK_END)
         command = [*command_line(), "cache", *given]
         process = _spawn(command, log)
@@ -103,9 +106,11 @@ def start_cache(
 
 def _open_log(directory: Path) -> IO[bytes]:
     """What started caches say goes to cache.log in the data directory, begun anew when it has grown large."""
+    path = directory / "cache.log"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = (directory / "cache.log").open("a+b")
+        make_directories(directory)
+        # Earlier releases let others read it.
+        log = os.fdopen(open_or_create_private(path, os.O_RDWR | os.O_APPEND, tighten=True), "a+b")
     except OSError as error:
         raise RepriseError("BAD_CONFIG", f"cannot write to the data directory {directory}: {error}") from error
     if os.fstat(log.fileno()).st_size > _LONGEST_LOG_BYTES:
@@ -142,11 +147,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answers(place: Path) -> bool:
-    """Does a living cache listen there?"""
+    """Does a living cache of ours listen there?"""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(place))
+            check_peer(probe, place)
         except OSError:
             return False
         return True

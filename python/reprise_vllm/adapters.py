@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from reprise_vllm.guard import log
+from reprise_engine.log import log
 from reprise_vllm.identity import NotSupported, model_folder
 from reprise_vllm.weights import file_identity, weight_files, weights_digest
 
@@ -61,8 +61,9 @@ class _Adapter:
         self._read_as = f"{computed_in} {getattr(lora_request, 'is_3d_lora_weight', False)}"
         #: None: not known yet.
         self.digest: str | None = None
-        self._folder = Path()
-        self._files = ""
+        self._folder = Path(self._path).expanduser()
+        #: As vLLM finds them: it has not loaded them yet.
+        self._files = _files_identity(self._folder) if self._folder.exists() else None
         if getattr(lora_request, "tensorizer_config_dict", None) is not None:
             self.digest = _unusable  # its weights lie elsewhere
 
@@ -71,16 +72,19 @@ class _Adapter:
         if self.digest is not None:
             return
         try:
-            self._folder = model_folder(self._path, None)
-            self._files = _files_identity(self._folder)
+            if self._files is None:
+                self._folder = model_folder(self._path, None)
+                self._files = _files_identity(self._folder)
             parts = (
                 "reprise-adapter-1",
                 weights_digest(self._folder),
                 hashlib.sha256((self._folder / _settings_file).read_bytes()).hexdigest(),
                 self._read_as,
             )
+            if not self._is_unchanged():
+                raise NotSupported("its files changed while vLLM loaded it")
             self.digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-        except (OSError, NotSupported) as error:
+        except Exception as error:  # where an adapter lies is what a client or a plugin of vLLM says
             self.digest = _unusable
             log.warning("Reprise: requests of the adapter at %s are not cached: %s", self._path, error)
 
@@ -99,11 +103,13 @@ class _Adapter:
         return None
 
     def _is_unchanged(self) -> bool:
-        try:
-            return _files_identity(self._folder) == self._files
-        except OSError:
-            return False
+        return self._files is not None and _files_identity(self._folder) == self._files
 
 
-def _files_identity(folder: Path) -> str:
-    return "\n".join(f"{file.name} {file_identity(file)}" for file in (folder / _settings_file, *weight_files(folder)))
+def _files_identity(folder: Path) -> str | None:
+    """None: there is nothing that could be read."""
+    try:
+        files = (folder / _settings_file, *weight_files(folder))
+        return "\n".join(f"{file.name} {file_identity(file)}" for file in files)
+    except OSError:
+        return None

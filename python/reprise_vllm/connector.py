@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import vllm
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
@@ -21,18 +21,20 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorWorkerMetadata,
 )
 
+from reprise_engine.log import log
+from reprise_engine.options import parse_options
+from reprise_engine.plan import NOTHING, StepPlan, WorkerLayout, WorkerReport
+from reprise_engine.same_process import introduce
+from reprise_engine.worker.worker import WorkerSide
+from reprise_vllm.block_pool import BlockPoolRefs
 from reprise_vllm.contract import differences, surface
+from reprise_vllm.enclosing import check_load_failure_policy, enclosing_connector
 from reprise_vllm.engine_guest import EngineGuest
 from reprise_vllm.generations import generation_of, known_releases
-from reprise_vllm.guard import guarded, log, note_fault
-from reprise_vllm.identity import WorkerLayout
+from reprise_vllm.guard import FaultBudget, guarded, guarded_by_request, note_fault
 from reprise_vllm.metrics import RepriseMetrics
-from reprise_vllm.options import parse_options
-from reprise_vllm.pins import PoolPins
-from reprise_vllm.plan import NOTHING, StepPlan, WorkerReport
-from reprise_vllm.same_process import introduce
-from reprise_vllm.stats import RepriseStats
-from reprise_vllm.worker import WorkerSide
+from reprise_vllm.registration import register
+from reprise_vllm.stats import RepriseStats, counts_in
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,8 @@ class RepriseMetadata(KVConnectorMetadata):  # type: ignore[misc]
 
 
 _nothing = RepriseMetadata()
+#: Steps that vLLM is asked for, at most, until the workers have told their layouts.
+_steps_for_layouts = 8
 
 
 @dataclass
@@ -63,7 +67,7 @@ class RepriseHandshake(KVConnectorHandshakeMetadata):  # type: ignore[misc]
 
 
 class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
-    """Keeps every prompt's KV in the memory, disk and shared tiers of Reprise. Options: `reprise_vllm.options.Options`.
+    """Keeps every prompt's KV in the memory and disk tiers of Reprise. Options: `reprise_engine.options.Options`.
 
     Raises ValueError when its options cannot be used. Nothing else that goes wrong here reaches vLLM.
     """
@@ -71,14 +75,17 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
         transfer = vllm_config.kv_transfer_config
-        options = parse_options(transfer.kv_connector_extra_config)
-        if transfer.kv_load_failure_policy != "recompute":
-            raise ValueError(
-                'RepriseConnector needs "kv_load_failure_policy": "recompute" in --kv-transfer-config: with '
-                f'"{transfer.kv_load_failure_policy}" a load that fails would end the request'
-            )
+        options = parse_options(transfer.kv_connector_extra_config, "kv_connector_extra_config of RepriseConnector")
+        enclosing = enclosing_connector()
+        check_load_failure_policy(transfer, enclosing)
         self.faults: dict[str, int] = {}
+        self.budget = FaultBudget()
         self.switched_off = False
+        self._socket_path = options.socket_path
+        #: Among several connectors vLLM passes one handshake on to all of them, and some accept none but their own:
+        #: layouts come with the first step instead, for which vLLM is asked to take one.
+        self._is_one_of_several = enclosing is not None
+        self._steps_to_ask_for = _steps_for_layouts if enclosing is not None else 0
         self._guest: EngineGuest | None = None
         self._worker: WorkerSide | None = None
         self._layout: WorkerLayout | None = None
@@ -131,8 +138,9 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def set_xfer_handshake_metadata_pp_aware(
         self, metadata: dict[tuple[int, int], KVConnectorHandshakeMetadata]
     ) -> None:
-        if self._guest is not None:
-            self._guest.arrange([cast(RepriseHandshake, metadata[rank]).layout for rank in sorted(metadata)])
+        ours = [theirs for _, theirs in sorted(metadata.items()) if isinstance(theirs, RepriseHandshake)]
+        if self._guest is not None and ours and len(ours) == len(metadata):
+            self._guest.arrange([theirs.layout for theirs in ours])
 
     def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
         """Called once, where vLLM knows it. Without it, or where vLLM would not go on stepping for us, vLLM keeps all
@@ -141,26 +149,28 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if self._guest is None or not hasattr(KVConnectorBase_V1, "has_pending_push_work"):
             return
         try:
-            self._guest.pins = PoolPins(gpu_block_pool)
+            self._guest.block_refs = BlockPoolRefs(gpu_block_pool)
         except (AttributeError, IndexError):
             log.info("Reprise: this vLLM's block pool is not the one it knows; ended requests keep all their blocks")
 
     @guarded(lambda self: False)
     def has_pending_push_work(self) -> bool:
-        """Whether the engine is to take steps though it has no requests: for saves that still need them."""
+        """Whether the engine is to take steps though it has no requests: for saves that still need them, and for the
+        first one.
+        """
         side = None if self._guest is None else self._guest.side
-        return side is not None and side.keeps_blocks
+        return side.keeps_blocks if side is not None else self._steps_to_ask_for > 0
 
-    @guarded(lambda self: None)
+    @guarded_by_request(lambda self: None)
     def on_new_request(self, request: Any) -> None:
         if self._guest is not None:
             self._guest.arrived(request)
 
-    @guarded(lambda self: (0, False))
+    @guarded_by_request(lambda self: (0, False))
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
         return (0, False) if self._guest is None else self._guest.match(request, num_computed_tokens)
 
-    @guarded(lambda self: None)
+    @guarded_by_request(lambda self: None)
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
         side = None if self._guest is None else self._guest.side
         if side is not None:
@@ -169,7 +179,11 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         side = None if self._guest is None else self._guest.side
         if side is None:
+            self._steps_to_ask_for = max(0, self._steps_to_ask_for - 1)
             return _nothing
+        if self.switched_off and self.budget.has_rested():
+            self.switched_off = False
+            log.warning("Reprise tries again, after a pause")
         if not self.switched_off:
             try:
                 plan = side.plan_step(scheduler_output)
@@ -182,20 +196,33 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             note_fault(self, "build_connector_meta")
             return _nothing
 
-    @guarded(lambda self: None)
+    @guarded(lambda self: None, also_while_resting=True)
     def update_connector_output(self, connector_output: Any) -> None:
         theirs = connector_output.kv_connector_worker_meta
-        if isinstance(theirs, RepriseWorkerMetadata) and self._guest is not None and self._guest.side is not None:
-            self._guest.side.reported(theirs.report)
-
-    @guarded(lambda self: (False, None))
-    def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
         side = None if self._guest is None else self._guest.side
-        return (side is not None and side.finished(request, block_ids)), None
+        if side is not None and self._is_one_of_several and connector_output.invalid_block_ids:
+            side.taint_blocks(connector_output.invalid_block_ids)
+        if self._guest is None or not isinstance(theirs, RepriseWorkerMetadata):
+            return
+        if theirs.report.layouts:
+            self._guest.told_in_a_step(theirs.report.layouts)
+        if side is not None:
+            side.reported(theirs.report)
 
+    @guarded_by_request(lambda self: (False, None), is_last=True)
+    def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
+        return (self._guest is not None and self._guest.finished(request, block_ids)), None
+
+    def set_aside(self, request: Any) -> None:
+        if self._guest is not None:
+            self._guest.set_aside(request)
+
+    @guarded(lambda self: False, also_while_resting=True)
     def reset_cache(self) -> bool | None:
-        """VLLM's own reset does not reach the texts that other engines share: `reprise cache clear` does."""
-        return True
+        """What was stored is for other weights than this engine's: from here on it is a miss, for this engine alone.
+        True: nothing of it is used any more. `reprise cache clear` is for everybody.
+        """
+        return self._guest is None or self._guest.reset()
 
     # The worker's hooks
 
@@ -210,13 +237,15 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             )
             self._layout = WorkerLayout(layout.block_bytes, layout.signature, self._worker.largest_payload_bytes)
             if self._worker.world_size == 1:
-                introduce(str(self._vllm_config.kv_transfer_config.engine_id), self._worker)
+                introduce(str(self._vllm_config.kv_transfer_config.engine_id), self._socket_path, self._worker)
         except ValueError as error:
             log.warning("Reprise does nothing: %s", error)
 
     @guarded(lambda self: None)
     def get_handshake_metadata(self) -> KVConnectorHandshakeMetadata | None:
-        return None if self._layout is None else RepriseHandshake(self._layout)
+        if self._layout is None or self._is_one_of_several:
+            return None
+        return RepriseHandshake(self._layout)
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         plan = _plan_in(kv_connector_metadata)
@@ -260,7 +289,13 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         return failed
 
     def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
-        report = None if self._worker is None else self._worker.take_report()
+        if self._worker is None:
+            return None
+        report = self._worker.take_report()
+        if self._is_one_of_several and self._layout is not None:
+            report = report or WorkerReport()
+            report.layouts[self._worker.rank] = self._layout
+            self._layout = None  # told
         return None if report is None else RepriseWorkerMetadata(report)
 
     # Both
@@ -273,7 +308,7 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> RepriseStats | None:
-        return RepriseStats(data=data or {})
+        return RepriseStats(data=counts_in(data))
 
     @classmethod
     def build_prom_metrics(
@@ -297,6 +332,8 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
             except Exception:
                 note_fault(self, "shutdown")
 
+
+register()
 
 # A hook that a later vLLM demands must not keep it from starting: the check of the interface finds it.
 RepriseConnector.__abstractmethods__ = frozenset()

@@ -8,25 +8,27 @@ Until all that is there, nothing hits and nothing is saved; vLLM serves as witho
 from __future__ import annotations
 
 import os
+import secrets
 import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reprise.errors import RepriseError
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
 from reprise.start import start_cache
-from reprise_vllm.adapters import Adapters
-from reprise_vllm.counters import Counters
+from reprise_engine.counters import Counters
+from reprise_engine.jobs import Geometry
+from reprise_engine.log import log
+from reprise_engine.options import Options
+from reprise_engine.plan import WorkerLayout
+from reprise_engine.same_process import worker_of
+from reprise_engine.scheduler.rank_links import RankLinks
+from reprise_engine.scheduler.scheduler_side import SchedulerSide
+from reprise_vllm.admission import Admission
+from reprise_vllm.block_pool import BlockPoolRefs
 from reprise_vllm.generations.generation import Generation
-from reprise_vllm.guard import log
-from reprise_vllm.identity import NotSupported, WorkerLayout, describe_space, geometry_of
-from reprise_vllm.jobs import Geometry
-from reprise_vllm.options import Options
-from reprise_vllm.pins import BlockPins
-from reprise_vllm.rank_links import RankLinks
-from reprise_vllm.same_process import worker_of
-from reprise_vllm.scheduler_side import SchedulerSide
-from reprise_vllm.tracked_request import Root
+from reprise_vllm.identity import NotSupported, describe_space, geometry_of
 
 #: How long the engine's start waits for the weights' digest and for the cache.
 _start_seconds = 2.0
@@ -39,22 +41,32 @@ class EngineGuest:
         #: There once the engine's identity is known.
         self.side: SchedulerSide | None = None
         #: There where vLLM lends us its block pool.
-        self.pins: BlockPins | None = None
+        self.block_refs: BlockPoolRefs | None = None
         self._vllm_config = vllm_config
         self._kv_cache_config = kv_cache_config
         self._options = options
         self._generation = generation
         self._arranged = False
-        self._adapters = Adapters(_adapter_dtype(vllm_config))
+        self._layouts: dict[int, WorkerLayout] = {}
+        role = getattr(getattr(vllm_config, "kv_transfer_config", None), "kv_role", "kv_both")
+        self._admission = Admission(
+            self.counters,
+            _adapter_dtype(vllm_config),
+            may_read=role != "kv_producer",
+            may_save=role != "kv_consumer",
+        )
         self._closed = False
 
-    @property
-    def socket_path(self) -> str:
-        options = self._options
-        return os.path.expanduser(options.socket or os.path.join(options.data_dir, "cache.sock"))
+    def told_in_a_step(self, layouts: Mapping[int, WorkerLayout]) -> None:
+        """Where vLLM does not pass the ranks' layouts on at start, they come with the report of a step."""
+        self._layouts.update(layouts)
+        if len(self._layouts) == self._vllm_config.parallel_config.world_size:
+            self.arrange([self._layouts[rank] for rank in sorted(self._layouts)], wait=False)
 
-    def arrange(self, layouts: list[WorkerLayout]) -> None:
-        """Called when every rank has told its layout; again does nothing. Returns soon, whatever the cache does."""
+    def arrange(self, layouts: list[WorkerLayout], *, wait: bool = True) -> None:
+        """Called when every rank has told its layout; again does nothing. Returns soon, whatever the cache does, and
+        at once unless it may `wait`.
+        """
         if self._arranged:
             return
         self._arranged = True
@@ -67,36 +79,51 @@ class EngineGuest:
             return
         thread = threading.Thread(target=self._arrange, args=(geometry, layouts), name="reprise-start", daemon=True)
         thread.start()
-        thread.join(_autostart_seconds if self._options.autostart else _start_seconds)
-        if thread.is_alive():
+        if wait:
+            thread.join(_autostart_seconds if self._options.autostart else _start_seconds)
+        if wait and thread.is_alive():
             log.info("Reprise reads the weights once to know them; until then nothing is reused")
 
     def arrived(self, request: Any) -> None:
-        side, how = self.side, self._admit(request)
+        side, how = self.side, self._admission.of(request)
         if side is not None and how is not None:
-            root, may_read, may_save = how
-            side.arrived(request, root=root, may_read=may_read, may_save=may_save)
+            side.arrived(request, root=how.root, may_read=how.may_read, may_save=how.may_save)
 
     def match(self, request: Any, computed: int) -> tuple[int, bool]:
         side = self.side
         if side is None:
             return 0, False
-        how = self._admit(request)
+        how = self._admission.of(request)
         if how is None:
             self.counters.add("requests_skipped")
             return 0, False
-        root, may_read, may_save = how
-        return side.match(request, computed, root=root, may_read=may_read, may_save=may_save)
+        return side.match(request, computed, root=how.root, may_read=how.may_read, may_save=how.may_save)
 
-    def _admit(self, request: Any) -> tuple[Root, bool, bool] | None:
-        """Whose text a request has, and whether it may read and save. None: it goes without the cache."""
-        adapter = self._adapters.identity(request.lora_request)
-        if adapter is None or request.mm_features or request.prompt_embeds is not None or request.pooling_params:
-            return None
-        wishes = (request.kv_transfer_params or {}).get("reprise", {})
-        may_read = wishes.get("read", True) is not False and not request.skip_reading_prefix_cache
-        may_save = wishes.get("save", True) is not False and self._adapters.is_only_one(request.lora_request)
-        return Root(request.cache_salt or "", adapter), may_read, may_save
+    def finished(self, request: Any, blocks: Sequence[int]) -> bool:
+        """True: its blocks are needed until the workers report it sent."""
+        self._admission.ended(request)
+        return self.side is not None and self.side.finished(request, blocks)
+
+    def set_aside(self, request: Any) -> None:
+        """Something has raised in a hook of this request: it goes on without the cache."""
+        self._admission.set_aside(request)
+        if self.side is not None:
+            self.side.set_aside(request.request_id)
+
+    def reset(self) -> bool:
+        """The engine's weights are others now. From here on its texts are those of a generation of its own: nothing
+        that was stored before is loaded, whatever happens to links and caches, and nothing that was computed before is
+        stored. False: a load was under way, or vLLM has refused to empty its own cache; to be asked again.
+        """
+        self._admission.generation = f"generation {secrets.token_hex(16)} "
+        if self.side is None:
+            return True
+        pool_is_empty = self.block_refs is not None and self.block_refs.pool_is_empty
+        try:
+            return self.side.reset(pool_is_empty=pool_is_empty)
+        except Exception:
+            self.side = None  # what it would do from here on can no longer be told
+            raise
 
     def close(self) -> None:
         self._closed = True
@@ -123,7 +150,7 @@ class EngineGuest:
             return
         try:
             started = start_cache(
-                socket_path=self.socket_path,
+                socket_path=self._options.socket_path,
                 data_dir=os.path.expanduser(options.data_dir),
                 memory=options.memory,
                 disk=options.disk,
@@ -139,7 +166,11 @@ class EngineGuest:
         links = RankLinks(
             [
                 CacheLink(
-                    socket_path=self.socket_path, space=space, rank=rank, slot_bytes=geometry.slot_bytes, pins_pool=True
+                    socket_path=self._options.socket_path,
+                    space=space,
+                    rank=rank,
+                    slot_bytes=[geometry.slot_bytes],
+                    registers_pool=True,
                 )
                 for rank in range(geometry.ranks)
             ]
@@ -156,7 +187,7 @@ class EngineGuest:
             log.warning(
                 "Reprise: no cache on %s yet (%s); nothing is reused until there is one: start `reprise cache`, or set "
                 '"autostart": true',
-                self.socket_path,
+                self._options.socket_path,
                 links.links[0].last_error,
             )
         engine_id = str(self._vllm_config.kv_transfer_config.engine_id)
@@ -165,8 +196,8 @@ class EngineGuest:
             geometry,
             self._options,
             self.counters,
-            prefetcher=lambda: worker_of(engine_id),
-            pins=lambda: self.pins,
+            prefetcher=lambda: worker_of(engine_id, self._options.socket_path),
+            block_refs=lambda: self.block_refs,
         )
 
 

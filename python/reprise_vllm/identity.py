@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reprise.space import SpaceDescription, double_bits
+from reprise_engine.jobs import Geometry
+from reprise_engine.plan import WorkerLayout
 from reprise_vllm.generations.generation import Generation
-from reprise_vllm.jobs import Geometry
-from reprise_vllm.weights import weights_digest
+from reprise_vllm.weights import changed_since, process_started, weights_digest
 
 #: Changes whenever the bytes of a payload change their meaning (layout.py).
 PAYLOAD_FORMAT = 1
@@ -23,17 +23,6 @@ _chunk_bytes = 16 * 1024 * 1024
 _largest_chunk_tokens = 1024
 #: Keys of a model's configuration that say nothing about its numbers.
 _names_only = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLayout:
-    """What one rank knows of its KV cache."""
-
-    #: Bytes of one block, all layers.
-    block_bytes: int
-    signature: str
-    #: What its copies can move as one payload.
-    largest_payload_bytes: int
 
 
 class NotSupported(Exception):
@@ -51,7 +40,10 @@ def geometry_of(
         if getattr(parallel, name, 1) > 1:
             raise NotSupported(f"{name} > 1: a token's KV is spread over ranks in a way that is not supported")
     if vllm_config.model_config.enable_sleep_mode:
-        raise NotSupported("sleep mode: an engine may wake with other weights, and nothing tells a connector")
+        raise NotSupported(
+            "sleep mode: an engine that falls asleep gives the memory of its KV cache away, and nothing tells a "
+            "connector to end its copies before"
+        )
     if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
         raise NotSupported(
             "calculate_kv_scales: the scales come from the first prompt of each engine, so that no other could read "
@@ -143,7 +135,16 @@ def _weights(vllm_config: Any, config: dict[str, Any]) -> str:
     model = vllm_config.model_config
     if vllm_config.load_config.load_format == "dummy":
         return f"dummy;{model.seed};{hashlib.sha256(_canonical(config).encode()).hexdigest()}"
-    return weights_digest(model_folder(str(model.model), model.revision))
+    folder = model_folder(str(model.model), model.revision)
+    # What the hub's cache holds has names that say its content, and may be fetched by vLLM as it starts.
+    is_hub = not Path(str(model.model)).expanduser().exists()
+    changed = None if is_hub else changed_since(folder, process_started())
+    if changed is not None:
+        raise NotSupported(
+            f"{changed} was put there while vLLM started, which may have loaded the weights before or after that; "
+            "start vLLM again"
+        )
+    return weights_digest(folder)
 
 
 def _only_spec(kv_cache_config: Any) -> Any:

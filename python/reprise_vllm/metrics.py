@@ -10,7 +10,8 @@ from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorPromMetrics
 
-from reprise_vllm.counters import meanings
+from reprise_engine.counters import meanings
+from reprise_vllm.stats import counts_in
 
 
 class RepriseMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
@@ -34,8 +35,8 @@ class RepriseMetrics(KVConnectorPromMetrics):  # type: ignore[misc]
             for engine, values in per_engine_labelvalues.items()
         }
 
-    def observe(self, transfer_stats_data: dict[str, Any], engine_idx: int = 0) -> None:
+    def observe(self, transfer_stats_data: Any, engine_idx: int = 0) -> None:
         counters = self._counters.get(engine_idx, {})
-        for name, count in transfer_stats_data.items():
+        for name, count in counts_in(transfer_stats_data).items():
             if name in counters:
                 counters[name].inc(count)

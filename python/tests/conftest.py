@@ -1,9 +1,11 @@
 """Real caches for the tests: the TypeScript one, behind its socket, as a process of its own."""
 
+import os
 import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from reprise import CacheLink, SpaceDescription
 
 REPOSITORY = Path(__file__).parents[2]
+GUARD = REPOSITORY / "test" / "support" / "end-with-run.mjs"
 CHUNK_TOKENS = 4
 SLOT_BYTES = 8192
 
@@ -74,6 +77,19 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def _end_with_run() -> subprocess.Popen[bytes]:
+    """What the run starts ends with it, however it ends: see test/support/end-with-run.mjs."""
+    mark = str(uuid.uuid4())
+    outside = {**os.environ, "REPRISE_TEST_RUN": ""}
+    guard = subprocess.Popen(["node", str(GUARD), mark], stdin=subprocess.PIPE, env=outside, start_new_session=True)
+    os.environ["REPRISE_TEST_RUN"] = mark
+    return guard
+
+
+# It waits for the end of its input, which this name keeps open as long as the process lives.
+_guard = _end_with_run()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def built_host() -> None:
     """Compiles the cache's test host once."""
@@ -104,7 +120,7 @@ def cache(folder: Path) -> Iterator[CacheProcess]:
 @pytest.fixture
 def link(cache: CacheProcess) -> Iterator[CacheLink]:
     """A link to `cache` that is up."""
-    link = CacheLink(socket_path=cache.socket_path, space=space(), rank=0, slot_bytes=SLOT_BYTES)
+    link = CacheLink(socket_path=cache.socket_path, space=space(), rank=0, slot_bytes=[SLOT_BYTES])
     assert link.connect(5), link.last_error
     yield link
     link.close()

@@ -5,15 +5,23 @@ import shutil
 import subprocess
 import time
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import reprise
+import reprise_vllm
 
 assert shutil.which("node") is None
 said = subprocess.run(["reprise", "--version"], capture_output=True, text=True, check=True).stdout
 assert said == f"reprise {version('reprise-kv')}\n", said
+assert reprise.__version__ == version("reprise-kv")
 manifest = Path(reprise.__file__).parent / "bundle" / "package.json"
 assert json.loads(manifest.read_text())["version"] == version("reprise-kv")
+
+# vLLM's processes import the connector's package before anything else is known to be there.
+assert callable(reprise_vllm.register)
+for part in ("scheduler.loads", "worker.worker", "copy.copier"):
+    assert find_spec(f"reprise_engine.{part}") is not None, part
 
 started = reprise.start_cache(memory="64MiB", disk="64MiB", stop_when_unused=1)
 assert started.process_id is not None

@@ -51,7 +51,7 @@ test("the arm without a cache says so to Reprise and to llama-server, and asks a
   });
   const stop = new AbortController();
   await using target = await Target.open(
-    { label: "one", url: server.url, apiKey: undefined, start: undefined, stallMs: 1000 },
+    { label: "one", url: server.url, apiKey: undefined, adminKey: undefined, start: undefined, stallMs: 1000 },
     running.signal,
   );
   const settings = { options: { ...short, others: "0" }, rounds: 1, seed: 1, originMs: 0 };

@@ -1,5 +1,5 @@
 /**
- * One long prompt, and how long its first token takes: without a cache, cold, again, after others took the server's slots,
+ * One long prompt, and how long its first token takes: without a cache, cold, again, after others took the server's sequences,
  * after `kill -9` of everything, and after an orderly end (which gives the memory tier back).
  *
  *     round:  no cache │ cold │ warm │ others, all at once │ after others │ kill -9, start │ after kill -9 │ end, start │ restarted
@@ -12,13 +12,13 @@
 import { ask } from "./notes/notes.ts";
 import type { Clock } from "./clock.ts";
 import { metrics, valuesOf } from "./metrics.ts";
-import { Random, seedOf } from "./random.ts";
+import { Random, seedOf } from "./notes/random.ts";
 import type { BenchResult, Sample } from "./result.ts";
 import { runRound } from "./runner.ts";
 import { median } from "./statistics.ts";
 import type { Target } from "./target.ts";
-import type { WorkloadOptions } from "./workload-definition.ts";
-import type { BenchRequest, TextScale } from "./workload.ts";
+import type { WorkloadOptions } from "./workloads/workload-definition.ts";
+import type { BenchRequest, TextScale } from "./workloads/workload.ts";
 import { chatRequest, checkedShareOption, isChecked } from "./workloads/chat-request.ts";
 import { OptionReader } from "./workloads/option-reader.ts";
 import { charactersOf, OPEN_QUESTION, passage } from "./workloads/passage.ts";
@@ -32,7 +32,7 @@ export const firstLightOptions: WorkloadOptions = {
   "output-len": { value: "TOKENS", help: "length of each answer that is not checked", default: "24" },
   others: {
     value: "N",
-    help: "requests that then take the server's slots, all at once; 0 leaves that arm out",
+    help: "requests that then take the server's sequences, all at once; 0 leaves that arm out",
     default: "4",
   },
   "other-tokens": { value: "TOKENS", help: "length of the text in each of those", default: "300" },

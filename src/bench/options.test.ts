@@ -20,19 +20,25 @@ test("labels, keys and commands belong to the URL at their place", () => {
     url: [...url, "http://127.0.0.1:8081/"],
     label: ["with", "without"],
     "api-key": ["k"],
+    "admin-key": ["f", "g"],
     start: ["", "serve --port 8081"],
   };
   expect(parseBenchOptions("smoke", { own: {}, repeated }).targets).toMatchObject([
-    { label: "with", url: "http://127.0.0.1:8080", apiKey: "k", start: undefined },
-    { label: "without", url: "http://127.0.0.1:8081", apiKey: "k", start: "serve --port 8081" },
+    { label: "with", url: "http://127.0.0.1:8080", apiKey: "k", adminKey: "f", start: undefined },
+    { label: "without", url: "http://127.0.0.1:8081", apiKey: "k", adminKey: "g", start: "serve --port 8081" },
   ]);
 });
 
 test("every fault is told in one go", () => {
   const own = { rounds: "none", time: "-1" };
-  const repeated = { url: ["ftp://x", ...url, ...url], start: ["a 'b"], "api-key": ["1", "2"] };
+  const repeated = {
+    url: ["ftp://x", ...url, ...url],
+    start: ["a 'b"],
+    "api-key": ["1", "2"],
+    "admin-key": ["1", "2"],
+  };
   expect(() => parseBenchOptions("smoke", { own, repeated })).toThrow(
-    /api-key: give one[^]*"ftp:\/\/x" is not[^]*a ' in a 'b is not closed[^]*two servers[^]*--rounds[^]*--time/,
+    /api-key: give one[^]*admin-key: give one[^]*"ftp:\/\/x" is not[^]*a ' in a 'b is not closed[^]*two servers[^]*--rounds[^]*--time/,
   );
   expect(() => parseBenchOptions("smoke", { own: {}, repeated: {} })).toThrow("--url is required");
   expect(() => parseBenchOptions("smok", { own: {}, repeated: { url } })).toThrow("there are: smoke");

@@ -4,7 +4,7 @@ import { firstLightOptions, firstLightSummary, readFirstLight } from "./first-li
 import { type Load, parseLoads, sweepOptions, sweepSummary } from "./sweep.ts";
 import type { TargetOptions } from "./target.ts";
 import { splitWords } from "./words.ts";
-import type { WorkloadOptions } from "./workload-definition.ts";
+import type { WorkloadOptions } from "./workloads/workload-definition.ts";
 import { workloads } from "./workloads.ts";
 
 /** Options of every workload, by flag name. A workload's own stand beside them. */
@@ -12,6 +12,11 @@ export const runOptions = {
   url: { value: "URL", help: "A server to measure; may be given several times.", repeated: true },
   label: { value: "NAME", help: "Names for the URLs, in their order. [host:port]", repeated: true },
   "api-key": { value: "KEY", help: "The servers' key: one for all, or one for each URL.", repeated: true },
+  "admin-key": {
+    value: "KEY",
+    help: "For the figures (/metrics) of a server whose --api-key may not read them: one for all, or one for each URL.",
+    repeated: true,
+  },
   start: {
     value: "COMMAND",
     help: 'Starts the server of the URL at the same place in the order, and ends it after; "" starts none. No shell.',
@@ -118,13 +123,18 @@ function parseTargets(
   { bench, stallMs }: { bench: string; stallMs: number },
   faults: string[],
 ): TargetOptions[] {
-  const { url: urls = [], label: labels = [], "api-key": keys = [], start: commands = [] } = repeated;
+  const { url: urls = [], label: labels = [], start: commands = [] } = repeated;
+  const { "api-key": apiKeys = [], "admin-key": adminKeys = [] } = repeated;
   const mustRestart = bench === "first-light";
   if (urls.length === 0 && !mustRestart) faults.push("--url is required, such as --url http://127.0.0.1:8080");
-  for (const [name, given] of Object.entries({ label: labels, "api-key": keys, start: commands })) {
+  const keys = { "api-key": apiKeys, "admin-key": adminKeys };
+  for (const [name, given] of Object.entries({ label: labels, ...keys, start: commands })) {
     if (given.length > urls.length) faults.push(`--${name} is given ${given.length} times, --url ${urls.length} times`);
   }
-  if (keys.length > 1 && keys.length < urls.length) faults.push("--api-key: give one for all, or one for each --url");
+  for (const [name, given] of Object.entries(keys)) {
+    if (given.length <= 1 || given.length >= urls.length) continue;
+    faults.push(`--${name}: give one for all, or one for each --url`);
+  }
 
   const targets = urls.map((typed, index): TargetOptions => {
     const address = parseAddress(typed, faults);
@@ -134,7 +144,8 @@ function parseTargets(
     return {
       label: labels[index] ?? address?.host ?? typed,
       url: address?.origin ?? typed,
-      apiKey: keys.length === 1 ? keys[0] : keys[index],
+      apiKey: apiKeys.length === 1 ? apiKeys[0] : apiKeys[index],
+      adminKey: adminKeys.length === 1 ? adminKeys[0] : adminKeys[index],
       start,
       stallMs,
     };

@@ -25,7 +25,7 @@ export class OwnServer implements Disposable {
     const words = [process.execPath, command, "serve", "--port", String(port), "--data-dir", directory];
     const start = words.map((word) => `"${word.replaceAll(/["\\]/g, String.raw`\$&`)}"`).join(" ");
     const url = `http://127.0.0.1:${port}`;
-    return new OwnServer(directory, { label: "reprise", url, apiKey: undefined, start, stallMs });
+    return new OwnServer(directory, { label: "reprise", url, apiKey: undefined, adminKey: undefined, start, stallMs });
   }
 
   [Symbol.dispose](): void {

@@ -1,5 +1,5 @@
 /**
- * What a process and its descendants cost, from Linux's /proc: processor seconds and resident memory.
+ * What a process and its descendants cost, from Linux's /proc: processor seconds, resident memory, bytes of drives.
  *
  * The tree is followed through `task/…/children`, so that only its own processes are read and never all of a machine's:
  * it is read while requests are timed. A descendant whose parent has ended is not found any more.
@@ -32,6 +32,18 @@ export function treeCost(rootPid: number): TreeCost {
     sharedBytes = Math.max(sharedBytes, kibibytes(status, "RssShmem"));
   }
   return { cpuSeconds, residentBytes: ownBytes + sharedBytes };
+}
+
+/** Bytes that the tree has read from and written to drives; what the system's cache served is not among them. */
+export function treeTraffic(rootPid: number): { readonly readBytes: number; readonly writtenBytes: number } {
+  let readBytes = 0;
+  let writtenBytes = 0;
+  for (const pid of treeOf(rootPid)) {
+    const io = readProc(`/proc/${pid}/io`);
+    readBytes += Number(/^read_bytes: (\d+)$/m.exec(io)?.[1] ?? 0);
+    writtenBytes += Number(/^write_bytes: (\d+)$/m.exec(io)?.[1] ?? 0);
+  }
+  return { readBytes, writtenBytes };
 }
 
 /** Watches a tree's resident size; the largest that was seen counts. */

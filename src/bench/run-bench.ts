@@ -13,7 +13,7 @@ import type { BenchResult, Sample } from "./result.ts";
 import { runTargets } from "./run-targets.ts";
 import { loadName, underLoad } from "./sweep.ts";
 import { Target } from "./target.ts";
-import type { TextScale, Workload } from "./workload.ts";
+import type { TextScale, Workload } from "./workloads/workload.ts";
 import { workloads } from "./workloads.ts";
 
 const warmUpTokens = 16;

@@ -5,7 +5,7 @@
 import type { Clock } from "./clock.ts";
 import type { Sample } from "./result.ts";
 import { type Prepared, runRound } from "./runner.ts";
-import type { BenchRequest, Workload } from "./workload.ts";
+import type { BenchRequest, Workload } from "./workloads/workload.ts";
 
 export interface RunTarget {
   readonly label: string;

@@ -3,7 +3,7 @@ import type { Clock } from "./clock.ts";
 import { runRound, type RoundOptions } from "./runner.ts";
 import { runTargets } from "./run-targets.ts";
 import type { StreamedAnswer } from "./stream-client.ts";
-import type { Actor, BenchRequest, Workload } from "./workload.ts";
+import type { Actor, BenchRequest, Workload } from "./workloads/workload.ts";
 
 /** Time that stands still until everybody waits, and then goes to the next moment that somebody waits for. */
 class FakeClock implements Clock {

@@ -11,7 +11,7 @@ import { setMaxListeners } from "node:events";
 import type { Clock } from "./clock.ts";
 import type { Sample } from "./result.ts";
 import type { StreamedAnswer } from "./stream-client.ts";
-import type { Actor, BenchRequest, Workload } from "./workload.ts";
+import type { Actor, BenchRequest, Workload } from "./workloads/workload.ts";
 
 /** Actors at work at a time where the workload sets no limit: connections of one client to one address end near 28,000. */
 const mostActors = 20_000;

@@ -5,12 +5,12 @@ const patienceMs = 60_000;
 
 export class ServerCalls {
   readonly #url: string;
-  readonly #apiKey: string | undefined;
+  readonly #key: string | undefined;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(options: { url: string; apiKey: string | undefined; signal?: AbortSignal }) {
+  constructor(options: { url: string; key: string | undefined; signal?: AbortSignal }) {
     this.#url = options.url;
-    this.#apiKey = options.apiKey;
+    this.#key = options.key;
     this.#signal = options.signal;
   }
 
@@ -41,7 +41,7 @@ export class ServerCalls {
       const response = await fetch(`${this.#url}${path}`, {
         method,
         headers: {
-          ...(this.#apiKey === undefined ? {} : { authorization: `Bearer ${this.#apiKey}` }),
+          ...(this.#key === undefined ? {} : { authorization: `Bearer ${this.#key}` }),
           ...(body === undefined ? {} : { "content-type": "application/json" }),
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),

@@ -6,10 +6,10 @@
  * target, and the plot of throughput against latency one point.
  */
 import { RepriseError } from "../errors.ts";
-import type { WorkloadDefinition, WorkloadOptions } from "./workload-definition.ts";
+import type { WorkloadDefinition, WorkloadOptions } from "./workloads/workload-definition.ts";
 import { closedLoop } from "./workloads/closed-loop.ts";
 import { openLoop } from "./workloads/open-loop.ts";
-import type { TextScale, Workload } from "./workload.ts";
+import type { TextScale, Workload } from "./workloads/workload.ts";
 
 export const sweepSummary = "a workload under one load after another; takes the options of that workload too";
 

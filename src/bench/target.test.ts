@@ -12,7 +12,7 @@ const tickingServer = fileURLToPath(new URL("fake-ticking-server.mjs", import.me
 const running = new AbortController().signal;
 
 function targetOptions(url: string, change: Partial<TargetOptions> = {}): TargetOptions {
-  return { label: "fake", url, apiKey: undefined, start: undefined, stallMs: 5000, ...change };
+  return { label: "fake", url, apiKey: undefined, adminKey: undefined, start: undefined, stallMs: 5000, ...change };
 }
 
 /** Answers by path; 404 for what is not there. */
@@ -104,6 +104,27 @@ test("a request carries the key, the model, stream and usage", async () => {
     stream: true,
     stream_options: { include_usage: true },
   });
+});
+
+test("figures are asked for with the admin key where there is one, answers never", async () => {
+  const asked: string[] = [];
+  await using server = await startFakeServer(({ path, body }, response, request) => {
+    asked.push(`${path} ${request.headers.authorization}`);
+    byPath({ ...models, "/metrics": () => "requests_total 3\n" })({ path, body }, response, request);
+  });
+  const figuresOf = async (keys: Partial<TargetOptions>) => {
+    await using target = await Target.open(targetOptions(server.url, keys), running);
+    await target.beginMeasuring();
+    await target.saved(running);
+    return (await target.facts()).metricsBefore;
+  };
+  expect(await figuresOf({ apiKey: "a", adminKey: "b" })).toEqual({ requests_total: 3 });
+  const forFigures = asked.filter((line) => line.endsWith(" Bearer b")).map((line) => line.split(" ")[0]);
+  expect(new Set(forFigures)).toEqual(new Set(["/metrics", "/cache/stats"]));
+  expect(asked).toContain("/v1/models Bearer a");
+  asked.length = 0;
+  await figuresOf({ apiKey: "a" });
+  expect(new Set(asked.map((line) => line.split(" Bearer ")[1]))).toEqual(new Set(["a"]));
 });
 
 test("nobody there, or something else: an error that says what to look at", async () => {

@@ -10,13 +10,15 @@ import { ServerCalls } from "./server-calls.ts";
 import { StartedServer } from "./started-server.ts";
 import { streamAgent, type StreamedAnswer, streamRequest } from "./stream-client.ts";
 import { measureScale, type TokenScale } from "./token-scale.ts";
-import type { BenchRequest } from "./workload.ts";
+import type { BenchRequest } from "./workloads/workload.ts";
 
 export interface TargetOptions {
   readonly label: string;
   /** Without a path: `http://127.0.0.1:8080`. */
   readonly url: string;
   readonly apiKey: string | undefined;
+  /** For the figures of the whole server, where the other key may not see them. */
+  readonly adminKey: string | undefined;
   /** The command that starts the server at `url`; undefined: it runs already. */
   readonly start: string | undefined;
   readonly stallMs: number;
@@ -27,8 +29,8 @@ export class Target implements AsyncDisposable {
   readonly model: string;
   readonly scale: TokenScale;
   readonly #options: TargetOptions;
-  /** Asks on also when the run was ended early: what was measured until then has its figures. */
-  readonly #calls: ServerCalls;
+  /** Asks for figures, also when the run was ended early: what was measured until then has its own. */
+  readonly #figures: ServerCalls;
   #agent: Agent;
   #server: StartedServer | undefined;
   #watch: TreeWatch | undefined;
@@ -47,15 +49,16 @@ export class Target implements AsyncDisposable {
     this.model = parts.model;
     this.scale = parts.scale;
     this.#options = parts.options;
-    this.#calls = new ServerCalls(parts.options);
-    this.#agent = streamAgent(new URL(parts.options.url));
+    const { url, apiKey, adminKey = apiKey } = parts.options;
+    this.#figures = new ServerCalls({ url, key: adminKey });
+    this.#agent = streamAgent(new URL(url));
     this.#server = parts.server;
     this.#watch = parts.server === undefined ? undefined : new TreeWatch(parts.server.pid);
   }
 
   /** Starts the server where it is to be started, and asks what it is. @throws RepriseError TARGET_UNAVAILABLE */
   static async open(options: TargetOptions, signal: AbortSignal): Promise<Target> {
-    const calls = new ServerCalls({ ...options, signal });
+    const calls = new ServerCalls({ url: options.url, key: options.apiKey, signal });
     if (options.start !== undefined && (await isReady(calls))) {
       throw new RepriseError(
         "TARGET_UNAVAILABLE",
@@ -112,7 +115,7 @@ export class Target implements AsyncDisposable {
   async saved(signal: AbortSignal): Promise<void> {
     const end = performance.now() + 30_000;
     while (!signal.aborted && performance.now() < end) {
-      const stats = await this.#calls.json("GET", "/cache/stats");
+      const stats = await this.#figures.json("GET", "/cache/stats");
       const left = typeof stats === "object" && stats !== null && "unsavedChunks" in stats ? stats.unsavedChunks : 0;
       if (typeof left !== "number" || left === 0) return;
       await sleep(20);
@@ -125,7 +128,7 @@ export class Target implements AsyncDisposable {
    * @throws RepriseError TARGET_UNAVAILABLE when it does not come again; CANCELLED.
    */
   async restart(how: "killed" | "stopped", signal: AbortSignal): Promise<void> {
-    const { start, url } = this.#options;
+    const { start, url, apiKey } = this.#options;
     assert(start !== undefined && this.#server !== undefined, `${url} was not started here, and cannot be restarted`);
     this.#costOfEarlier = this.#costSinceBefore() ?? this.#costOfEarlier;
     this.#costBefore = undefined;
@@ -137,7 +140,7 @@ export class Target implements AsyncDisposable {
     this.#agent = streamAgent(new URL(url));
     this.#server = await StartedServer.start(start);
     this.#watch = new TreeWatch(this.#server.pid);
-    await this.#server.ready(() => isReady(new ServerCalls({ ...this.#options, signal })), signal);
+    await this.#server.ready(() => isReady(new ServerCalls({ url, key: apiKey, signal })), signal);
   }
 
   /** All about this target, with what it used since beginMeasuring. */
@@ -171,7 +174,7 @@ export class Target implements AsyncDisposable {
   }
 
   async #metrics(): Promise<Record<string, number>> {
-    return parseMetrics((await this.#calls.text("/metrics")) ?? "");
+    return parseMetrics((await this.#figures.text("/metrics")) ?? "");
   }
 }
 

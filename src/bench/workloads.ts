@@ -1,6 +1,6 @@
 /** Every workload that `reprise bench` knows, by name. */
 import { smoke } from "./workloads/smoke.ts";
-import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { WorkloadDefinition } from "./workloads/workload-definition.ts";
 import { agent } from "./workloads/agent.ts";
 import { coldWarm } from "./workloads/cold-warm.ts";
 import { longDocQa } from "./workloads/long-doc-qa.ts";

@@ -1,32 +1,40 @@
 /**
  * The cache: opens sessions for guests and owns what they share: the index, the leases, the pool and the tiers below.
  *
- *     sessions ──► spaces (radix trees) ──► chunk store (pool slots, eviction) ◄──► placement ◄──► tiers
+ *     sessions ──► spaces (radix trees) ──► chunk store (pool slots, eviction) ◄──► tiering ◄──► tiers
  *        └───────► leases
  */
 import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
-import type { Compacted, Tier, TierName, TierStats } from "../tier.ts";
-import type { Root, Tokens } from "./chunk.ts";
-import type { ChunkId } from "./chunk-id.ts";
-import { LocalSession } from "./cache-session.ts";
-import { Adoption } from "./adoption.ts";
-import { ChunkStore } from "./chunk-store.ts";
-import { flag } from "./chunk-table.ts";
-import { newCounters, type CacheStats, type Counters } from "./counters.ts";
-import { within } from "./deadline.ts";
-import type { EvictionPolicy } from "./eviction.ts";
-import { HazardPolicy } from "./hazard-policy.ts";
-import { LeaseTable, type HolderId } from "./lease.ts";
-import { LoadOrCompute } from "./load-or-compute.ts";
-import { Placement } from "./placement.ts";
-import { Resizing } from "./resizing.ts";
-import type { SessionLimits, SessionParts } from "./session-parts.ts";
-import type { CacheSession, SessionOptions, WaitOptions } from "./session.ts";
-import type { ReadFigures } from "./read-speed.ts";
-import type { PoolStats, SlotPool } from "./slot-pool.ts";
-import { Spaces } from "./spaces.ts";
-import { StoredChunks } from "./stored-chunk.ts";
+import { ownedLog, type Compacted, type LogTier, type Tier, type TierName, type TierStats } from "../tier.ts";
+import type { Root } from "../identity/keys.ts";
+import type { Tokens } from "../identity/tokens.ts";
+import type { ChunkId } from "./index/chunk-id.ts";
+import { LocalSession } from "./sessions/local-session.ts";
+import { Adoption } from "./recovery/from-pool.ts";
+import { ChunkStore } from "./pool/chunk-store.ts";
+import { flag } from "./index/chunk-table.ts";
+import { copyOf, newCounters, type Counters } from "./counters.ts";
+import { ChunkEvents } from "./events.ts";
+import type { SubscribeOptions, Subscription } from "./subscription.ts";
+import { type CacheStats } from "./cache-stats.ts";
+import { within } from "../deadline.ts";
+import type { EvictionPolicy } from "./eviction/policy.ts";
+import { HazardPolicy } from "./eviction/hazard-policy.ts";
+import { LeaseTable, type HolderId } from "./pool/leases.ts";
+import { LoadOrCompute } from "./tiering/load-or-compute.ts";
+import { Outages } from "./tiering/outages.ts";
+import { Promotion } from "./tiering/promotion.ts";
+import { WriteBehind } from "./tiering/write-behind.ts";
+import { Recovery } from "./recovery/recovery.ts";
+import { Resizing } from "./pool/resizing.ts";
+import type { SessionLimits, SessionContext } from "./sessions/session-context.ts";
+import { maxGroups, type Cleared, type SessionOptions, type WaitOptions } from "../session.ts";
+import { groupsOf } from "../identity/space.ts";
+import type { ReadFigures } from "./tiering/read-speed.ts";
+import type { PoolStats, SlotPool } from "./pool/slot-pool.ts";
+import { Spaces } from "./index/spaces.ts";
+import { StoredChunks } from "./index/stored-chunk.ts";
 
 /** Limits of the cache. Defaults are far above what honest guests use; they bound what a broken one can take. */
 export interface CacheLimits extends SessionLimits {
@@ -51,7 +59,7 @@ export interface CacheOptions {
   /** Milliseconds that never go back; the process's own clock unless given. */
   readonly now?: () => number;
   readonly limits?: Partial<CacheLimits>;
-  /** Bytes of slots that write-behind may pin at a time: a quarter of the pool, at most 1 GiB, unless given. */
+  /** Bytes of slots that may be held for writing to the first tier, half of it for the next …: a quarter of the pool, at most 1 GiB, unless given. */
   readonly writeBehindBytes?: number;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
@@ -60,13 +68,8 @@ export interface CacheOptions {
   readonly log?: Log;
 }
 
-export interface Cleared {
-  /** Bytes that became free, by tier. */
-  readonly bytesByTier: Readonly<Record<string, number>>;
-  /** Chunks that somebody is reading or writing: they go when nobody does. */
-  readonly chunksInUse: number;
-}
-
+/** Parts of one chunk, of all ranks: what tiers keep of one. */
+const maxParts = 1024;
 /** How long a cache that is cleared waits for what is being written below. */
 const clearMs = 10_000;
 /** How long a closing cache goes on writing what waits. */
@@ -79,13 +82,18 @@ export class Cache implements AsyncDisposable {
   readonly #limits: CacheLimits;
   readonly #counters: Counters = newCounters();
   readonly #leases = new LeaseTable<ChunkId>();
+  readonly #events: ChunkEvents;
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
-  readonly #placement: Placement;
+  readonly #recovery: Recovery;
+  readonly #outages: Outages;
+  readonly #writeBehind: WriteBehind;
+  readonly #promotion: Promotion;
   readonly #loadOrCompute: LoadOrCompute;
   readonly #adoption: Adoption;
   readonly #resizing: Resizing;
   readonly #sessions = new Set<LocalSession>();
+  readonly #now: () => number;
   #lastHolder = 0;
   #closed = false;
 
@@ -96,29 +104,29 @@ export class Cache implements AsyncDisposable {
     this.#limits = { ...defaultLimits, ...options.limits };
     const counters = this.#counters;
     const { pool, policy = new HazardPolicy(), now = () => performance.now() } = options;
+    this.#now = now;
     const chunks = new StoredChunks(this.#tiers);
-    const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, counters, now });
+    this.#events = new ChunkEvents({ chunks, counters, indexes: () => this.#spaces.indexes() });
+    const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, events: this.#events, now });
     this.#store = store;
-    this.#spaces = new Spaces({ store, counters });
+    this.#spaces = new Spaces({ chunks, setOwner: (index, name) => store.setOwner(index, name) });
+    const log = this.#log;
+    this.#outages = new Outages({ counters, log, retryMs: options.retryMs ?? 5000 });
+    const below = { store, tiers: this.#tiers, counters, outages: this.#outages };
+    this.#recovery = new Recovery({ ...below, spaces: this.#spaces });
     this.#loadOrCompute = new LoadOrCompute(now);
-    this.#placement = new Placement({
-      store,
-      tiers: this.#tiers,
-      counters,
-      loadOrCompute: this.#loadOrCompute,
-      log: this.#log,
-      queueBytes: () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30),
-      retryMs: options.retryMs ?? 5000,
-    });
+    this.#promotion = new Promotion({ ...below, loadOrCompute: this.#loadOrCompute, log });
+    const queueBytes = () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30);
+    this.#writeBehind = new WriteBehind({ ...below, queueBytes });
     const { graceMs = 5000 } = options;
     this.#adoption = new Adoption({
       store,
       spaces: this.#spaces,
-      placement: this.#placement,
+      recovery: this.#recovery,
+      writeBehind: this.#writeBehind,
       counters,
       log: this.#log,
       graceMs,
-      recovered: () => this.#spaces.recovered(),
     });
     this.#resizing = new Resizing(store);
   }
@@ -129,7 +137,7 @@ export class Cache implements AsyncDisposable {
    */
   static async open(options: CacheOptions): Promise<Cache> {
     const cache = new Cache(options);
-    cache.#spaces.recover(cache.#tiers, (tier, error) =>
+    cache.#recovery.start((tier, error) =>
       cache.#log.warn(`${tier.name} tier: what it kept cannot be read: ${describe(error)}`),
     );
     cache.#adoption.start();
@@ -139,7 +147,7 @@ export class Cache implements AsyncDisposable {
 
   /** Resolves when what the tiers kept is known, and can be found in the spaces that are open, or `waitMs` are over. */
   async recovered(waitMs: number): Promise<void> {
-    await within(this.#spaces.recovered(), waitMs);
+    await within(this.#recovery.settled(), waitMs);
   }
 
   /**
@@ -147,22 +155,25 @@ export class Cache implements AsyncDisposable {
    *
    * @throws RepriseError BAD_REQUEST (with the field) when the options cannot be served, QUEUE_FULL when there are too many sessions.
    */
-  openSession(options: SessionOptions): CacheSession {
+  openSession(options: SessionOptions): LocalSession {
     if (this.#closed) throw new RepriseError("CACHE_UNAVAILABLE", "the cache is closed");
     this.#mustServe(options);
     if (this.#sessions.size >= this.#limits.sessions)
       throw new RepriseError("QUEUE_FULL", `the cache has ${this.#limits.sessions} sessions already: close some`);
-    const parts: SessionParts = {
+    const context: SessionContext = {
       spaces: this.#spaces,
+      recovery: this.#recovery,
       store: this.#store,
       leases: this.#leases,
-      placement: this.#placement,
+      writeBehind: this.#writeBehind,
+      promotion: this.#promotion,
       loadOrCompute: this.#loadOrCompute,
       counters: this.#counters,
       limits: this.#limits,
+      now: this.#now,
     };
     const holder = (this.#lastHolder += 1) as HolderId;
-    const session = new LocalSession(parts, options, { holder, onClose: () => this.#sessions.delete(session) });
+    const session = new LocalSession(context, options, { holder, onClose: () => this.#sessions.delete(session) });
     this.#sessions.add(session);
     return session;
   }
@@ -181,21 +192,29 @@ export class Cache implements AsyncDisposable {
   stats(): CacheStats {
     const tiers: Partial<Record<TierName, TierStats & ReadFigures>> = {};
     for (const tier of this.#tiers) tiers[tier.name] = { ...tier.stats(), ...this.#loadOrCompute.figures(tier.name) };
-    const { chunks, bytes, waitingChunks } = this.#placement.stats();
     return {
-      ...this.#counters,
-      hitTokens: { ...this.#counters.hitTokens },
-      loadedTokens: { ...this.#counters.loadedTokens },
-      leftTokens: { ...this.#counters.leftTokens },
+      ...copyOf(this.#counters),
       ...this.#spaces.stats(),
       sessions: this.#sessions.size,
       leases: this.#leases.size,
+      reservedBytes: this.#leases.reservedBytes,
       memory: this.#pool.stats(),
       pinnedBytes: this.#store.pinnedBytes,
       tiers,
       engines: [...this.#sessions].flatMap((session) => session.engineFigures() ?? []),
-      writeBehind: { chunks, bytes, waitingChunks },
+      writeBehind: this.#writeBehind.stats(),
     };
+  }
+
+  /**
+   * Tells what comes into the tiers and leaves them from now on. The first subscription walks through the index once; what is
+   * there already, {@link Subscription.held} tells.
+   *
+   * @throws RepriseError BAD_REQUEST (with the field), CACHE_UNAVAILABLE when the cache is closed.
+   */
+  subscribe(options: SubscribeOptions = {}): Subscription {
+    if (this.#closed) throw new RepriseError("CACHE_UNAVAILABLE", "the cache is closed");
+    return this.#events.subscribe(options);
   }
 
   /** Resolves when all that a killed process left in the pool has been looked at: some moments after the start. */
@@ -220,15 +239,15 @@ export class Cache implements AsyncDisposable {
   }
 
   /**
-   * Forgets all that is stored, in memory and in every tier below, such that none of it is found again, nor after a
-   * restart. Pins end. What a session is using goes when it is done with it. What is saved meanwhile may be cleared as
+   * Forgets all that is stored, in memory and in every log below, such that none of it is found again, nor after a
+   * restart. What lies in a shared tier is others' too and stays. Pins end. What a session is using goes when it is done with it. What is saved meanwhile may be cleared as
    * well.
    *
    * @throws RepriseError TIER_UNAVAILABLE when a tier below cannot be cleared.
    */
   async clear(): Promise<Cleared> {
     // What is not in the index yet would be found again.
-    await Promise.all([this.#adoption.done, this.#spaces.recovered()]);
+    await Promise.all([this.#adoption.done, this.#recovery.settled()]);
     const before = this.#usedBytes();
     const { table } = this.#store.chunks;
     this.#store.unpinAll();
@@ -236,11 +255,12 @@ export class Cache implements AsyncDisposable {
       for (const chunk of Array.from(tree.nodes())) {
         if (!table.has(chunk) || !table.is(chunk, flag.filled)) continue;
         table.mark(chunk, flag.superseded, true); // goes now, or when nobody uses it any more
-        this.#store.settle(chunk);
+        this.#store.reconcile(chunk);
       }
     // What is on its way down must not arrive after the tier was cleared.
-    await within(this.#placement.drained(), clearMs);
-    for (const tier of this.#tiers) await tier.clear();
+    await within(this.#writeBehind.drained(), clearMs);
+    for (const tier of this.#logs()) await tier.clear();
+    this.#events.cleared();
     let chunksInUse = 0;
     for (const { tree } of this.#spaces.indexes())
       for (const chunk of tree.nodes()) if (table.is(chunk, flag.superseded)) chunksInUse += 1;
@@ -253,8 +273,8 @@ export class Cache implements AsyncDisposable {
 
   /** Gives back the room of what cannot be found any more, in the tiers below; nothing that can be found is lost. */
   async compact(signal: AbortSignal): Promise<Compacted> {
-    await this.#spaces.recovered(); // records that came back twice are known then
-    const done = await Promise.all(this.#tiers.map((tier) => tier.compact(signal)));
+    await this.#recovery.settled(); // records that came back twice are known then
+    const done = await Promise.all(this.#logs().map((tier) => tier.compact(signal)));
     return {
       freedBytes: Object.assign({}, ...done.map(({ freedBytes }) => freedBytes)),
       movedBytes: Object.assign({}, ...done.map(({ movedBytes }) => movedBytes)),
@@ -264,8 +284,8 @@ export class Cache implements AsyncDisposable {
   /** Resolves when all that was committed is in the tiers below, as far as they take it, and survives a power cut. */
   async flush(): Promise<void> {
     await this.#adoption.handedOver;
-    await this.#placement.drained();
-    for (const tier of this.#tiers) await tier.flush();
+    await this.#writeBehind.drained();
+    for (const tier of this.#logs()) await tier.flush();
   }
 
   /** Writes what waits, ends all sessions, closes the tiers and the pool. */
@@ -275,10 +295,11 @@ export class Cache implements AsyncDisposable {
     this.#resizing.close();
     await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
-    await this.#spaces.stop();
-    if ((await within(this.#placement.drained(), closeMs)) === "late")
+    await this.#recovery.stop();
+    if ((await within(this.#writeBehind.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
-    await this.#placement.close();
+    await Promise.all([this.#writeBehind.close(), this.#promotion.close()]);
+    this.#outages.close();
     for (const tier of this.#tiers) {
       try {
         await tier[Symbol.asyncDispose]();
@@ -286,11 +307,16 @@ export class Cache implements AsyncDisposable {
         this.#log.warn(`cannot close the ${tier.name} tier: ${describe(error)}`);
       }
     }
+    this.#events.close();
     await this.#pool[Symbol.asyncDispose]();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  #logs(): LogTier[] {
+    return this.#tiers.flatMap((tier) => ownedLog(tier) ?? []);
   }
 
   #usedBytes(): Record<string, number> {
@@ -302,15 +328,24 @@ export class Cache implements AsyncDisposable {
     const refuse = (field: string, reason: string): never => {
       throw new RepriseError("BAD_REQUEST", `cannot open a session: ${reason}`, { field });
     };
-    if (!isIntegerFrom1(space.tensorParallel, 1024)) refuse("tensorParallel", "tensorParallel must be 1 to 1024");
+    if (!isIntegerFrom1(space.tensorParallel, maxParts))
+      refuse("tensorParallel", `tensorParallel must be 1 to ${maxParts}`);
     if (!isIntegerFrom1(space.chunkTokens, 65_536)) refuse("chunkTokens", "chunkTokens must be 1 to 65536");
     if (!Number.isSafeInteger(rank) || rank < 0 || rank >= space.tensorParallel)
       refuse("rank", `rank ${rank} is not below tensorParallel ${space.tensorParallel}`);
-    if (!isIntegerFrom1(slotBytes, this.#pool.maxSlotBytes))
-      refuse(
-        "slotBytes",
-        `a chunk's payload of ${slotBytes} bytes is not 1 to ${this.#pool.maxSlotBytes}: use fewer tokens per chunk`,
-      );
+    const kinds = groupsOf(space);
+    if (!kinds.every((kind) => kind === "rows" || kind === "snapshot")) refuse("groups", "a group is rows or snapshot");
+    if (!kinds.includes("rows") || kinds.length > maxGroups || kinds.length * space.tensorParallel > maxParts)
+      refuse("groups", `groups must be 1 to ${maxGroups}, one of them rows, and ${maxParts} for all ranks together`);
+    if (slotBytes.length !== kinds.length)
+      refuse("slotBytes", `slotBytes has ${slotBytes.length} sizes, and the space ${kinds.length} groups`);
+    const { maxSlotBytes } = this.#pool;
+    for (const bytes of slotBytes)
+      if (!isIntegerFrom1(bytes, maxSlotBytes))
+        refuse(
+          "slotBytes",
+          `a chunk's payload of ${bytes} bytes is not 1 to ${maxSlotBytes}: use fewer tokens per chunk`,
+        );
   }
 }
 

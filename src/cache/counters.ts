@@ -1,85 +1,85 @@
-/** What the cache counts, and the figures it shows. All counters run from the cache's start and never go down. */
-import type { TierName, TierStats } from "../tier.ts";
-import type { ReadFigures } from "./read-speed.ts";
-import type { PoolStats } from "./slot-pool.ts";
+/**
+ * What the cache counts: one row each, from which the type, the zeros, `/cache/stats`, `/metrics` and the docs follow. All
+ * counters run from the cache's start and never go down.
+ */
+import { snakeCase, type Figure } from "../figures.ts";
+import type { TierName } from "../tier.ts";
 
-export interface Counters {
-  lookups: number;
-  lookedUpTokens: number;
-  hitTokens: Partial<Record<TierName, number>>;
-  loadedTokens: Partial<Record<TierName, number>>;
-  /** Tokens that lookups found and that engines were told to compute, because loading them would take longer. */
-  leftTokens: Partial<Record<TierName, number>>;
-  /** Chunks below memory that were read only to see how fast their tier is now. */
-  probedChunks: number;
-  /** Chunks brought into memory behind a request that was told to compute a stored text a second time. */
-  broughtChunks: number;
-  loadedBytes: number;
-  savedChunks: number;
-  savedBytes: number;
-  /** Chunks that left the pool to make room. */
-  evictedChunks: number;
-  /** Of these, chunks that no tier below had: they are gone. */
-  lostChunks: number;
-  /** Chunks that were not given a slot: the pool was full of leased chunks, or a limit was reached. */
-  rejectedChunks: number;
-  /** Reserved and then given back or left unwritten. */
-  abandonedChunks: number;
-  /** Records that did not match their checksum or key. */
-  corruptRecords: number;
-  /** Reads and writes below the pool that failed. */
-  tierFailures: number;
-  /** Chunks a tier below refused for want of room. */
-  refusedWrites: number;
-  /** Loads that ended early because a chunk was late. */
-  lateLoads: number;
+/** A number among the cache's statistics. */
+export interface StatisticRow {
+  readonly unit: string;
+  readonly help: string;
+  /** One number for each tier. */
+  readonly by?: "tier";
+  /** Shown by `/cache/stats` alone. */
+  readonly statsOnly?: true;
 }
 
+export const counterTable = {
+  lookups: { unit: "lookups", help: "Lookups." },
+  lookedUpTokens: { unit: "tokens", help: "Tokens of the texts that were looked up." },
+  hitTokens: { unit: "tokens", by: "tier", help: "Tokens that lookups found, by tier." },
+  loadedTokens: { unit: "tokens", by: "tier", help: "Tokens whose KV engines loaded, by tier." },
+  skippedTokens: {
+    unit: "tokens",
+    by: "tier",
+    help: "Tokens found and skipped, as computing them was faster, by tier.",
+  },
+  probedChunks: { unit: "chunks", help: "Chunks read only to see how fast their tier is now.", statsOnly: true },
+  broughtChunks: { unit: "chunks", help: "Chunks brought into memory for the next request.", statsOnly: true },
+  loadedBytes: { unit: "bytes", help: "Bytes of KV that engines loaded." },
+  savedChunks: { unit: "chunks", help: "Chunks that engines saved." },
+  savedBytes: { unit: "bytes", help: "Bytes of KV that engines saved." },
+  evictedChunks: { unit: "chunks", help: "Chunks that left memory to make room." },
+  lostChunks: { unit: "chunks", help: "Those of them that no tier below had." },
+  rejectedChunks: { unit: "chunks", help: "Chunks not saved because memory was in use." },
+  abandonedChunks: { unit: "chunks", help: "Chunks reserved, and given back or left unwritten.", statsOnly: true },
+  corruptRecords: { unit: "records", help: "Records that did not match their checksum or key.", statsOnly: true },
+  tierFailures: { unit: "failures", help: "Reads and writes below memory that failed." },
+  refusedWrites: { unit: "chunks", help: "Chunks that a tier below had no room for.", statsOnly: true },
+  lateLoads: { unit: "loads", help: "Loads that ended early because a chunk was late." },
+} as const satisfies Record<string, StatisticRow>;
+
+type CounterName = keyof typeof counterTable;
+
+export type Counters = {
+  [Name in CounterName]: (typeof counterTable)[Name] extends { by: "tier" }
+    ? Partial<Record<TierName, number>>
+    : number;
+};
+
 export function newCounters(): Counters {
-  return {
-    lookups: 0,
-    lookedUpTokens: 0,
-    hitTokens: {},
-    loadedTokens: {},
-    leftTokens: {},
-    probedChunks: 0,
-    broughtChunks: 0,
-    loadedBytes: 0,
-    savedChunks: 0,
-    savedBytes: 0,
-    evictedChunks: 0,
-    lostChunks: 0,
-    rejectedChunks: 0,
-    abandonedChunks: 0,
-    corruptRecords: 0,
-    tierFailures: 0,
-    refusedWrites: 0,
-    lateLoads: 0,
-  };
+  const zeros = rowsOf(counterTable).map(([name, { by }]) => [name, by === undefined ? 0 : {}]);
+  return Object.fromEntries(zeros) as Counters; // one for each row
+}
+
+/** The counters as they are now, to give away. */
+export function copyOf(counters: Counters): Counters {
+  const copies = Object.entries(counters).map(([name, value]) => [
+    name,
+    typeof value === "number" ? value : { ...value },
+  ]);
+  return Object.fromEntries(copies) as Counters; // the same names
 }
 
 export function addTokens(counter: Partial<Record<TierName, number>>, tier: TierName, tokens: number): void {
   counter[tier] = (counter[tier] ?? 0) + tokens;
 }
 
-export interface EngineFigures {
-  readonly space: string;
-  readonly prefillTokensPerSecond: number;
-}
+export const counterFigures: readonly Figure<Counters>[] = rowsOf(counterTable)
+  .filter(([, { statsOnly }]) => statsOnly === undefined)
+  .map(([name, { help, by }]) => ({
+    name: `reprise_cache_${snakeCase(name)}_total`,
+    kind: "counter",
+    help,
+    ...(by !== undefined && { label: by }),
+    read: (counters) => {
+      const value = counters[name];
+      return typeof value === "number" ? value : Object.entries(value);
+    },
+  }));
 
-/** A plain object that JSON and msgpack carry as it is. */
-export interface CacheStats extends Counters {
-  readonly sessions: number;
-  readonly leases: number;
-  readonly spaces: number;
-  readonly roots: number;
-  /** Chunks in the index, hollow ones included. */
-  readonly chunks: number;
-  readonly memory: PoolStats;
-  /** Bytes of the pool that pins keep in place. */
-  readonly pinnedBytes: number;
-  readonly tiers: Partial<Record<TierName, TierStats & ReadFigures>>;
-  /** Of the engines that are connected, those that say how fast they compute prompts. */
-  readonly engines: readonly EngineFigures[];
-  readonly writeBehind: { readonly chunks: number; readonly bytes: number; readonly waitingChunks: number };
+/** The rows of such a table, with their names. */
+export function rowsOf<Name extends string>(table: Readonly<Record<Name, StatisticRow>>): [Name, StatisticRow][] {
+  return Object.entries(table) as [Name, StatisticRow][]; // a table has no other keys
 }

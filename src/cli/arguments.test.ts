@@ -45,6 +45,15 @@ test("a command without settings takes none of them, neither as a flag nor from 
   expect(parseCommand(["--port", "1"], {}, serving)).toMatchObject({ variant: "", config: { port: 1 }, own: {} });
 });
 
+test("variables that are no settings are a warning of the command, and of none that reads no settings", () => {
+  const environment = { REPRISE_WORDS: "x", REPRISE_PORT: "tcp://10.0.0.1:8080" };
+  expect(parseCommand([], environment, { name: "serve", options: {} })).toMatchObject({
+    warnings: ["REPRISE_WORDS: no such setting, left alone"],
+    config: { port: 8080 },
+  });
+  expect(parseCommand(["chat"], environment, measure).warnings).toEqual([]);
+});
+
 test("some settings only; a variant for when no name follows; an operand that may be left out", () => {
   const keep: Command = {
     name: "keep",
@@ -75,4 +84,24 @@ test("help lists the variants, and of one of them its own options first", () => 
   expect(commandHelp(measure)).toMatch(/measure NAME[^]*chat +a chat[^]*--url URL/);
   expect(commandHelp(measure)).not.toContain("--users");
   expect(commandHelp(measure, "chat")).toMatch(/reprise measure chat: a chat[^]*--users N[^]*--url URL/);
+});
+
+test("letters for the settings that are typed most, and what other servers call them is told", () => {
+  const serving = { name: "serve", options: {}, operands: ["[FILE]"] };
+  expect(parseCommand(["-m", "a.gguf", "-c", "4096", "-p", "0", "-t", "2"], {}, serving).config).toMatchObject({
+    model: "a.gguf",
+    context: 4096,
+    port: 0,
+    threads: 2,
+  });
+  const typed = ["-ngl", "99", "--ctx-size", "1", "--max-num-seqs=4", "--unheard-of", "7", "file.gguf", "another"];
+  expect(() => parseCommand(typed, {}, serving)).toThrow(
+    [
+      "--ngl: no such option; here it is called --gpu-layers",
+      "--ctx-size: no such option; here it is called --context",
+      "--max-num-seqs: no such option; here it is called --sequences",
+      "--unheard-of: no such option",
+      '"another" is not expected here',
+    ].join("\n"),
+  );
 });

@@ -5,31 +5,8 @@
 import { parseArgs } from "node:util";
 import { type Config, flagName, nearest, resolveConfig, type SettingName, settingEntries } from "../config.ts";
 import { RepriseError } from "../errors.ts";
-import type { Command } from "./command.ts";
-
-/** An option that belongs to one command alone. */
-export interface CommandOption {
-  readonly value: string | undefined;
-  readonly help: string;
-  /** May be given several times; else the last one counts. */
-  readonly repeated?: boolean;
-  /** Understood, and told by another help than this command's. */
-  readonly hidden?: boolean;
-}
-
-export interface CommandArguments {
-  readonly config: Config;
-  /** The variant that was asked for; "" for a command without variants. */
-  readonly variant: string;
-  /** What was given without a flag. */
-  readonly operands: readonly string[];
-  /** The command's own options that were given: their texts, "true" for those without a value. */
-  readonly own: Readonly<Record<string, string>>;
-  /** Those that may be repeated, in the order in which they were given. */
-  readonly repeated: Readonly<Record<string, readonly string[]>>;
-  /** All that followed the command's name, as it was typed. */
-  readonly typed: readonly string[];
-}
+import type { Command, CommandArguments, CommandOption } from "./command.ts";
+import { calledHere, shortFlags } from "./other-names.ts";
 
 /**
  * Parses what follows the command's name.
@@ -62,12 +39,15 @@ export function parseCommand(
   ];
 
   const { tokens } = parseArgs({
-    args: [...rest],
+    args: rest.map(withTwoDashes),
     strict: false,
     allowPositionals: true,
     tokens: true,
     options: Object.fromEntries(
-      known.map((name) => [name, { type: switches.has(name) || name === "help" ? "boolean" : "string" }]),
+      known.map((name) => {
+        const short = shortOf(byFlag.get(name));
+        return [name, { type: switches.has(name) || name === "help" ? "boolean" : "string", ...short }];
+      }),
     ),
   });
 
@@ -77,19 +57,18 @@ export function parseCommand(
   const repeated: Record<string, string[]> = {};
   const given: string[] = [];
   let filePath: string | undefined;
+  /** The place after an unknown option, where its value would stand: that is no second fault. */
+  let valueOfUnknown = -1;
   for (const token of tokens) {
-    if (token.kind === "positional" && given.push(token.value) > wanted.length)
+    if (token.kind === "positional" && token.index !== valueOfUnknown && given.push(token.value) > wanted.length)
       faults.push(`"${token.value}" is not expected here`);
     if (token.kind !== "option") continue;
     const { name, rawName } = token;
-    if (!known.includes(name))
-      faults.push(
-        `${rawName}: no such option${nearest(
-          rawName,
-          known.map((each) => `--${each}`),
-        )}`,
-      );
-    else if (switches.has(name) && token.value !== undefined) faults.push(`${rawName} takes no value`);
+    if (!known.includes(name)) {
+      const flags = known.map((each) => `--${each}`);
+      faults.push(`${rawName}: no such option${calledHere(rawName, known) ?? nearest(rawName, flags)}`);
+      valueOfUnknown = token.index + 1;
+    } else if (switches.has(name) && token.value !== undefined) faults.push(`${rawName} takes no value`);
     else if (!switches.has(name) && token.value === undefined) faults.push(`${rawName} needs a value`);
     else if (name === "config") filePath = token.value;
     else if (ownOptions[name]?.repeated) (repeated[name] ??= []).push(token.value ?? "true");
@@ -99,8 +78,25 @@ export function parseCommand(
 
   for (const missing of wanted.slice(given.length)) if (!missing.startsWith("[")) faults.push(`${missing} is missing`);
 
-  const sources = { flags, environment: command.settings === "none" ? {} : environment, filePath };
-  return { config: withFaults(faults, () => resolveConfig(sources)), variant, operands: given, own, repeated, typed };
+  const warnings: string[] = [];
+  const sources = {
+    flags,
+    environment: command.settings === "none" ? {} : environment,
+    filePath,
+    onWarning: (line: string) => void warnings.push(line),
+  };
+  const config = withFaults(faults, () => resolveConfig(sources));
+  return { config, variant, operands: given, own, repeated, typed, warnings };
+}
+
+/** `-ngl`, as llama-server has them, is one option and not three letters. */
+function withTwoDashes(typed: string): string {
+  return /^-[a-z]{2,}$/.test(typed) ? `-${typed}` : typed;
+}
+
+function shortOf(name: SettingName | undefined): { readonly short?: string } {
+  const short = name === undefined ? undefined : shortFlags[name];
+  return short === undefined ? {} : { short };
 }
 
 /** The settings that are flags of the command. */

@@ -9,11 +9,11 @@ import type { BenchResult } from "../bench/result.ts";
 import { runBench } from "../bench/run-bench.ts";
 import { summarize } from "../bench/summary.ts";
 import { renderTable } from "../bench/table.ts";
-import type { WorkloadOptions } from "../bench/workload-definition.ts";
+import type { WorkloadOptions } from "../bench/workloads/workload-definition.ts";
 import { workloads } from "../bench/workloads.ts";
 import { describe, RepriseError } from "../errors.ts";
 import { createLog } from "../log.ts";
-import type { CommandArguments, CommandOption } from "./arguments.ts";
+import type { CommandArguments, CommandOption } from "./command.ts";
 import { compareFiles } from "./bench-compare.ts";
 import type { Command, CommandVariant } from "./command.ts";
 import { showBenchProgress } from "./bench-progress.ts";
@@ -122,9 +122,9 @@ function mustBeWritable(paths: Readonly<Record<string, string | undefined>>): vo
   if (faults.length > 0) throw new RepriseError("BAD_CONFIG", faults.join("\n"));
 }
 
-/** Results are shown around; keys are not, neither ours nor those within a --start. */
+/** Results are shown around; keys are not, neither ours nor those within a --start, quoted or not. */
 function withoutKeys(command: string): string {
-  return command.replaceAll(/(--api-key[= ]'?)[^\s']+/g, "$1KEY");
+  return command.replaceAll(/((?:--(?:api|admin)-key[= ]|REPRISE_(?:API|ADMIN)_KEY=)['"\\]*)[^\s'"\\]+/g, "$1KEY");
 }
 
 /** A word as a shell would have it typed. */

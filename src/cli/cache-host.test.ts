@@ -8,7 +8,7 @@ const mebibyte = 1024 * 1024;
 
 test("the memory tier grows and shrinks while it is open, and its memory goes back to the system", async () => {
   const dataDir = temporaryDirectory();
-  const config = { dataDir, memory: 128 * mebibyte, disk: [], socket: "", poolDir: "" };
+  const config = { dataDir, memory: 128 * mebibyte, disk: [], scrubDays: 7, socket: "", poolDir: "" };
   await using host = await CacheHost.open({ config, log: silentLog });
   const [path = ""] = poolsOf(dataDir);
   const allocated = () => statSync(path).blocks * 512;
@@ -25,13 +25,20 @@ test("the memory tier grows and shrinks while it is open, and its memory goes ba
 }, 60_000);
 
 test("a pool directory that is not there is a fault of the configuration", async () => {
-  const config = { dataDir: temporaryDirectory(), memory: 64 * mebibyte, disk: [], socket: "", poolDir: "/nowhere" };
+  const config = {
+    dataDir: temporaryDirectory(),
+    memory: 64 * mebibyte,
+    disk: [],
+    scrubDays: 7,
+    socket: "",
+    poolDir: "/nowhere",
+  };
   await expect(CacheHost.open({ config, log: silentLog })).rejects.toMatchObject({ code: "BAD_CONFIG" });
 });
 
 test("more memory than there is cannot be had, and the pool is not made", async () => {
   const dataDir = temporaryDirectory();
-  const config = { dataDir, memory: 2 ** 50, disk: [], socket: "", poolDir: "" };
+  const config = { dataDir, memory: 2 ** 50, disk: [], scrubDays: 7, socket: "", poolDir: "" };
   await expect(CacheHost.open({ config, log: silentLog })).rejects.toMatchObject({ code: "NOT_ENOUGH_MEMORY" });
   expect(poolsOf(dataDir)).toEqual([]);
 });

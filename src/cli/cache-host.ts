@@ -4,36 +4,42 @@
  *
  *     dataDir/  lock        held while a server lives
  *               secret      32 random bytes, 0600: what tenants' salts are derived with
+ *               pool        the path of the memory tier's file
  *               disk/       the disk tier, unless --disk names other directories
  *               cache.sock  where engines connect, unless --socket says otherwise
+ *
+ * A tier whose drive is full, read-only or broken is left out, with a warning: the cache is smaller, and nobody's request fails.
  */
-import { randomBytes } from "node:crypto";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Cache } from "../cache/cache.ts";
-import type { CacheStats } from "../cache/counters.ts";
-import { within } from "../cache/deadline.ts";
-import type { Slot } from "../cache/session.ts";
-import type { PoolStats } from "../cache/slot-pool.ts";
+import { cacheFigures, type CacheStats } from "../cache/cache-stats.ts";
+import { figureSource, type FigureSource } from "../figures.ts";
+import { diskFigures } from "../tiers/disk/disk-figures.ts";
+import { within } from "../deadline.ts";
+import type { Slot } from "../session.ts";
+import type { PoolStats } from "../cache/pool/slot-pool.ts";
 import type { TierStats } from "../tier.ts";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
-import { availableMemoryBytes } from "../engines/llama/machine.ts";
+import { availableMemoryBytes } from "../engines/llama/model/machine.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { extentBytes } from "../ffi/pool-mapping.ts";
-import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
+import type { DiskTierStats } from "../tiers/disk/disk-stats.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import type { Resized } from "../http/cache-size.ts";
+import type { Resized } from "../http/admin/cache-size.ts";
 import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
-import { WireServer } from "../wire/server.ts";
+import { WireServer } from "../wire/cache/server.ts";
+import { mustFitSocketAddress } from "../wire/socket-place.ts";
+import { DataDirectory, isDriveFault } from "./data-directory.ts";
+import { SocketFolder, sweepSocketFolders } from "./socket-folder.ts";
 
-const secretBytes = 32;
+const dayMs = 24 * 3_600_000;
 /** How long a resize is waited for before the answer is that it goes on. */
 const resizeMs = 10_000;
 
 export interface CacheHostOptions {
-  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "socket">;
+  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "scrubDays" | "socket">;
   readonly log: Log;
 }
 
@@ -43,35 +49,44 @@ export interface CacheHostStats extends Omit<CacheStats, "memory" | "tiers"> {
   readonly unsavedChunks: number;
 }
 
+interface Door {
+  readonly server: WireServer;
+  /** The socket's own folder, when it could not lie where it should. */
+  readonly folder: SocketFolder | undefined;
+}
+
 export class CacheHost implements AsyncDisposable {
   readonly cache: Cache;
   readonly socketPath: string;
-  /** What tenants' salts are derived with; it stays the same as long as the data directory lives. */
+  /** What tenants' salts are derived with. */
   readonly secret: Buffer;
   readonly #server: WireServer;
+  readonly #socketFolder: SocketFolder | undefined;
+  /** Ends what goes on beside the cache. */
+  readonly #ending = new AbortController();
+  /** Resolves when the folders of dead caches' sockets are gone. */
+  readonly swept: Promise<void>;
   readonly #pool: MemoryPool;
-  readonly #lock: DirectoryLock;
+  readonly #directory: DataDirectory;
   readonly #config: CacheHostOptions["config"];
-  readonly #directory: string;
 
   private constructor(parts: {
     cache: Cache;
     pool: MemoryPool;
-    server: WireServer;
-    lock: DirectoryLock;
-    secret: Buffer;
-    socketPath: string;
+    door: Door;
     config: CacheHostOptions["config"];
-    directory: string;
+    directory: DataDirectory;
+    log: Log;
   }) {
     this.cache = parts.cache;
     this.#pool = parts.pool;
-    this.#server = parts.server;
-    this.#lock = parts.lock;
+    this.#server = parts.door.server;
+    this.#socketFolder = parts.door.folder;
     this.#config = parts.config;
     this.#directory = parts.directory;
-    this.secret = parts.secret;
-    this.socketPath = parts.socketPath;
+    this.secret = parts.directory.secret;
+    this.socketPath = parts.door.server.socketPath;
+    this.swept = sweepSocketFolders({ signal: this.#ending.signal, log: parts.log });
   }
 
   /**
@@ -80,33 +95,23 @@ export class CacheHost implements AsyncDisposable {
    * @throws RepriseError DATA_DIRECTORY_IN_USE, NOT_ENOUGH_MEMORY, ADDRESS_IN_USE, BAD_CONFIG
    */
   static async open({ config, log }: CacheHostOptions): Promise<CacheHost> {
-    const directory = resolve(config.dataDir);
-    makePrivateDirectory(directory);
+    mustFitSocketAddress(socketPathOf(config));
     const undo: (() => Promise<void> | void)[] = [];
     try {
-      const lock = DirectoryLock.take(directory);
-      undo.push(() => lock[Symbol.dispose]());
-      const secret = readOrMakeSecret(join(directory, "secret"));
-      const place = poolPlace(config, directory);
+      const directory = await DataDirectory.take(config.dataDir, log);
+      undo.push(() => directory[Symbol.dispose]());
+      const place = await poolPlace(config, directory.path);
       mustFit(config.memory, place, place.heldBytes);
-      const pool = MemoryPool.open({
-        dataDirectory: directory,
-        capacityBytes: config.memory,
-        maximumBytes: place.maximumBytes,
-        directory: place.directory,
-        log: log.named("memory"),
-      });
+      const pool = openPool(config, { place, directory, log: log.named("memory") });
       undo.push(() => pool[Symbol.asyncDispose]());
-      const tiers = await openDisk(config.disk, directory, log);
+      const tiers = await openDisk(config, directory, log);
       undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
-      const socketPath = socketPathOf(config);
       // An adopted pool may have more in it than this configuration allows.
       if (pool.stats().capacityBytes > config.memory) void cache.resize(config.memory);
-      mkdirSync(dirname(socketPath), { recursive: true, mode: 0o700 });
-      const server = await WireServer.listen({ cache, socketPath, log: log.named("wire") });
-      return new CacheHost({ cache, pool, server, lock, secret, socketPath, config, directory });
+      const door = await listen(config, cache, log.named("wire"));
+      return new CacheHost({ cache, pool, door, config, directory, log });
     } catch (error) {
       for (const step of undo.toReversed()) await step();
       throw error;
@@ -123,6 +128,14 @@ export class CacheHost implements AsyncDisposable {
     const { memory, tiers, writeBehind, ...rest } = this.cache.stats();
     const unsavedChunks = writeBehind.chunks + writeBehind.waitingChunks;
     return { tiers: { memory, ...tiers }, unsavedChunks, writeBehind, ...rest };
+  }
+
+  /** What `/metrics` shows of the cache and its tiers. */
+  figures(): FigureSource[] {
+    return [
+      figureSource(cacheFigures, () => this.cache.stats()),
+      figureSource(diskFigures, () => this.cache.stats().tiers.disk as DiskTierStats | undefined), // the tier of this name
+    ];
   }
 
   /** Resolves when no guest has been connected for so long. Never when the signal fires before. */
@@ -144,22 +157,26 @@ export class CacheHost implements AsyncDisposable {
           `${formatBytes(extentBytes)} to ${formatBytes(maximumBytes)}`,
         { field: "memory" },
       );
-    if (capacityBytes < now && this.#server.hasPinnedPool)
+    if (capacityBytes < now && this.#server.hasRegisteredPool)
       throw new RepriseError(
         "BAD_REQUEST",
         "memory: an engine that has registered the pool with its GPU is connected, so that its pages cannot be given back: " +
           "end it first, or restart the cache with another --memory",
         { field: "memory" },
       );
-    if (capacityBytes > now) mustFit(capacityBytes, poolPlace(this.#config, this.#directory), allocatedBytes);
+    if (capacityBytes > now)
+      mustFit(capacityBytes, await poolPlace(this.#config, this.#directory.path), allocatedBytes);
     const done = await within(this.cache.resize(capacityBytes), resizeMs);
     return { state: done === "late" ? "shrinking" : "done", memory: this.#pool.stats() };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
     await this.#server[Symbol.asyncDispose]();
+    this.#socketFolder?.[Symbol.dispose]();
+    await this.swept;
     await this.cache.close();
-    this.#lock[Symbol.dispose]();
+    this.#directory[Symbol.dispose]();
   }
 }
 
@@ -168,35 +185,67 @@ export function socketPathOf(config: Pick<Config, "dataDir" | "socket">): string
   return config.socket === "" ? join(resolve(config.dataDir), "cache.sock") : resolve(config.socket);
 }
 
-function makePrivateDirectory(directory: string): void {
+function openPool(
+  config: CacheHostOptions["config"],
+  parts: { place: PoolPlace; directory: DataDirectory; log: Log },
+): MemoryPool {
+  const { place, directory, log } = parts;
   try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new RepriseError("BAD_CONFIG", `--data-dir ${directory} cannot be made: ${describe(error)}`, {
-      cause: error,
+    return MemoryPool.open({
+      ...(directory.isReadOnly ? {} : { dataDirectory: directory.path }),
+      capacityBytes: config.memory,
+      maximumBytes: place.maximumBytes,
+      directory: place.directory,
+      log,
     });
+  } catch (error) {
+    if (error instanceof RepriseError) throw error;
+    throw new RepriseError("BAD_CONFIG", `no pool can be made in ${place.directory}`, { cause: error });
   }
 }
 
-function readOrMakeSecret(path: string): Buffer {
+/** Where the drive of the data directory takes no socket, the socket lies in a folder of its own, which goes with the server. */
+async function listen(config: CacheHostOptions["config"], cache: Cache, log: Log): Promise<Door> {
+  const socketPath = socketPathOf(config);
   try {
-    writeFileSync(path, randomBytes(secretBytes), { flag: "wx", mode: 0o600, flush: true });
+    return { server: await WireServer.listen({ cache, socketPath, log }), folder: undefined };
   } catch (error) {
-    if (codeOf(error) !== "EEXIST")
-      throw new RepriseError("BAD_CONFIG", `cannot write ${path}: ${describe(error)}`, { cause: error });
+    if (config.socket !== "" || !isDriveFault(error)) {
+      if (error instanceof RepriseError) throw error;
+      throw new RepriseError("BAD_CONFIG", `no socket can be made at ${socketPath}`, { cause: error });
+    }
+    const door = await listenElsewhere(socketPath, cache, log);
+    log.warn(
+      `no socket can be made at ${socketPath}: ${describe(error)}; engines reach the cache in ${dirname(door.server.socketPath)}`,
+    );
+    return door;
   }
-  const secret = readFileSync(path);
-  if (secret.length !== secretBytes)
+}
+
+async function listenElsewhere(wanted: string, cache: Cache, log: Log): Promise<Door> {
+  let folder: SocketFolder | undefined;
+  try {
+    folder = SocketFolder.make();
+    const server = await WireServer.listen({ cache, socketPath: folder.socketPath, log });
+    return { server, folder };
+  } catch (cause) {
+    folder?.[Symbol.dispose]();
     throw new RepriseError(
       "BAD_CONFIG",
-      `${path} is damaged: it has ${secret.length} bytes instead of ${secretBytes}; remove it to make a new one`,
+      `no socket can be made at ${wanted}, nor in the folder for temporary files: give another place with --socket`,
+      {
+        cause,
+      },
     );
-  return secret;
+  }
 }
 
-function poolPlace({ memory, poolDir }: Pick<Config, "memory" | "poolDir">, dataDirectory: string): PoolPlace {
+async function poolPlace(
+  { memory, poolDir }: Pick<Config, "memory" | "poolDir">,
+  dataDirectory: string,
+): Promise<PoolPlace> {
   try {
-    return MemoryPool.place({
+    return await MemoryPool.place({
       dataDirectory,
       wantedBytes: memory,
       ...(poolDir === "" ? {} : { directory: resolve(poolDir) }),
@@ -230,13 +279,29 @@ function diskDirectory(named: string | undefined, dataDirectory: string): string
   return named === undefined ? join(dataDirectory, "disk") : resolve(named);
 }
 
-/** The drives that were asked for; a size without a directory means the data directory's. None when all is 0. */
-async function openDisk(settings: Config["disk"], dataDirectory: string, log: Log): Promise<DiskTier[]> {
-  const drives = settings
-    .filter(({ bytes }) => bytes > 0)
-    .map(({ directory, bytes }) => ({ directory: diskDirectory(directory, dataDirectory), capacityBytes: bytes }));
+/**
+ * The drives that were asked for; a size without a directory means the data directory's. None when all is 0, or when none of them
+ * works now: what is stored is then kept in memory alone.
+ */
+async function openDisk(
+  { disk, scrubDays }: Pick<Config, "disk" | "scrubDays">,
+  dataDirectory: DataDirectory,
+  log: Log,
+): Promise<DiskTier[]> {
+  const drives = disk
+    .filter(({ bytes, directory }) => bytes > 0 && (directory !== undefined || !dataDirectory.isReadOnly))
+    .map(({ directory, bytes }) => ({ directory: diskDirectory(directory, dataDirectory.path), capacityBytes: bytes }));
   const twice = drives.find(({ directory }, i) => drives.findIndex((each) => each.directory === directory) < i);
   if (twice !== undefined)
     throw new RepriseError("BAD_CONFIG", `--disk names ${twice.directory} twice: give each directory one size`);
-  return drives.length === 0 ? [] : [await DiskTier.open({ drives, log: log.named("disk") })];
+  if (drives.length === 0) return [];
+  try {
+    const scrub = scrubDays === 0 ? { scrubBytesPerSecond: 0 } : { scrubEveryMs: scrubDays * dayMs };
+    return [await DiskTier.open({ drives, ...scrub, log: log.named("disk") })];
+  } catch (error) {
+    if (codeOf(error) !== "TIER_UNAVAILABLE") throw error;
+    if (!isDriveFault(error)) throw new RepriseError("BAD_CONFIG", describe(error));
+    log.warn(`${describe(error)}; going on without a disk tier`);
+    return [];
+  }
 }

@@ -1,9 +1,9 @@
 /** `reprise cache`: the cache alone, for engines that are started by others; and what may be done to it. */
-import { createCacheApp } from "../http/cache-app.ts";
+import { createCacheApp } from "../http/admin/cache-app.ts";
 import { listen } from "../http/listen.ts";
 import type { Config } from "../config.ts";
 import { createLog, type Log } from "../log.ts";
-import { hostsAllowedBy, mustBePrivate } from "./access.ts";
+import { hostsAllowedBy, mustBePrivate, readKeys } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
 import { clearCache } from "./clear-cache.ts";
 import type { Command } from "./command.ts";
@@ -14,7 +14,21 @@ export const cache: Command = {
   name: "cache",
   summary: "runs the cache alone, for engines such as vLLM; clear empties it, compact gives back disk room",
   options: {},
-  settings: ["dataDir", "memory", "disk", "socket", "stopWhenUnused", "metricsPort", "host", "apiKey", "logLevel"],
+  settings: [
+    "dataDir",
+    "memory",
+    "disk",
+    "scrubDays",
+    "socket",
+    "stopWhenUnused",
+    "metricsPort",
+    "host",
+    "adminKey",
+    "adminKeyFile",
+    "metrics",
+    "allowedHost",
+    "logLevel",
+  ],
   variants: {
     "": { summary: "runs the cache alone", options: {} },
     clear: { summary: "forgets all that is stored, in memory and on disk, whether a cache runs or not", options: {} },
@@ -32,12 +46,12 @@ export const cache: Command = {
 
 async function runCache(config: Config): Promise<number> {
   const log = createLog({ level: config.logLevel });
-  if (config.metricsPort !== undefined) mustBePrivate(config);
+  const adminKeys = config.metricsPort === undefined ? [] : readAdminKeys(config);
   const ended = endRequested(log);
   const closing = new AbortController();
 
   await using host = await CacheHost.open({ config, log });
-  await using _figures = await giveFigures(config, host, log);
+  await using _figures = await giveFigures(config, adminKeys, host, log);
   process.stdout.write(`Reprise is ready at unix:${host.socketPath}\n`);
 
   const ends: Promise<"ended" | "unused">[] = [ended];
@@ -48,15 +62,29 @@ async function runCache(config: Config): Promise<number> {
   return 0;
 }
 
+/** There are no tenants here, and so no keys of theirs: what the figures tell concerns all. @throws RepriseError BAD_CONFIG */
+function readAdminKeys(config: Config): readonly string[] {
+  const { adminKeys } = readKeys({ ...config, apiKey: [], apiKeyFile: [] });
+  mustBePrivate(config.host, adminKeys, "admin-key");
+  return adminKeys;
+}
+
 /** The HTTP listener that was asked for, if one was. */
-async function giveFigures(config: Config, host: CacheHost, log: Log): Promise<AsyncDisposable | undefined> {
+async function giveFigures(
+  config: Config,
+  adminKeys: readonly string[],
+  host: CacheHost,
+  log: Log,
+): Promise<AsyncDisposable | undefined> {
   if (config.metricsPort === undefined) return undefined;
   const httpLog = log.named("http");
   const app = createCacheApp({
     cacheStats: () => host.stats(),
-    apiKeys: config.apiKey,
+    cacheFigures: host.figures(),
+    adminKeys,
+    openMetrics: config.metrics === "open",
     log: httpLog,
-    ...hostsAllowedBy(config),
+    ...hostsAllowedBy(config, adminKeys),
   });
   const server = await listen({ app, log: httpLog, host: config.host, port: config.metricsPort });
   process.stdout.write(`Figures are at ${server.url}/metrics\n`);

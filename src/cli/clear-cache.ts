@@ -6,12 +6,13 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
-import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
+import { whereIs } from "../tier.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { CacheControl } from "../wire/control.ts";
+import { CacheControl } from "../wire/guest/control.ts";
 import { diskDirectories, socketPathOf } from "./cache-host.ts";
+import { lockIfThere, mustBeThere } from "./data-directory.ts";
 
-/** @throws RepriseError CACHE_UNAVAILABLE, DATA_DIRECTORY_IN_USE, TIER_UNAVAILABLE */
+/** @throws RepriseError BAD_CONFIG (no such directory), CACHE_UNAVAILABLE, DATA_DIRECTORY_IN_USE, TIER_UNAVAILABLE */
 export async function clearCache(config: Pick<Config, "dataDir" | "disk" | "socket">): Promise<number> {
   await using running = await CacheControl.connect(socketPathOf(config));
   if (running === undefined) {
@@ -19,9 +20,7 @@ export async function clearCache(config: Pick<Config, "dataDir" | "disk" | "sock
     return 0;
   }
   const { bytesByTier, chunksInUse } = await running.clear();
-  const freed = Object.entries(bytesByTier).map(
-    ([tier, bytes]) => `${formatBytes(bytes)} ${tier === "memory" ? "in" : "on"} ${tier}`,
-  );
+  const freed = Object.entries(bytesByTier).map(([tier, bytes]) => `${formatBytes(bytes)} ${whereIs(tier)}`);
   const rest = chunksInUse === 0 ? "" : `; chunks in use, to go when they are released: ${chunksInUse}`;
   process.stdout.write(`Cleared ${freed.join(", ")}${rest}.\n`);
   return 0;
@@ -29,10 +28,12 @@ export async function clearCache(config: Pick<Config, "dataDir" | "disk" | "sock
 
 /** Removes the records of a data directory that nobody owns, and of its drives. @returns bytes */
 async function clearDirectory(config: Pick<Config, "dataDir" | "disk">): Promise<number> {
-  const directory = resolve(config.dataDir);
   const directories = diskDirectories(config).filter((each) => existsSync(each));
-  if (directories.length === 0) return 0;
-  using _lock = existsSync(directory) ? DirectoryLock.take(directory) : undefined;
+  if (directories.length === 0) {
+    mustBeThere(resolve(config.dataDir));
+    return 0;
+  }
+  using _lock = await lockIfThere(config.dataDir);
   // Nothing is written: whatever the capacity was, all of it goes.
   const drives = directories.map((each) => ({ directory: each, capacityBytes: Number.MAX_SAFE_INTEGER }));
   await using disk = await DiskTier.open({ drives });

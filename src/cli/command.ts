@@ -1,6 +1,31 @@
 /** A command of the command line. */
-import type { SettingName } from "../config.ts";
-import type { CommandArguments, CommandOption } from "./arguments.ts";
+import type { Config, SettingName } from "../config.ts";
+
+/** An option that belongs to one command alone. */
+export interface CommandOption {
+  readonly value: string | undefined;
+  readonly help: string;
+  /** May be given several times; else the last one counts. */
+  readonly repeated?: boolean;
+  /** Understood, and told by another help than this command's. */
+  readonly hidden?: boolean;
+}
+
+export interface CommandArguments {
+  readonly config: Config;
+  /** The variant that was asked for; "" for a command without variants. */
+  readonly variant: string;
+  /** What was given without a flag. */
+  readonly operands: readonly string[];
+  /** The command's own options that were given: their texts, "true" for those without a value. */
+  readonly own: Readonly<Record<string, string>>;
+  /** Those that may be repeated, in the order in which they were given. */
+  readonly repeated: Readonly<Record<string, readonly string[]>>;
+  /** All that followed the command's name, as it was typed. */
+  readonly typed: readonly string[];
+  /** What was left alone and is worth a line on stderr. */
+  readonly warnings: readonly string[];
+}
 
 /** One of the things that a command does, such as one benchmark. */
 export interface CommandVariant {

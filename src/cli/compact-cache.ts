@@ -3,21 +3,21 @@
  * directory and does it itself. There no cache knows what was dropped, and what the records themselves say has to do
  * (unreachable.ts).
  */
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
 import { createLog } from "../log.ts";
 import type { RecordBatch, StoredRecord } from "../tier.ts";
-import { DirectoryLock } from "../tiers/disk/directory-lock.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import { unreachableRecords } from "../tiers/disk/unreachable.ts";
-import { CacheControl } from "../wire/control.ts";
+import { CacheControl } from "../wire/guest/control.ts";
 import { diskDirectories, socketPathOf } from "./cache-host.ts";
+import { lockIfThere, mustBeThere } from "./data-directory.ts";
 
 const mebibyte = 1024 * 1024;
 
-/** @throws RepriseError CACHE_UNAVAILABLE, DATA_DIRECTORY_IN_USE, TIER_UNAVAILABLE */
+/** @throws RepriseError BAD_CONFIG (no such directory), CACHE_UNAVAILABLE, DATA_DIRECTORY_IN_USE, TIER_UNAVAILABLE */
 export async function compactCache(config: Pick<Config, "dataDir" | "disk" | "socket" | "logLevel">): Promise<number> {
   await using running = await CacheControl.connect(socketPathOf(config));
   if (running === undefined) {
@@ -42,10 +42,12 @@ function linesOf(freed: Readonly<Record<string, number>>, moved: Readonly<Record
 async function compactDirectories(
   config: Pick<Config, "dataDir" | "disk" | "logLevel">,
 ): Promise<Record<string, number>> {
-  const directory = resolve(config.dataDir);
   const directories = diskDirectories(config).filter((each) => existsSync(each));
-  if (directories.length === 0) return {};
-  using _lock = existsSync(directory) ? DirectoryLock.take(directory) : undefined;
+  if (directories.length === 0) {
+    mustBeThere(resolve(config.dataDir));
+    return {};
+  }
+  using _lock = await lockIfThere(config.dataDir);
   const before = directories.map(bytesIn);
   const most = Math.max(...before);
   const tier = await DiskTier.open({
@@ -73,5 +75,5 @@ async function* recordsOf(batches: readonly RecordBatch[]): AsyncGenerator<Store
 }
 
 function bytesIn(directory: string): number {
-  return readdirSync(directory).reduce((sum, name) => sum + statSync(join(directory, name)).size, 0);
+  return readdirSync(directory).reduce((sum, name) => sum + lstatSync(join(directory, name)).size, 0);
 }

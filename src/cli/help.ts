@@ -2,6 +2,7 @@
 import { environmentName, flagName, settingEntries } from "../config.ts";
 import { settingsOf } from "./arguments.ts";
 import type { Command } from "./command.ts";
+import { shortFlags } from "./other-names.ts";
 
 export function generalHelp(commands: readonly Command[]): string {
   return [
@@ -54,7 +55,8 @@ export function commandHelp(command: Command, typed?: string): string {
 /** docs/configuration.md; a test keeps the file equal to this. */
 export function configurationDocs(): string {
   const rows = settingEntries().map(([name, { kind, defaultText, default: value, help }]) => {
-    const flag = `\`--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}\``.replaceAll("|", "\\|");
+    const short = shortFlags[name] === undefined ? "" : `\`-${shortFlags[name]}\`, `;
+    const flag = `${short}\`--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}\``.replaceAll("|", "\\|");
     return `| ${flag} | \`${environmentName(name)}\` | ${defaultText ?? shown(value)} | ${help} |`;
   });
   return [
@@ -62,8 +64,14 @@ export function configurationDocs(): string {
     "",
     "Each setting is a flag, an environment variable and a key in the YAML file given with `--config FILE.yaml` (the flag's",
     "name without dashes in front, such as `data-dir: /var/lib/reprise`). The flag wins over the environment, the environment over",
-    "the file, the file over the default. Lists are repeated flags, comma-separated variables, YAML lists. Sizes are written",
-    "`512MiB`, `2GiB`, `20GB`. All faults are reported together; the exit code is then 2.",
+    "the file, the file over the default. Lists are repeated flags, comma-separated variables without spaces, YAML lists; what wins",
+    "takes the place of the whole list. Sizes are written `512MiB`, `2GiB`, `20GB`. All faults are reported together; the exit code is",
+    "then 2.",
+    "",
+    "Values in the file are the texts that stand there: `00123` keeps its zeros, `true` is the word. A setting without a value is a",
+    "fault, as are an unknown one, one that stands twice, an empty list and a tag. Unknown variables that begin with `REPRISE_` are",
+    "left alone, with one warning; those that Kubernetes makes for a Service named `reprise` or `reprise-…` (`REPRISE_SERVICE_HOST`,",
+    "`REPRISE_PORT=tcp://…`) without one. Keys: [keys.md](keys.md).",
     "",
     "| flag | environment | default | meaning |",
     "| --- | --- | --- | --- |",
@@ -82,7 +90,7 @@ function optionRows(options: Command["options"]): [string, string][] {
 
 function settingRows(command: Command): { flag: string; help: string; fallback: string }[] {
   return settingsOf(command).map(([name, { kind, defaultText, default: value, help }]) => ({
-    flag: `--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}`,
+    flag: `${shortFlags[name] === undefined ? "" : `-${shortFlags[name]}, `}--${flagName(name)}${kind.name ? ` ${kind.name}` : ""}`,
     help,
     fallback: kind.isSwitch ? "" : ` [${defaultText ?? shown(value)}]`,
   }));

@@ -1,12 +1,11 @@
 /** `reprise inspect`: what a data directory holds, and whether a cache runs on it. Changes nothing. */
-import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { textTable } from "../bench/text-table.ts";
 import { formatBytes } from "../bytes.ts";
-import { RepriseError } from "../errors.ts";
 import { inspectDisk, type DiskContents } from "../tiers/disk/inspect.ts";
-import { CacheControl } from "../wire/control.ts";
+import { CacheControl } from "../wire/guest/control.ts";
 import { diskDirectories, socketPathOf } from "./cache-host.ts";
+import { mustBeThere } from "./data-directory.ts";
 import type { Command } from "./command.ts";
 
 type Running = { readonly [figure: string]: unknown } | undefined;
@@ -20,8 +19,7 @@ export const inspect: Command = {
 
   async run({ config, operands, own }) {
     const dataDir = resolve(operands[0] ?? config.dataDir);
-    if (!existsSync(dataDir))
-      throw new RepriseError("BAD_CONFIG", `there is no data directory ${dataDir}: give its path, or --data-dir`);
+    mustBeThere(dataDir);
     const running = await statsOf(socketPathOf({ dataDir, socket: config.socket }));
     const stored = await inspectDisk(diskDirectories({ dataDir, disk: config.disk }));
     process.stdout.write(
@@ -41,9 +39,9 @@ async function statsOf(socketPath: string): Promise<Running> {
 
 function page(dataDir: string, running: Running, stored: DiskContents, nowMs: number): string {
   const { bytes, spaces, regions, hitsSavedAt } = stored;
-  const rows = spaces.map(({ space, roots, ranks, chunks, chunksHit, hits, tokens, payloadBytes, oldest, newest }) => [
+  const rows = spaces.map(({ space, roots, parts, chunks, chunksHit, hits, tokens, payloadBytes, oldest, newest }) => [
     space.slice(0, 12),
-    ...[roots, ranks, chunks, tokens, hits].map((figure) => figure.toLocaleString("en")),
+    ...[roots, parts, chunks, tokens, hits].map((figure) => figure.toLocaleString("en")),
     `${Math.round((100 * chunksHit) / chunks)} %`,
     formatBytes(payloadBytes),
     `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
@@ -51,7 +49,7 @@ function page(dataDir: string, running: Running, stored: DiskContents, nowMs: nu
   const table =
     rows.length === 0
       ? "No records.\n"
-      : textTable(["space", "roots", "ranks", "chunks", "tokens", "hits", "ever hit", "KV", "written … ago"], rows, 1);
+      : textTable(["space", "roots", "parts", "chunks", "tokens", "hits", "ever hit", "KV", "written … ago"], rows, 1);
   const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
   const foreign = regions.filter(({ state }) => state === "foreign").length;
   const counted =

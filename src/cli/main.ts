@@ -9,13 +9,15 @@ import { version } from "../version.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import type { Command } from "./command.ts";
 import { parseCommand } from "./arguments.ts";
-import { bench } from "./bench.ts";
-import { cache } from "./cache.ts";
-import { inspect } from "./inspect.ts";
-import { serve } from "./serve.ts";
-import { verify } from "./verify.ts";
 
-const commands: readonly Command[] = [serve, cache, inspect, verify, bench];
+/** Loaded when one is run: what the others need, 60 files for benchmarks alone, would be a server's slower start. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import("./serve.ts")).serve,
+  cache: async () => (await import("./cache.ts")).cache,
+  inspect: async () => (await import("./inspect.ts")).inspect,
+  verify: async () => (await import("./verify.ts")).verify,
+  bench: async () => (await import("./bench.ts")).bench,
+};
 const exitCodes: Partial<Record<ErrorCode, number>> = { BAD_CONFIG: 2, DATA_DIRECTORY_IN_USE: 3 };
 
 // Whoever started a server may go before it does: what nobody reads any more ends nothing.
@@ -29,25 +31,31 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
     return 0;
   }
   if (name === undefined || name === "--help" || name === "-h" || name === "help") {
-    (name === undefined ? process.stderr : process.stdout).write(generalHelp(commands));
+    (name === undefined ? process.stderr : process.stdout).write(await everyCommandsHelp());
     return name === undefined ? 2 : 0;
   }
-  const command = commands.find((each) => each.name === name);
-  if (command === undefined) {
-    const known = commands.map((each) => each.name);
+  if (!Object.hasOwn(commands, name)) {
+    const known = Object.keys(commands);
     return fail(`reprise: no command is called "${name}"${nearest(name, known)}; there are: ${known.join(", ")}`, 2);
   }
+  const command = await commands[name]!(); // it is there, by the line above
   if (typed.includes("--help") || typed.includes("-h")) {
     process.stdout.write(commandHelp(command, typed[0]));
     return 0;
   }
   try {
-    return await command.run(parseCommand(typed, process.env, command));
+    const given = parseCommand(typed, process.env, command);
+    for (const warning of given.warnings) process.stderr.write(`reprise ${name}: ${warning}\n`);
+    return await command.run(given);
   } catch (error) {
     if (!(error instanceof RepriseError)) throw error;
     const lines = describe(error).split("\n");
     return fail(lines.map((line) => `reprise ${name}: ${line}`).join("\n"), exitCodes[error.code] ?? 1);
   }
+}
+
+async function everyCommandsHelp(): Promise<string> {
+  return generalHelp(await Promise.all(Object.values(commands).map((load) => load())));
 }
 
 function fail(message: string, exitCode: number): number {

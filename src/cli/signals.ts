@@ -10,7 +10,9 @@ export function endRequested(log: Log): Promise<"ended"> {
       process.on(signal, () => {
         if (asked) process.exit(128 + constants.signals[signal]);
         asked = true;
-        log.info(`${signal}: closing; what is not saved yet is written first (once more ends at once)`);
+        log.info(
+          `${signal}: closing; answers that are being given end first, and what is not saved is written (once more ends at once)`,
+        );
         resolve("ended");
       });
     }

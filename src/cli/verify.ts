@@ -10,10 +10,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { bareRoot } from "../cache/chunk.ts";
-import type { CacheSession } from "../cache/session.ts";
+import { bareRoot } from "../identity/keys.ts";
+import type { CacheSession } from "../session.ts";
 import type { Config } from "../config.ts";
-import type { LlamaEngine } from "../engines/llama/engine.ts";
+import type { LlamaEngine } from "../engines/llama/server/engine.ts";
 import { type CacheUse, greedy } from "../engine.ts";
 import { RepriseError } from "../errors.ts";
 import { createLog, type Log } from "../log.ts";
@@ -146,8 +146,7 @@ async function digestAll(
     const hash = createHash("sha256");
     for await (const batch of session.load({ ...bareRoot, salt }, prompt, 0, { deadlineMs: 60_000 })) {
       for (const chunk of batch)
-        if (chunk.matchedTokens === chunk.tokenCount)
-          hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
+        if (chunk.take === chunk.tokenCount) hash.update(`${chunk.firstToken} `).update(host.slotView(chunk.slot));
       session.release(batch.map(({ lease }) => lease));
     }
     digests.push(hash.digest("hex"));

@@ -3,7 +3,7 @@
  *
  * Written for llama.cpp v0.5.0. Four of the last five releases changed the two parameter structs, and a struct of the wrong
  * shape is memory corruption, not an error. So both structs are declared larger than they are (a library that has grown
- * writes into the reserve, never past it), and engines/llama/library.ts compares versions and default values before
+ * writes into the reserve, never past it), and engines/llama/model/library.ts compares versions and default values before
  * anything else is called.
  *
  * Calls are synchronous and belong on one thread. llama.cpp answers a broken assertion with abort(): only a process whose
@@ -104,6 +104,8 @@ export interface NativeBatch {
 /** Values of the enums that are used. */
 export const flashAttentionEnabled = 1;
 export const typeF16 = 1;
+const deviceGpu = 1;
+const deviceIntegratedGpu = 2;
 
 const modelParams = koffi.struct("llama_model_params", padded(modelParamFields));
 const contextParams = koffi.struct("llama_context_params", padded(contextParamFields));
@@ -142,8 +144,9 @@ function declare(library: LibraryHandle) {
     defaultModelParams: fn<() => ModelParams>("llama_model_params llama_model_default_params()"),
     defaultContextParams: fn<() => ContextParams>("llama_context_params llama_context_default_params()"),
 
-    loadModel: fn<(path: string, params: ModelParams) => ModelPointer | null>(
-      "void* llama_model_load_from_file(const char*, llama_model_params)",
+    /** `paths`: all parts in order, one for a model that is not split. */
+    loadModel: fn<(paths: readonly string[], count: number, params: ModelParams) => ModelPointer | null>(
+      "void* llama_model_load_from_splits(const char**, size_t, llama_model_params)",
     ),
     freeModel: fn<(model: ModelPointer) => void>("void llama_model_free(void*)"),
     metadataCount: fn<(model: ModelPointer) => number>("int32 llama_model_meta_count(void*)"),
@@ -172,6 +175,9 @@ function declare(library: LibraryHandle) {
     isEnd: fn<(vocabulary: VocabularyPointer, token: number) => boolean>("bool llama_vocab_is_eog(void*, int32)"),
     beginToken: fn<(vocabulary: VocabularyPointer) => number>("int32 llama_vocab_bos(void*)"),
     endToken: fn<(vocabulary: VocabularyPointer) => number>("int32 llama_vocab_eos(void*)"),
+    tokenAttributes: fn<(vocabulary: VocabularyPointer, token: number) => number>(
+      "int32 llama_vocab_get_attr(void*, int32)",
+    ),
     addsBegin: fn<(vocabulary: VocabularyPointer) => boolean>("bool llama_vocab_get_add_bos(void*)"),
     tokenize: fn<
       (
@@ -284,15 +290,19 @@ export function openLlama(libraries: { base: string; ggml: string; llama: string
   functions: LlamaFunctions;
   /** Loads the CPU and GPU backends that lie in `directory` and fit this machine. */
   loadBackends: (directory: string) => void;
+  /** Is there a GPU that a loaded backend can use, of its own or in the processor? */
+  findsGpu: () => boolean;
   /** Starts threads that sleep between steps; after the backends are loaded. */
   createThreadPool: (threads: number) => Pointer | undefined;
 } {
   const base = koffi.load(libraries.base);
   const ggml = koffi.load(libraries.ggml);
   const functions = declare(koffi.load(libraries.llama));
+  const deviceOfKind = ggml.func("void* ggml_backend_dev_by_type(int)") as (kind: number) => Pointer | null;
   return {
     functions,
     loadBackends: ggml.func("void ggml_backend_load_all_from_path(const char*)") as (directory: string) => void,
+    findsGpu: () => [deviceGpu, deviceIntegratedGpu].some((kind) => deviceOfKind(kind) !== null),
     createThreadPool: (threads) => createThreadPool(base, ggml, threads),
   };
 }
@@ -368,6 +378,11 @@ export function withProgressCallback<T>(listen: (share: number) => boolean, body
   } finally {
     koffi.unregister(callback);
   }
+}
+
+/** Gives native calls the largest stack there is, 16 MiB; before the first of them. */
+export function useDeepStack(): void {
+  koffi.config({ sync_stack_size: 16 * 2 ** 20 });
 }
 
 /** Offsets of single fields, for the check of the declared shapes: bytes from the start of the struct. */

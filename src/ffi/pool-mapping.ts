@@ -7,8 +7,9 @@
  *     file   │ extent 0, 64 MiB │ extent 1 │ …          a slot never crosses an extent's border
  *     views  │ one ArrayBuffer  │ one      │ …          made when first touched: a Node buffer ends at 4 GiB, a pool does not
  */
-import { closeSync, fstatSync, openSync } from "node:fs";
-import { assert, codeOf, RepriseError } from "../errors.ts";
+import { closeSync, fstatSync } from "node:fs";
+import { assert, RepriseError } from "../errors.ts";
+import { openPrivateFile } from "../private-files.ts";
 import { mapFile, memoryAt, unmap, wantHugePages, type Pointer } from "./posix.ts";
 
 /** Slots are cut from extents of this size. */
@@ -29,16 +30,17 @@ export class PoolMapping {
   /**
    * Maps the pool at `path`, which its owner made.
    *
-   * @throws RepriseError CACHE_UNAVAILABLE when the file is gone (its owner ended) or is shorter than `bytes`.
+   * @throws RepriseError CACHE_UNAVAILABLE when the file is gone (its owner ended), is another user's, or shorter than `bytes`.
    */
   static open(path: string, bytes: number): PoolMapping {
-    let file: number;
-    try {
-      file = openSync(path, "r+");
-    } catch (error) {
-      if (codeOf(error) !== "ENOENT") throw error;
-      throw new RepriseError("CACHE_UNAVAILABLE", `the memory pool ${path} is gone: its cache ended`, { cause: error });
-    }
+    const file = openPrivateFile(path, "write");
+    if (typeof file !== "number")
+      throw new RepriseError(
+        "CACHE_UNAVAILABLE",
+        file === "absent"
+          ? `the memory pool ${path} is gone: its cache ended`
+          : `the memory pool ${path} is not used: it ${file.foreign}`,
+      );
     try {
       return PoolMapping.ofFile(file, path, bytes);
     } finally {

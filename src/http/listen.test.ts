@@ -1,13 +1,14 @@
-import { request as httpRequest } from "node:http";
-import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test, vi } from "vitest";
+import { rounds } from "../../test/support/depth.ts";
 import { silentLog } from "../log.ts";
-import type { FakeAnswer, FakeEngine } from "./fake-engine.ts";
-import { ask, fakeApp, fakeServer } from "./fake-server.ts";
+import type { FakeAnswer } from "./app/fake-engine.ts";
+import { ask, fakeApp, fakeServer } from "./app/fake-server.ts";
 import { listen } from "./listen.ts";
+import { all, chatPath, endless, exchange, open, running, send } from "../../test/support/raw-client.ts";
+import { loopbackHosts } from "./shell.ts";
 
-const chatPath = "/v1/chat/completions";
+const crowd = 2 * rounds({ small: 100, full: 500 });
 
 describe("where it listens", () => {
   test("on loopback, and says at which address", async () => {
@@ -48,14 +49,6 @@ describe("a client that leaves", () => {
     await expect.poll(async () => (await fetch(`${server.url}/metrics`)).text()).toContain(line);
   });
 
-  test("politely, with FIN, is gone all the same", async () => {
-    await using server = await fakeServer({ fake: { script: () => ({ pieces: [], prefillMs: 600_000 }) } });
-    const socket = await send(server.port, ask("x"));
-    await running(server.engine, 1);
-    socket.end();
-    await running(server.engine, 0);
-  });
-
   test("before its body is complete never reaches the engine", async () => {
     await using server = await fakeServer();
     const socket = await send(server.port, ask("x"), { withhold: 10 });
@@ -65,17 +58,105 @@ describe("a client that leaves", () => {
     expect(server.engine.requests).toHaveLength(0);
   });
 
-  test("and a thousand of them at once leave nothing behind", async () => {
+  test(`and ${crowd} of them at once leave nothing behind`, async () => {
     await using server = await fakeServer({ fake: { script: () => ({ pieces: endless(), pieceMs: 500 }) } });
     const sockets = await Promise.all(
-      Array.from({ length: 1000 }, (_, index) => send(server.port, ask(`x ${index}`, { stream: index % 2 === 0 }))),
+      Array.from({ length: crowd }, (_, index) => send(server.port, ask(`x ${index}`, { stream: index % 2 === 0 }))),
     );
-    await running(server.engine, 1000);
+    await running(server.engine, crowd);
     for (const socket of sockets) socket.destroy();
     await running(server.engine, 0);
     const metrics = await (await fetch(`${server.url}/metrics`)).text();
-    expect(metrics).toContain('reprise_streams_cut_total{reason="client_gone"} 500');
+    expect(metrics).toContain(`reprise_streams_cut_total{reason="client_gone"} ${crowd / 2}`);
     expect(metrics).toContain('vllm:num_requests_running{model_name="fake-1b"} 0');
+  });
+});
+
+describe("a client that has said all", () => {
+  test.each([
+    ["a whole answer", false, /HTTP\/1.1 200 OK\r\n[^]*"content":"late"/],
+    ["a stream", true, /HTTP\/1.1 200 OK\r\n[^]*"content":"late"[^]*data: \[DONE\]\n\n/],
+  ])("and closes its sending side gets its answer, and then the end: %s", async (_title, stream, expected) => {
+    const script = () => ({ pieces: ["late"], prefillMs: 20 });
+    await using server = await fakeServer({ fake: { script } });
+    const socket = await send(server.port, ask("x", { stream }));
+    socket.end();
+    expect(await all(socket)).toMatch(expected);
+    expect(server.engine.stats().runningRequests).toBe(0);
+  });
+
+  test("and waits long for it is told to go on waiting, which is how one that is gone is found out", async () => {
+    const script = () => ({ pieces: ["late"], prefillMs: 600 });
+    await using server = await fakeServer({ fake: { script } });
+    const socket = await send(server.port, ask("x"));
+    socket.end();
+    expect(await all(socket)).toMatch(/^HTTP\/1.1 100 Continue\r\n\r\nHTTP\/1.1 200 OK\r\n[^]*late/);
+  });
+
+  test("of which half was sent is answered 400", async () => {
+    await using server = await fakeServer();
+    const socket = await open(server.port);
+    socket.end("GET /health HTTP/1.1\r\nhost: local");
+    expect(await all(socket)).toMatch(/^HTTP\/1.1 400 /);
+  });
+});
+
+test("a client that leaves before its body has come is no fault of the server's: nothing is logged", async () => {
+  const error = vi.fn<(message: string) => void>();
+  const log = { ...silentLog, error };
+  await using server = await fakeServer({ log });
+  const head = `POST ${chatPath} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n`;
+  for (const body of ["content-length: 500\r\n\r\n{", "transfer-encoding: chunked\r\n\r\n5\r\n{"]) {
+    const socket = await open(server.port);
+    socket.write(head + body);
+    await sleep(50);
+    socket.destroy();
+  }
+  const counted = 'reprise_requests_total{route="/v1/chat/completions",status="499"} 2';
+  await vi.waitFor(async () => expect(await (await fetch(`${server.url}/metrics`)).text()).toContain(counted));
+  expect(error).not.toHaveBeenCalled();
+});
+
+describe("a client without a Host", () => {
+  test.each([
+    ["HTTP/1.0", "GET /health HTTP/1.0\r\n\r\n"],
+    ["HTTP/1.0 that would keep the connection", "GET /health HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"],
+    ["HTTP/1.1", "GET /health HTTP/1.1\r\nconnection: close\r\n\r\n"],
+    ["an empty one", "GET /health HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n"],
+  ])("is answered: %s", async (_title, text) => {
+    await using server = await fakeServer({ allowedHosts: loopbackHosts });
+    const socket = await open(server.port);
+    socket.write(text);
+    let answer = "";
+    socket.setEncoding("utf8").on("data", (data: string) => (answer += data));
+    await vi.waitFor(() => expect(answer).toMatch(/^HTTP\/1.1 200 OK[^]*"status":"ok"/));
+    socket.destroy();
+  });
+
+  test("streams in HTTP/1.0 without chunks, until the connection ends", async () => {
+    await using server = await fakeServer();
+    const body = JSON.stringify(ask("x", { stream: true }));
+    const socket = await open(server.port);
+    socket.write(
+      `POST ${chatPath} HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`,
+    );
+    socket.write(body);
+    const answer = await all(socket);
+    expect(answer).toMatch(/\n\ndata: \[DONE\]\n\n$/);
+    expect(answer).not.toContain("transfer-encoding");
+  });
+
+  test("is no way in for pages: a foreign name is refused in every form that a browser could send", async () => {
+    await using server = await fakeServer({ allowedHosts: [...loopbackHosts, "proxy.example"] });
+    const status = async (text: string) => (await exchange(server.port, text)).slice(9, 12);
+    const close = "connection: close\r\n\r\n";
+    expect(await status(`GET /health HTTP/1.1\r\nhost: evil.example\r\n${close}`)).toBe("403");
+    expect(await status(`GET /health HTTP/1.0\r\nhost: evil.example\r\n${close}`)).toBe("403");
+    expect(await status(`GET http://evil.example/health HTTP/1.1\r\n${close}`)).toBe("403");
+    expect(await status(`GET /health HTTP/1.1\r\nhost: proxy.example\r\n${close}`)).toBe("200");
+    expect(await status(`GET /health HTTP/1.1\r\nhost: proxy.example:8443\r\n${close}`)).toBe("200");
+    expect(await status(`GET /health HTTP/1.1\r\nhost: a.proxy.example\r\n${close}`)).toBe("403");
+    expect(await status(`GET /health HTTP/1.1\r\nhost: xn--localhost\r\n${close}`)).toBe("400");
   });
 });
 
@@ -163,90 +244,3 @@ describe("a connection that is no request", () => {
     for (const socket of sockets) socket.destroy();
   });
 });
-
-describe("closing", () => {
-  test("lets a running answer end, and takes no new one", async () => {
-    const script = () => ({ pieces: ["a", "b", "c", "d"], pieceMs: 40 });
-    const server = await fakeServer({ fake: { script } });
-    const answer = fetch(`${server.url}${chatPath}`, {
-      method: "POST",
-      body: JSON.stringify(ask("x", { stream: true })),
-      headers: { "content-type": "application/json" },
-    }).then((response) => response.text());
-    await running(server.engine, 1);
-    const closed = server.close({ graceMs: 10_000 });
-    await expect(fetch(`${server.url}/health`)).rejects.toThrow("fetch failed");
-    expect(await answer).toContain("data: [DONE]");
-    const ended = performance.now();
-    await closed;
-    expect(performance.now() - ended).toBeLessThan(5000);
-  });
-
-  test("cuts what is still running after the grace period", async () => {
-    const server = await fakeServer({ fake: { script: () => ({ pieces: endless(), pieceMs: 5 }) } });
-    const socket = await send(server.port, ask("x", { stream: true }));
-    await running(server.engine, 1);
-    const gone = new Promise((resolve) => socket.resume().once("close", resolve));
-    await server.close({ graceMs: 50 });
-    await gone;
-    await running(server.engine, 0);
-    await server.close(); // closing twice is closing
-  });
-
-  test("does not wait for idle connections", async () => {
-    const server = await fakeServer();
-    await new Promise<void>((resolve, reject) => {
-      const options = { port: server.port, path: "/health", headers: { connection: "keep-alive" } };
-      httpRequest(options, (response) => response.resume().once("end", resolve))
-        .once("error", reject)
-        .end();
-    });
-    const idle = await open(server.port);
-    const started = performance.now();
-    await server.close({ graceMs: 10_000 });
-    expect(performance.now() - started).toBeLessThan(5000);
-    idle.destroy();
-  });
-});
-
-async function running(engine: FakeEngine, count: number): Promise<void> {
-  await vi.waitFor(() => expect(engine.stats().runningRequests).toBe(count), { timeout: 20_000, interval: 5 });
-}
-
-/** A connection of its own, on which errors are what they are: the other side's. */
-async function open(port: number): Promise<Socket> {
-  const socket = connect(port, "127.0.0.1");
-  socket.on("error", () => socket.destroy());
-  await new Promise((resolve, reject) => {
-    socket.once("connect", resolve);
-    socket.once("close", () => reject(new Error("closed before it was connected")));
-  });
-  return socket;
-}
-
-/** Posts a chat on a raw socket. @param options.withhold bytes of the body that are announced and never sent. */
-async function send(port: number, body: object, { withhold = 0 } = {}): Promise<Socket> {
-  const text = JSON.stringify(body);
-  const socket = await open(port);
-  const head = `POST ${chatPath} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json`;
-  socket.write(`${head}\r\ncontent-length: ${text.length}\r\n\r\n${text.slice(0, text.length - withhold)}`);
-  return socket;
-}
-
-async function exchange(port: number, text: string): Promise<string> {
-  const socket = await open(port);
-  let answer = "";
-  socket.setEncoding("utf8").on("data", (data: string) => (answer += data));
-  socket.write(text);
-  if (text.includes("a b")) socket.end();
-  await new Promise((resolve) => socket.once("close", resolve));
-  return answer;
-}
-
-function endless(): Iterable<string> {
-  return {
-    *[Symbol.iterator]() {
-      for (;;) yield " more";
-    },
-  };
-}

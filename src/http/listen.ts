@@ -1,16 +1,22 @@
 /**
  * The socket under the app: where it listens, how long it waits for slow senders, and how it closes.
  *
- * Closing takes no new connection, lets running answers end for a grace period, then cuts them; a cut connection cancels
- * its request, as any client that leaves does.
+ *     serving ──close──► draining: running answers end, ──graceMs──► cut: each says so ──lastWordsMs──► closed
+ *                        all else is refused                        (503, or an error event in a stream)
  */
-import { createServer, type Server, type ServerResponse } from "node:http";
+import { createServer, STATUS_CODES, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { getRequestListener } from "@hono/node-server";
+import { getRequestListener, type HttpBindings } from "@hono/node-server";
+import { connectionsFor } from "../descriptors.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import type { Log } from "../log.ts";
+import { Connections } from "./connections.ts";
 import type { App } from "./shell.ts";
-import { answerTo, RequestRefused, toResponse } from "./refusal.ts";
+import { openAiError } from "./openai-error.ts";
+import { RequestRefused, toResponse } from "./refusal.ts";
+
+/** How long what was cut may take to reach its client. */
+const lastWordsMs = 1000;
 
 export interface ListenOptions {
   readonly app: App;
@@ -19,7 +25,7 @@ export interface ListenOptions {
   readonly host?: string;
   /** 0 = any free one. */
   readonly port: number;
-  /** Further connections are closed at once. */
+  /** Further connections are closed at once. Default: 4,096, or half of the files that the process may open. */
   readonly maximumConnections?: number;
   /** A connection that has not sent its headers by then is answered 408. */
   readonly headersTimeoutMs?: number;
@@ -51,24 +57,29 @@ export async function listen(options: ListenOptions): Promise<Listening> {
       requestTimeout: requestTimeoutMs,
       connectionsCheckingInterval: Math.min(2000, headersTimeoutMs),
       keepAliveTimeout: 65_000, // longer than the 60 s of common proxies, which must be the ones to close
+      // Probes leave the Host out. Browsers never do, so that no page gets in by it (see checkHost).
+      requireHostHeader: false,
     },
     // The listener keeps its promise to itself: every failure in it is answered by errorHandler.
     (incoming, outgoing) => void listener(incoming, outgoing),
   );
-  const listener = getRequestListener((request, env) => app.fetch(request, env), {
+  const connections = new Connections(server);
+  const answer = (request: Request, { incoming, outgoing }: HttpBindings) =>
+    app.fetch(request, { incoming, outgoing, closing: connections.begin(incoming, outgoing) });
+  const listener = getRequestListener((request, env) => answer(request, env as HttpBindings), {
     overrideGlobalObjects: false,
+    hostname: "localhost", // for requests without a Host
     errorHandler: (error) => {
       const refused = new RequestRefused(400, "invalid_request", `This request cannot be read: ${describe(error)}.`);
-      return toResponse(answerTo(refused, { requestId: "", log }));
+      return toResponse(refused, openAiError);
     },
   });
-  server.maxConnections = options.maximumConnections ?? 4096;
-  const connections = new Connections(server);
+  server.maxConnections = options.maximumConnections ?? connectionsFor("http", 4096);
   answerBrokenRequests(server, connections);
   await bind(server, host, options.port);
 
   const { port } = server.address() as AddressInfo; // a TCP server that listens has one
-  const close = ({ graceMs = 5000 } = {}) => closeServer(server, connections, graceMs);
+  const close = ({ graceMs = 5000 } = {}) => closeServer(server, connections, { graceMs, log });
   return {
     host,
     port,
@@ -97,39 +108,6 @@ function bind(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
-/** Which connections there are, and which of them have a request that is not answered yet. */
-class Connections {
-  readonly #open = new Set<Socket>();
-  readonly #answering = new Map<Socket, number>();
-
-  constructor(server: Server) {
-    server.on("connection", (socket) => {
-      this.#open.add(socket);
-      socket.once("close", () => {
-        this.#open.delete(socket);
-        this.#answering.delete(socket);
-      });
-    });
-    server.on("request", ({ socket }, response: ServerResponse) => {
-      this.#answering.set(socket, (this.#answering.get(socket) ?? 0) + 1);
-      response.once("close", () => {
-        const left = (this.#answering.get(socket) ?? 1) - 1;
-        if (left > 0) this.#answering.set(socket, left);
-        else this.#answering.delete(socket);
-      });
-    });
-  }
-
-  isAnswering(socket: Socket): boolean {
-    return this.#answering.has(socket);
-  }
-
-  /** Closes those that nothing is being answered on, also ones that never asked (Node counts these as busy). */
-  closeIdle(): void {
-    for (const socket of this.#open) if (!this.#answering.has(socket)) socket.destroySoon();
-  }
-}
-
 /** What Node cannot parse never becomes a request; it gets an answer in the usual shape, unless one is being given. */
 function answerBrokenRequests(server: Server, connections: Connections): void {
   server.on("clientError", (error, socket) => {
@@ -137,29 +115,35 @@ function answerBrokenRequests(server: Server, connections: Connections): void {
       socket.destroy();
       return;
     }
-    const [status, reason] = brokenStatus(codeOf(error));
-    const body = JSON.stringify({
-      error: { message: reason, type: "invalid_request_error", param: null, code: "invalid_request" },
-    });
+    const [status, message] = brokenStatus(codeOf(error));
+    const body = JSON.stringify(openAiError({ status, code: "invalid_request", message }).body);
     const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close`;
-    socket.end(`HTTP/1.1 ${status}\r\n${head}\r\n\r\n${body}`);
+    socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${head}\r\n\r\n${body}`);
   });
 }
 
-function brokenStatus(code: string | undefined): [status: string, reason: string] {
-  if (code === "HPE_HEADER_OVERFLOW") return ["431 Request Header Fields Too Large", "The headers are too large."];
-  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return ["408 Request Timeout", "The request took too long to arrive."];
-  return ["400 Bad Request", "This is not a valid HTTP request."];
+function brokenStatus(code: string | undefined): [status: number, message: string] {
+  if (code === "HPE_HEADER_OVERFLOW") return [431, "The headers are too large."];
+  if (code === "ERR_HTTP_REQUEST_TIMEOUT") return [408, "The request took too long to arrive."];
+  return [400, "This is not a valid HTTP request."];
 }
 
-async function closeServer(server: Server, connections: Connections, graceMs: number): Promise<void> {
+async function closeServer(
+  server: Server,
+  connections: Connections,
+  { graceMs, log }: { graceMs: number; log: Log },
+): Promise<void> {
   if (!server.listening) return;
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  connections.closeIdle();
-  // A connection whose answer ends from now on would otherwise be kept for a next request.
+  connections.startClosing();
+  const { answers } = connections;
+  if (answers > 0) log.info(`answers that may end within ${graceMs / 1000} s: ${answers}`);
+  // A stream's connection whose answer ends from now on would otherwise be kept for a next request.
   const idle = setInterval(() => connections.closeIdle(), 50);
-  const cut = setTimeout(() => server.closeAllConnections(), graceMs);
+  const cut = setTimeout(() => connections.cut(), graceMs);
+  const end = setTimeout(() => server.closeAllConnections(), graceMs + lastWordsMs);
   await closed;
   clearInterval(idle);
   clearTimeout(cut);
+  clearTimeout(end);
 }

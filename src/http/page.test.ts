@@ -4,10 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page as BrowserPage } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { textContent } from "../chat/content.ts";
 import { RepriseError } from "../errors.ts";
-import type { FakeAnswer } from "./fake-engine.ts";
+import type { FakeAnswer } from "./app/fake-engine.ts";
 import { browserIsHere, launchBrowser } from "../../test/support/browser.ts";
-import { fakeApp, fakeServer } from "./fake-server.ts";
+import { fakeApp, fakeServer } from "./app/fake-server.ts";
 
 describe("the page's files", () => {
   test.each([
@@ -96,7 +97,9 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     const [request] = server.engine.requests;
     const { promptTokens } = server.engine.stats();
     expect(promptTokens).toBeGreaterThan(800);
-    expect(request?.prompt).toMatchObject({ messages: [{ content: expect.stringMatching(/^Note 1.*door\?$/s) }] });
+    expect(request?.prompt).toMatchObject({
+      messages: [{ content: [{ kind: "text", text: expect.stringMatching(/^Note 1.*door\?$/s) }] }],
+    });
     const words = promptTokens.toLocaleString("en");
     const bar = (run: number) => runs.nth(run).getByRole("img").getAttribute("aria-label");
     expect(await bar(0)).toBe(`Prompt of ${words} tokens: ${words} computed`);
@@ -119,8 +122,8 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     expect(server.engine.requests.at(-1)?.prompt).toMatchObject({
       messages: [
         { role: "user" },
-        { role: "assistant", content: "Jonas did." },
-        { role: "user", content: "And then?" },
+        { role: "assistant", content: textContent("Jonas did.") },
+        { role: "user", content: textContent("And then?") },
       ],
     });
     expectQuiet();
@@ -158,6 +161,48 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     await page.getByRole("button", { name: "New chat" }).click();
     expect(await page.locator(".turn").count()).toBe(0);
     expectQuiet();
+    await page.close();
+  });
+
+  test("a reload shows the chat again, and goes on with it; a new chat is forgotten", async () => {
+    await using server = await fakeServer({ fake: { script: () => ({ pieces: ["Jonas", " did", "."] }) } });
+    const { page, expectQuiet } = await open(server.url);
+    await page.locator("#long-text").fill("Jonas opened the door.");
+    await page.getByLabel("Question").fill("Who opened the door?");
+    await page.keyboard.press("Enter");
+    await page.locator(".run [role=img]").waitFor();
+    const bar = () => page.locator(".run [role=img]").first().getAttribute("aria-label");
+    const before = await bar();
+    await page.reload();
+    expect(await page.locator(".answer").textContent()).toBe("Jonas did.");
+    expect(await bar()).toBe(before);
+    expect(await page.locator("#long-text").inputValue()).toBe("Jonas opened the door.");
+    await page.getByRole("button", { name: "Same again" }).click();
+    await page.locator(".run [role=img]").nth(1).waitFor();
+    await page.getByLabel("Question").fill("And then?");
+    await page.keyboard.press("Enter");
+    await page.locator(".run [role=img]").nth(2).waitFor();
+    expect(server.engine.requests.at(-1)?.prompt).toMatchObject({
+      messages: [{ role: "user" }, { role: "assistant", content: textContent("Jonas did.") }, { role: "user" }],
+    });
+    await page.getByRole("button", { name: "New chat" }).click();
+    await page.locator("#long-text").fill("");
+    await page.reload();
+    expect(await page.locator(".turn").count()).toBe(0);
+    await page.evaluate("sessionStorage.setItem('reprise-chat', '{\"turns\": 7}')");
+    await page.reload();
+    await page.getByRole("status").filter({ hasText: "ready" }).waitFor();
+    expectQuiet();
+    await page.close();
+  });
+
+  test("a model whose KV is not reused is said to be one, with the reason", async () => {
+    await using server = await fakeServer({ fake: { reuse: { refused: "its attention slides over 512 tokens" } } });
+    const { page } = await open(server.url);
+    await page
+      .getByRole("note")
+      .filter({ hasText: "not reused, since its attention slides over 512 tokens" })
+      .waitFor();
     await page.close();
   });
 

@@ -1,5 +1,6 @@
+import { stat } from "node:fs/promises";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { collect } from "./fake-server.ts";
+import { collect } from "./app/fake-server.ts";
 import { eventStream, PatientReader } from "./sse.ts";
 
 test("a wait that ends early loses nothing", async () => {
@@ -59,8 +60,24 @@ test("a reader that stops reading is cut after the deadline, one that goes on is
   }
   expect(onGone).not.toHaveBeenCalled();
   await vi.advanceTimersByTimeAsync(1);
+  await new Promise((resolve) => setImmediate(resolve)); // the deadline is judged after what has arrived was read
   expect(onGone).toHaveBeenCalledExactlyOnceWith("slow_reader");
   expect((await reader.read()).done).toBe(true);
+});
+
+test("a reader whose next read arrived while this process was busy is not cut", async () => {
+  const onGone = vi.fn();
+  async function* endless() {
+    for (;;) yield "x";
+  }
+  const reader = eventStream({ frames: endless(), stallMs: 5, onGone }).getReader();
+  await reader.read();
+  const next = stat(new URL(import.meta.url)).then(() => reader.read());
+  const end = performance.now() + 100;
+  while (performance.now() < end); // a decode
+  expect((await next).done).toBe(false);
+  expect(onGone).not.toHaveBeenCalled();
+  await reader.cancel();
 });
 
 test("cancelling ends the frames", async () => {

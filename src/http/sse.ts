@@ -6,9 +6,10 @@
  * - a client that reads nothing for `stallMs` is cut, because a request that waits for it holds a place in the engine.
  */
 
+import { atDeadline } from "../deadline.ts";
+
 /** A comment: clients skip it, proxies see a living connection. */
 export const keepAliveComment = ": keep-alive\n\n";
-export const doneFrame = "data: [DONE]\n\n";
 
 /** One event. JSON has no raw line breaks, so that one `data:` line is always enough. */
 export function dataFrame(value: unknown): string {
@@ -63,25 +64,24 @@ export interface EventStreamOptions {
 export function eventStream(options: EventStreamOptions): ReadableStream<Uint8Array> {
   const { frames, stallMs, onGone } = options;
   const encoder = new TextEncoder();
-  let stall: NodeJS.Timeout | undefined;
+  let stall: { cancel(): void } | undefined;
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        clearTimeout(stall);
+        stall?.cancel();
         const frame = await frames.next();
         if (frame.done) {
           controller.close();
           return;
         }
         controller.enqueue(encoder.encode(frame.value));
-        stall = setTimeout(() => {
+        stall = atDeadline(stallMs, () => {
           onGone("slow_reader");
           controller.close();
-        }, stallMs);
-        stall.unref();
+        });
       },
       async cancel() {
-        clearTimeout(stall);
+        stall?.cancel();
         onGone("client_gone");
         await frames.return();
       },

@@ -55,10 +55,12 @@ test("size classes hand extents to one another, and nothing is lost on the way",
 test("the pool of a dead owner is removed at the next start, that of a living one is not", async () => {
   using folder = temporaryFolder();
   const dead = join(folder.path, `reprise-${process.getuid?.() ?? 0}-gone-000000000000.pool`);
-  writeFileSync(dead, "");
+  writeFileSync(dead, "", { mode: 0o600 });
   await using first = open(1, folder.path);
+  await first.swept;
   expect(existsSync(dead)).toBe(false);
-  await using _second = open(1, folder.path);
+  await using second = open(1, folder.path);
+  await second.swept;
   expect(existsSync(first.path)).toBe(true);
 });
 
@@ -133,7 +135,11 @@ test("a pool on hugetlbfs gives, takes back and shrinks as any other", async ({ 
     const offsets = Array.from({ length: 30 }, () => pool.allocate(3 * mebibyte) as number);
     for (const [i, offset] of offsets.entries()) pool.view(offset, 3 * mebibyte).fill(i);
     for (const [i, offset] of offsets.entries()) expect(pool.view(offset, 1)[0]).toBe(i);
-    const place = MemoryPool.place({ directory: folder.path, dataDirectory: data.path, wantedBytes: 128 * mebibyte });
+    const place = await MemoryPool.place({
+      directory: folder.path,
+      dataDirectory: data.path,
+      wantedBytes: 128 * mebibyte,
+    });
     expect(place.maximumBytes).toBe(128 * mebibyte);
     for (const offset of offsets.slice(10)) pool.free(offset);
     pool.resize(64 * mebibyte, (slots) => slots.length);

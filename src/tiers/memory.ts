@@ -14,38 +14,20 @@
  * The file is as long as the pool may ever grow, and sparse. It outlives a process that is killed, and the next one of the
  * same data directory takes it over: pool/pool-table.ts and pool/slot-notes.ts draw what it finds there.
  */
-import { closeSync, rmSync } from "node:fs";
-import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/slot-pool.ts";
-import type { SpaceDescription } from "../cache/space.ts";
+import { resolve } from "node:path";
+import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/pool/slot-pool.ts";
+import type { SpaceDescription } from "../identity/space.ts";
 import { assert, RepriseError } from "../errors.ts";
 import { extentBytes, PoolMapping } from "../ffi/pool-mapping.ts";
-import { allocate } from "../ffi/posix.ts";
 import { silentLog, type Log } from "../log.ts";
 import { payloadChecksum } from "./payload-checksum.ts";
 import { ExtentMap, slotAt, type Extent } from "./pool/extent-map.ts";
-import {
-  adoptFile,
-  bootId,
-  directoryIdentity,
-  findRoom,
-  makeFile,
-  maximumBytes,
-  removeStale,
-  sharedMemoryDirectory,
-  type OwnedFile,
-  type PoolRoom,
-} from "./pool/pool-file.ts";
+import { HeldPool } from "./pool/held-pool.ts";
+import { findRoom } from "./pool/leftovers.ts";
+import { bootId, maximumBytes, sharedMemoryDirectory, type PoolRoom } from "./pool/pool-file.ts";
 import { pagesOf, type PoolPages } from "./pool/pages.ts";
 import { PoolMemory } from "./pool/pool-memory.ts";
-import {
-  encodeHeader,
-  fileBytes,
-  maxExtents,
-  notesBytes,
-  PoolTable,
-  tableBytes,
-  usedTableRanges,
-} from "./pool/pool-table.ts";
+import { encodeHeader, fileBytes, notesBytes, PoolTable, tableBytes } from "./pool/pool-table.ts";
 import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
@@ -77,7 +59,9 @@ export class MemoryPool implements SlotPool {
   readonly maxSlotBytes = extentBytes;
   /** What the memory behind the pool is made of. */
   readonly pages: PoolPages;
-  readonly #file: number;
+  /** Resolves when what dead processes left in shared memory is gone. */
+  readonly swept: Promise<void>;
+  readonly #held: HeldPool;
   readonly #mapping: PoolMapping;
   readonly #table: PoolTable;
   readonly #memory: PoolMemory;
@@ -90,73 +74,62 @@ export class MemoryPool implements SlotPool {
   #usedSlots = 0;
   #closed = false;
 
-  private constructor(options: { owned: OwnedFile; bytes: number; capacityBytes: number; pages: PoolPages; log: Log }) {
-    const { owned, bytes } = options;
-    this.path = owned.path;
-    this.bytes = bytes;
+  private constructor(options: { held: HeldPool; capacityBytes: number; pages: PoolPages; log: Log }) {
+    const { held, log } = options;
+    this.path = held.path;
+    this.bytes = held.bytes;
     this.pages = options.pages;
-    this.#file = owned.file;
-    this.#mapping = PoolMapping.ofFile(owned.file, owned.path, fileBytes(bytes));
-    this.#table = new PoolTable(this.#bufferAt(fileBytes(bytes) - tableBytes, tableBytes));
+    this.swept = held.swept;
+    this.#held = held;
+    this.#mapping = PoolMapping.ofFile(held.file, held.path, fileBytes(held.bytes));
+    this.#table = new PoolTable(this.#bufferAt(fileBytes(held.bytes) - tableBytes, tableBytes));
     this.#extents = new ExtentMap({
-      count: bytes / extentBytes,
+      count: held.bytes / extentBytes,
       wanted: wholeExtents(options.capacityBytes),
       onOut: (index) => this.#memory.giveUp(index),
     });
     this.#memory = new PoolMemory({
-      file: owned.file,
-      bytes,
+      file: held.file,
+      bytes: held.bytes,
       pageBytes: options.pages.bytes,
-      log: options.log,
+      log,
       next: () => this.#nextToPopulate(),
       onChange: (index) => this.#changed(index),
     });
   }
 
   /**
-   * The room for a pool on this machine, when pools that nobody can adopt are gone; and when that is not enough, those of
-   * other data directories as well.
+   * The room for a pool on this machine. Where it is not enough, pools without an owner go.
    */
-  static place(options: { dataDirectory: string; wantedBytes: number; directory?: string }): PoolPlace {
-    const { directory = sharedMemoryDirectory(), wantedBytes } = options;
-    const place = findRoom({ directory, id: directoryIdentity(options.dataDirectory), wantedBytes });
+  static async place(options: { dataDirectory: string; wantedBytes: number; directory?: string }): Promise<PoolPlace> {
+    const { directory = sharedMemoryDirectory(), wantedBytes, dataDirectory } = options;
+    const place = await findRoom({ directory, dataDirectory, wantedBytes });
     const pages = pagesOf(directory);
     return { ...place, pages, maximumBytes: pages.areReserved ? wantedBytes : maximumBytes(place, wantedBytes) };
   }
 
   /**
-   * Adopts the pool that a killed process of the same data directory left, or makes one, 0600; removes those of dead owners
-   * that nobody can adopt. After an adoption the capacity may be larger than asked for: {@link resize} moves it.
+   * Adopts the pool that a killed process of the same data directory left, or makes one, 0600; meanwhile those of dead owners
+   * that nobody can adopt are removed. After an adoption the capacity may be larger than asked for: {@link resize} moves it.
    *
    * @throws the file system's errors; RepriseError NOT_ENOUGH_MEMORY when not even the table fits.
    */
   static open(options: MemoryPoolOptions): MemoryPool {
-    const { dataDirectory = "", log = silentLog, directory = sharedMemoryDirectory() } = options;
+    const { log = silentLog, directory = sharedMemoryDirectory() } = options;
+    const dataDirectory = options.dataDirectory === undefined ? "" : resolve(options.dataDirectory);
     const pages = pagesOf(directory);
-    const id = dataDirectory === "" ? "own" : directoryIdentity(dataDirectory);
-    removeStale(directory);
-    const capacityBytes = wholeExtents(options.capacityBytes) * extentBytes;
-    if (capacityBytes > maxExtents * extentBytes)
-      throw new RepriseError("NOT_ENOUGH_MEMORY", `a memory pool has at most ${maxExtents * extentBytes} bytes`);
-    const leastBytes = Math.max(capacityBytes, wholeExtents(options.maximumBytes ?? capacityBytes) * extentBytes);
-    const refuse = (path: string, reason: string) => log.warn(`the memory pool ${path} is not adopted: ${reason}`);
-    const adopted = dataDirectory === "" ? undefined : adoptFile({ directory, id, leastBytes: capacityBytes, refuse });
-    const owned = adopted ?? makeFile(directory, id, leastBytes);
-    const bytes = adopted?.header.bytes ?? leastBytes;
+    const leastBytes = wholeExtents(options.capacityBytes) * extentBytes;
+    const mostBytes = Math.max(leastBytes, wholeExtents(options.maximumBytes ?? leastBytes) * extentBytes);
+    const held = HeldPool.take({ dataDirectory, directory, leastBytes, mostBytes, log });
     try {
-      // The table is written through the mapping: it must have its pages before.
-      for (const [from, length] of usedTableRanges(bytes))
-        if (allocate(owned.file, fileBytes(bytes) - tableBytes + from, length) === "full")
-          throw new RepriseError("NOT_ENOUGH_MEMORY", `${directory} is full: make room there, or make it larger`);
-      const pool = new MemoryPool({ owned, bytes, capacityBytes, pages, log });
+      const pool = new MemoryPool({ held, capacityBytes: leastBytes, pages, log });
       pool
-        .#bufferAt(fileBytes(bytes) - tableBytes, tableBytes)
-        .set(encodeHeader({ bytes, bootId: bootId(), dataDirectory }));
+        .#bufferAt(fileBytes(held.bytes) - tableBytes, tableBytes)
+        .set(encodeHeader({ bytes: held.bytes, bootId: bootId(), dataDirectory }));
       pool.#takeStock();
       return pool;
     } catch (error) {
-      rmSync(owned.path, { force: true });
-      closeSync(owned.file);
+      held.remove();
       throw error;
     }
   }
@@ -221,7 +194,7 @@ export class MemoryPool implements SlotPool {
     extent.notes.seal(slotAt(extent, offset), checksum);
   }
 
-  *leftBehind(): Iterable<KeptSlot> {
+  *surviving(): Iterable<KeptSlot> {
     for (const offset of this.#unclaimed) {
       const extent = this.#extentAt(offset);
       const note = extent.notes.read(slotAt(extent, offset), offset);
@@ -280,11 +253,10 @@ export class MemoryPool implements SlotPool {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#held.endSweep();
     await this.#memory.close();
     this.#mapping.close();
-    // Unlinked, never truncated: a guest that still maps it reads old bytes, not a SIGBUS.
-    rmSync(this.path, { force: true });
-    closeSync(this.#file);
+    this.#held.remove();
   }
 
   /** Fills the lists from what the file says: nothing, when it is new. */

@@ -5,6 +5,7 @@
  * after `stallMs`; one that sends what is no frame, at once.
  */
 import type { Socket } from "node:net";
+import { atDeadline } from "../deadline.ts";
 import { RepriseError } from "../errors.ts";
 import { FrameReader, keepFrame, lendFrame, maxFrameBytes } from "./frames.ts";
 
@@ -25,12 +26,15 @@ export const defaultChannelLimits: ChannelLimits = { maxOutgoingBytes: 2 * maxFr
 /** Frames below this length are copied and gathered. */
 const gatheredBytes = 16 * 1024;
 
+/** The fields of a message beside what is long in it. */
+const headBytes = 1024;
+
 export class Channel {
   readonly #socket: Socket;
   readonly #limits: ChannelLimits;
   readonly #reader = new FrameReader();
   readonly #events: ChannelEvents;
-  #stall: NodeJS.Timeout | undefined;
+  #stall: { cancel(): void } | undefined;
   #reason: Error | undefined;
   #gathering = false;
   #over = false;
@@ -51,8 +55,13 @@ export class Channel {
   }
 
   /** Lets long frames in: the peer has said who it is. */
-  greeted(): void {
+  handshakeDone(): void {
     this.#reader.limitBytes = maxFrameBytes;
+  }
+
+  /** Whether a message of that length may be sent now: what goes beyond the limit ends the connection. */
+  hasRoom(bytes: number): boolean {
+    return this.#socket.writableLength + bytes + headBytes <= this.#limits.maxOutgoingBytes;
   }
 
   send(message: object): void {
@@ -100,7 +109,7 @@ export class Channel {
     this.#reader.push(piece);
     try {
       for (let body = this.#reader.next(); body !== undefined && !this.#over; body = this.#reader.next()) {
-        clearTimeout(this.#stall);
+        this.#stall?.cancel();
         this.#stall = undefined;
         this.#events.onFrame(body);
       }
@@ -110,16 +119,15 @@ export class Channel {
       return;
     }
     if (this.#reader.pendingBytes === 0 || this.#over) return;
-    this.#stall ??= setTimeout(
-      () => this.destroy(new RepriseError("PROTOCOL", "a peer fell silent in the middle of a frame")),
-      this.#limits.stallMs,
+    this.#stall ??= atDeadline(this.#limits.stallMs, () =>
+      this.destroy(new RepriseError("PROTOCOL", "a peer fell silent in the middle of a frame")),
     );
   }
 
   #ended(): void {
     if (this.#over) return;
     this.#over = true;
-    clearTimeout(this.#stall);
+    this.#stall?.cancel();
     this.#events.onEnd(this.#reason);
   }
 }

@@ -1,11 +1,14 @@
+import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
-import { tokenBytes, type Tokens } from "../cache/chunk.ts";
+import { tokenBytes, type Tokens } from "../identity/tokens.ts";
 import { encodeFrame, FrameReader, maxFrameBytes } from "./frames.ts";
 import { parseRequest } from "./protocol.ts";
 
 /** Requests with tokens at every place that a word may have in memory, short ones and some of several pieces. */
 const texts = Array.from({ length: 64 }, (_, i) => ({
-  salt: "s".repeat(i % 8),
+  type: i % 2 === 0 ? "lookup" : "touch",
+  root: createHash("sha256").update(`${i}`).digest(),
+  deadlineMs: [1, 200, 1000, 100_000][(i >> 1) % 4]!, // numbers of one to five bytes
   tokens: Uint32Array.from({ length: i % 7 === 0 ? 60_000 : i }, (_unused, at) => i * 100_000 + at),
 }));
 
@@ -13,21 +16,23 @@ test.each([1021, 65_536, 10_000_000])(
   "requests cut into pieces of %i bytes are read as they were sent",
   (pieceBytes) => {
     const stream = Buffer.concat(
-      texts.map(({ salt, tokens }, id) =>
-        encodeFrame({ type: "lookup", id, deadlineMs: 1, salt, adapter: "", tokens: tokenBytes(tokens), computeNs: 0 }),
-      ),
+      texts.map(({ tokens, ...text }, id) => {
+        const cost = text.type === "lookup" ? { computeNs: 0 } : {};
+        return encodeFrame({ ...text, id, tenant: null, tokens: tokenBytes(tokens), ...cost });
+      }),
     );
     const reader = new FrameReader();
     reader.limitBytes = maxFrameBytes;
-    const read: { salt: string; tokens: Tokens }[] = [];
+    const read: { root: string; tokens: Tokens }[] = [];
     for (let at = 0; at < stream.length; at += pieceBytes) {
       reader.push(Buffer.from(stream.subarray(at, at + pieceBytes)));
       for (let body = reader.next(); body !== undefined; body = reader.next()) {
         const request = parseRequest(body);
-        if (request.type === "lookup") read.push({ salt: request.salt, tokens: request.tokens.slice() });
+        if (request.type === "lookup" || request.type === "touch")
+          read.push({ root: request.root, tokens: request.tokens.slice() });
       }
     }
-    expect(read.map(({ salt }) => salt)).toEqual(texts.map(({ salt }) => salt));
+    expect(read.map(({ root }) => root)).toEqual(texts.map(({ root }) => root.toString("hex")));
     const wrong = read.filter(
       ({ tokens }, i) => Buffer.compare(tokenBytes(tokens), tokenBytes(texts[i]!.tokens)) !== 0,
     );

@@ -7,7 +7,7 @@
  */
 import { RepriseError } from "../errors.ts";
 import { encodeShared, keepEncoded } from "./msgpack.ts";
-import { giveBack } from "./spent-buffer.ts";
+import { giveBack } from "./give-back.ts";
 
 /** Until the handshake is done a peer needs no more. */
 export const maxHelloBytes = 64 * 1024;

@@ -1,4 +1,4 @@
-/** What keeps lent memory too long is found out by every test: test/support/spent-memory.ts is at work. */
+/** What keeps lent memory too long is found out by every test: test/support/poisoned-memory.ts is at work. */
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
@@ -13,7 +13,8 @@ import {
   testSpace,
   wait,
 } from "../../test/support/cache.ts";
-import { bareRoot, type Tokens } from "../cache/chunk.ts";
+import { bareRoot } from "../identity/keys.ts";
+import { type Tokens } from "../identity/tokens.ts";
 import { Channel, defaultChannelLimits } from "./channel.ts";
 import { encodeFrame } from "./frames.ts";
 
@@ -48,7 +49,7 @@ test("a text is noise once a session's verb has come to its first await, and a s
   }
   const pool = testPool();
   await using cache = await openTestCache({ pool });
-  const session = cache.openSession({ space: testSpace(), rank: 0, slotBytes });
+  const session = cache.openSession({ space: testSpace(), rank: 0, slotBytes: [slotBytes] });
   await save(session, pool, counting(4));
   const text = Watched.from(counting(4)) as Watched; // of its own kind
   let slot: Uint8Array | undefined;

@@ -3,13 +3,14 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openTestCache, slotBytes, temporaryFolder, testPool, testSpace, wait } from "../../test/support/cache.ts";
 import { gated, halted } from "../../test/support/late-tier.ts";
-import { bareRoot, type Tokens } from "../cache/chunk.ts";
+import { bareRoot } from "../identity/keys.ts";
+import { type Tokens } from "../identity/tokens.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { connectCache } from "./client.ts";
-import { WireServer } from "./server.ts";
+import { connectCache } from "./guest/link.ts";
+import { WireServer } from "./cache/server.ts";
 
 const chunkTokens = 1024;
-const options = { space: testSpace({ chunkTokens }), rank: 0, slotBytes };
+const options = { space: testSpace({ chunkTokens }), rank: 0, slotBytes: [slotBytes] };
 
 /** 160 KiB and more: three reads. Every chunk of every text differs from all others. */
 function textOf(number: number): Tokens {
@@ -27,10 +28,10 @@ test("long texts sent at once by several guests are stored, found, pinned and lo
   await Promise.all(
     texts.map(async (text, i) => {
       const guest = guests[i % guests.length]!; // there are three
-      const { chunks } = await guest.reserve(bareRoot, text, wait);
-      expect(chunks).toHaveLength(text.length / chunkTokens);
+      const { parts } = await guest.reserve(bareRoot, text, wait);
+      expect(parts).toHaveLength(text.length / chunkTokens);
       await guest.commit(
-        chunks.map(({ lease }) => ({ lease, bytes: 100 })),
+        parts.map(({ lease }) => ({ lease, bytes: 100 })),
         wait,
       );
     }),
@@ -47,7 +48,7 @@ test("long texts sent at once by several guests are stored, found, pinned and lo
       const load = async () => {
         let tokens = 0;
         for await (const batch of guest.load(bareRoot, text, 0, wait)) {
-          for (const { matchedTokens } of batch) tokens += matchedTokens;
+          for (const { take } of batch) tokens += take;
           guest.release(batch.map(({ lease }) => lease));
         }
         return tokens;
@@ -72,9 +73,9 @@ test("long texts that a disk has yet to bring back are found and loaded as what 
     await using cache = await openTestCache({ tiers: [await openDisk()] });
     const session = cache.openSession(options);
     for (const [i, text] of stored.entries()) {
-      const { chunks } = await session.reserve(bareRoot, text, wait);
+      const { parts } = await session.reserve(bareRoot, text, wait);
       await session.commit(
-        chunks.map(({ lease }) => ({ lease, bytes: 100 + i })),
+        parts.map(({ lease }) => ({ lease, bytes: 100 + i })),
         wait,
       );
     }
@@ -93,9 +94,9 @@ test("long texts that a disk has yet to bring back are found and loaded as what 
       const load = async () => {
         let tokens = 0;
         for await (const batch of guest.load(bareRoot, text, 0, wait)) {
-          for (const { matchedTokens, slot } of batch) {
+          for (const { take, slot } of batch) {
             expect(slot.bytes).toBe(100 + i);
-            tokens += matchedTokens;
+            tokens += take;
           }
           guest.release(batch.map(({ lease }) => lease));
         }

@@ -19,7 +19,7 @@ export type Value =
   | { readonly [key: string]: Value };
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
-const utf8 = new TextDecoder("utf-8", { fatal: true });
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }); // a BOM is a character like others;
 const maxDepth = 6;
 
 /**

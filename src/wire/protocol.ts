@@ -9,334 +9,277 @@
  *       touch · pin ─────────────────────────────►            the same
  *             ◄─────────────────────────── touched · pinned
  *       load ────────────────────────────────────►
- *             ◄───────────── found, chunks, chunks, … loaded         all that are ready go together; `cancel` ends it
+ *             ◄─────────────── found, parts, parts, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
  *       clear ────────────────────────────────────► cleared    forgets all that is stored
  *       compact ──────────────────────────────────► compacted  gives back the room of what cannot be found any more
  *
  * A guest whose `space` is nil has no session: it comes to look (stats), to clear or to compact, and may do nothing else.
  *
+ * A text is named by its tokens and by `root`, the root's key (../identity/keys.ts), which the guest computes: no text that a
+ * client has chosen travels here, so none can break a message. `tenant` is a {@link TenantName} or nil.
+ *
  * In a lookup and a load the guest says what computing a token of a prompt costs it: `computeNs`, 0 when it does not know.
  * What the answer calls `worthTokens` is as much of the hit as is worth loading then, and as much as a load brings.
  *
- * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from
- * where. With `onlyReady` just the chunks that are in memory now come, and nothing is read from below.
+ * What is stored of a text is a list of segments; a load's parts say which of their tokens stand where in it (session.ts).
+ * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from where.
+ * With `onlyReady` just what is in memory now comes, and nothing is read from below.
  *
- * Bytes of KV never travel here: a chunk's tuple names its slot in the pool. Tokens are binary, u32 LE; a tier is its
- * name in `tokensByTier` and its number ({@link tierNumbers}) in a chunk's tuple. A peer that
- * sends anything else is disconnected. Golden frames of every message: test/golden/wire.
+ * Bytes of KV never travel here: a part's row names its slot in the pool. Tokens are binary, u32 LE; tiers and kinds are
+ * numbers there. A peer that sends anything else is disconnected.
+ *
+ * The two tables below are the protocol: types, reading, writing and the limits follow from them. test/golden/wire holds
+ * them as JSON (protocol.json), which the other language is compared with, and a frame of every message.
  */
-import type { LeaseId, WrittenChunk } from "../cache/session.ts";
-import type { SpaceDescription } from "../cache/space.ts";
-import type { TierName } from "../tier.ts";
-import { errorCodes, type ErrorCode } from "../errors.ts";
-import type { Tokens } from "../cache/chunk.ts";
-import { Fields, wrong } from "./fields.ts";
-import { decodeValue, type Value } from "./msgpack.ts";
+import { type LeaseId, maxGroups, maxSegments, type SegmentKind } from "../session.ts";
+import { tierNumbers } from "../tier.ts";
+import { assert, errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
+import type { RootKey, TenantName } from "../identity/keys.ts";
+import type { GroupKind } from "../identity/space.ts";
+import {
+  anyMap,
+  count,
+  countByName,
+  digest,
+  type FieldKinds,
+  flag,
+  type Kind,
+  line,
+  list,
+  longCount,
+  numbered,
+  oneOf,
+  optional,
+  record,
+  rows,
+  text,
+  tokens,
+  type Typed,
+} from "./kinds.ts";
+import { decodeValue } from "./msgpack.ts";
 
-export const protocolVersion = 3;
+export const protocolVersion = 6;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
 export const maxPendingRequests = 1024;
 /** Tokens that the requests of one connection may hold while they wait: 64 MiB. Beyond them the same answer. */
 export const maxPendingTokens = 2 ** 24;
 /** Tokens of a text in one message; what comes after them is neither found nor stored. They take half a frame. */
 export const maxRequestTokens = 2 ** 21;
-/** How a chunk's tuple names the tier it was found in. Numbers are never given to another tier. */
-export const tierNumbers: Readonly<Record<TierName, number>> = { resident: 0, memory: 1, disk: 2 };
+/** How a segment and a chunk's row name their kind. */
+const kindNumbers: Readonly<Record<SegmentKind, number>> = { exact: 0, moved: 1 };
 /**
  * Feature: this guest registers the pool's memory with a device. Pages that go back to the system under such a guest would
  * still be what its device reads and writes, so the pool does not shrink while one is connected.
  */
-export const pinnedPool = "pinned-pool";
+export const registeredPool = "registered-pool";
+/** Of a space's texts, a token and a path. */
+export const maxTextCharacters = 4096;
+/** Of an error's text. */
+export const maxMessageCharacters = 65_536;
 /** Leases in one message. */
-const maxListed = 65_536;
-const maxDeadlineMs = 3_600_000;
+export const maxListed = 65_536;
+export const maxDeadlineMs = 3_600_000;
 
-export interface Hello {
-  readonly type: "hello";
-  readonly id: number;
-  readonly version: number;
-  /** Names of optional abilities; what both sides name is in force. See {@link pinnedPool}. */
-  readonly features: readonly string[];
-  /** undefined (nil on the wire): no session is wanted. */
-  readonly space: SpaceDescription | undefined;
-  readonly rank: number;
-  readonly slotBytes: number;
-  /** "" when the cache asks for none. */
-  readonly token: string;
-}
+const id = count();
+const deadlineMs = count(maxDeadlineMs);
+const lease = longCount<LeaseId>();
+const tier = numbered(tierNumbers(), "a tier's number");
+const segmentKind = numbered(kindNumbers, "a kind of segment");
+const leases = list(lease, maxListed);
+/** Names of optional abilities; what both sides name is in force. See {@link registeredPool}. */
+const features = list(text(maxTextCharacters), 64);
+const numberedOnly = { id };
+const waiting = { id, deadlineMs };
+/**
+ * A text, in the root of that key, and whose share of the memory it takes. Tokens come before numbers, whose length varies:
+ * where they do not lie at a multiple of four they are moved, some 20 us for 32,000.
+ */
+const aboutText = { root: digest<RootKey>(), tenant: optional(digest<TenantName>()), tokens: tokens(), ...waiting };
+/** Nanoseconds that computing a token of a prompt costs the guest; 0: not known, so everything is worth loading. */
+const reading = { ...aboutText, computeNs: count() };
 
-interface TextRequest {
-  readonly id: number;
-  readonly deadlineMs: number;
-  readonly salt: string;
-  readonly adapter: string;
-  readonly tokens: Tokens;
-}
+/** SpaceDescription. */
+const space = record({
+  engine: line(maxTextCharacters),
+  payloadFormat: count(),
+  weights: line(maxTextCharacters),
+  keyType: line(maxTextCharacters),
+  valueType: line(maxTextCharacters),
+  layers: count(),
+  keyValueHeads: count(),
+  keySize: count(),
+  valueSize: count(),
+  layout: line(maxTextCharacters),
+  attention: line(maxTextCharacters),
+  rope: line(maxTextCharacters),
+  tensorParallel: count(),
+  chunkTokens: count(),
+  /** nil: one group of rows. */
+  groups: optional(list(oneOf<GroupKind>(["rows", "snapshot"], "a kind of group"), maxGroups)),
+});
 
-interface ReadRequest extends TextRequest {
-  /** Nanoseconds that computing a token of a prompt costs the guest; 0: not known, so everything is worth loading. */
-  readonly computeNs: number;
-}
+/** What guests send: each message's fields, in their order. */
+export const requests = {
+  hello: {
+    id,
+    version: count(),
+    features,
+    /** undefined: no session is wanted. */
+    space: optional(space),
+    rank: count(),
+    /** By group; empty without a space. */
+    slotBytes: list(count(), maxGroups),
+    /** "" when the cache asks for none. */
+    token: text(maxTextCharacters),
+  },
+  lookup: reading,
+  load: { ...reading, from: count(), onlyReady: flag() },
+  cancel: numberedOnly,
+  release: { leases },
+  reserve: aboutText,
+  touch: aboutText,
+  pin: { ...aboutText, seconds: count() },
+  commit: { ...waiting, parts: rows({ lease, bytes: longCount() }, maxListed) },
+  abandon: { leases },
+  stats: waiting,
+  clear: waiting,
+  compact: waiting,
+  ping: waiting,
+  bye: {},
+} as const;
 
-export type Request =
-  | Hello
-  | ({ readonly type: "lookup" } & ReadRequest)
-  | ({ readonly type: "load"; readonly from: number; readonly onlyReady: boolean } & ReadRequest)
-  | { readonly type: "cancel"; readonly id: number }
-  | { readonly type: "release"; readonly leases: readonly LeaseId[] }
-  | ({ readonly type: "reserve" } & TextRequest)
-  | ({ readonly type: "touch" } & TextRequest)
-  | ({ readonly type: "pin"; readonly seconds: number } & TextRequest)
-  | {
-      readonly type: "commit";
-      readonly id: number;
-      readonly deadlineMs: number;
-      readonly chunks: readonly WrittenChunk[];
-    }
-  | { readonly type: "abandon"; readonly leases: readonly LeaseId[] }
-  | { readonly type: "stats"; readonly id: number; readonly deadlineMs: number }
-  | { readonly type: "clear"; readonly id: number; readonly deadlineMs: number }
-  | { readonly type: "compact"; readonly id: number; readonly deadlineMs: number }
-  | { readonly type: "ping"; readonly id: number; readonly deadlineMs: number }
-  | { readonly type: "bye" };
-
-export type Answer =
-  | {
-      readonly type: "welcome";
-      readonly id: number;
-      readonly version: number;
-      readonly features: readonly string[];
-      readonly spaceId: string;
-      readonly poolPath: string;
-      /** Length of the pool's file, which is sparse. */
-      readonly poolBytes: number;
-      /** How much of it may be in use at a time, from its beginning on unless it was resized. */
-      readonly poolCapacityBytes: number;
-    }
-  | {
-      readonly type: "found";
-      readonly id: number;
-      readonly hitTokens: number;
-      readonly tokensByTier: Readonly<Record<string, number>>;
-      readonly worthTokens: number;
-    }
-  | { readonly type: "chunks"; readonly id: number; readonly chunks: readonly LoadedTuple[] }
-  | { readonly type: "loaded"; readonly id: number }
-  | {
-      readonly type: "reserved";
-      readonly id: number;
-      readonly full: boolean;
-      readonly chunks: readonly ReservedTuple[];
-    }
-  | { readonly type: "committed"; readonly id: number }
-  | { readonly type: "touched"; readonly id: number; readonly hitTokens: number }
-  | { readonly type: "pinned"; readonly id: number; readonly pinnedTokens: number }
-  | { readonly type: "figures"; readonly id: number; readonly stats: { readonly [key: string]: Value } }
+/** What caches send. */
+export const answers = {
+  welcome: {
+    id,
+    version: count(),
+    features,
+    spaceId: text(64),
+    poolPath: text(maxTextCharacters),
+    /** Length of the pool's file, which is sparse. */
+    poolBytes: longCount(),
+    /** How much of it may be in use at a time, from its beginning on unless it was resized. */
+    poolCapacityBytes: longCount(),
+  },
+  found: {
+    id,
+    segments: rows({ kind: segmentKind, source: count(), from: count(), to: count(), tier }, maxSegments),
+    worthTokens: count(),
+  },
+  parts: {
+    id,
+    parts: rows(
+      {
+        lease,
+        group: count(maxGroups - 1),
+        kind: segmentKind,
+        firstToken: count(),
+        tokenCount: count(),
+        skip: count(),
+        take: count(),
+        target: count(),
+        tier,
+        offset: longCount(),
+        bytes: longCount(),
+      },
+      maxListed,
+    ),
+  },
+  loaded: numberedOnly,
+  reserved: {
+    id,
+    full: flag(),
+    parts: rows(
+      {
+        lease,
+        group: count(maxGroups - 1),
+        firstToken: count(),
+        tokenCount: count(),
+        offset: longCount(),
+        bytes: longCount(),
+      },
+      maxListed,
+    ),
+  },
+  committed: numberedOnly,
+  touched: { id, hitTokens: count() },
+  pinned: { id, pinnedTokens: count() },
+  figures: { id, stats: anyMap() },
   /** Bytes that became free, by tier; chunks that are still in use and go as soon as they are not. */
-  | {
-      readonly type: "cleared";
-      readonly id: number;
-      readonly bytesByTier: Readonly<Record<string, number>>;
-      readonly chunksInUse: number;
-    }
+  cleared: { id, bytesByTier: countByName(longCount()), chunksInUse: count() },
   /** Bytes given back and bytes written anew for it, by the drive's directory. */
-  | {
-      readonly type: "compacted";
-      readonly id: number;
-      readonly freedBytes: Readonly<Record<string, number>>;
-      readonly movedBytes: Readonly<Record<string, number>>;
-    }
-  | { readonly type: "pong"; readonly id: number }
-  | { readonly type: "error"; readonly id: number; readonly code: ErrorCode; readonly message: string };
+  compacted: { id, freedBytes: countByName(longCount()), movedBytes: countByName(longCount()) },
+  pong: numberedOnly,
+  error: {
+    id,
+    code: oneOf(Object.keys(errorCodes) as ErrorCode[], "an error code"),
+    message: text(maxMessageCharacters),
+  },
+} as const;
 
-export type LoadedTuple = readonly [
-  lease: number,
-  firstToken: number,
-  tokenCount: number,
-  matchedTokens: number,
-  tier: number,
-  offset: number,
-  bytes: number,
-];
+type Messages<Table extends { readonly [type: string]: FieldKinds }> = {
+  [Type in keyof Table]: { readonly type: Type } & Typed<Table[Type]>;
+}[keyof Table];
 
-export type ReservedTuple = readonly [
-  lease: number,
-  firstToken: number,
-  tokenCount: number,
-  offset: number,
-  bytes: number,
-];
+export type Request = Messages<typeof requests>;
+export type Answer = Messages<typeof answers>;
+export type RequestOf<Type extends Request["type"]> = Extract<Request, { type: Type }>;
+export type AnswerOf<Type extends Answer["type"]> = Extract<Answer, { type: Type }>;
+
+const requestKinds = withTypes(requests);
+const answerKinds = withTypes(answers);
 
 /** Reads a guest's message. Its tokens lie in `body` and are valid as long as that is. @throws RepriseError PROTOCOL unless every field is as it must be */
 export function parseRequest(body: Uint8Array): Request {
-  const fields = new Fields(decodeValue(body));
-  const request = requestOf(fields);
-  fields.end();
-  return request;
+  return parse(requestKinds, body, "a request") as Request;
 }
 
 /** Reads a cache's message. @throws RepriseError PROTOCOL unless every field is as it must be */
 export function parseAnswer(body: Uint8Array): Answer {
-  const fields = new Fields(decodeValue(body));
-  const answer = answerOf(fields);
-  fields.end();
-  return answer;
+  return parse(answerKinds, body, "an answer") as Answer;
 }
 
-function requestOf(fields: Fields): Request {
-  const type = fields.text("type", 16);
-  switch (type) {
-    case "hello":
-      return {
-        type,
-        id: fields.integer("id"),
-        version: fields.integer("version"),
-        features: fields.texts("features"),
-        space: fields.optional("space", parseSpace),
-        rank: fields.integer("rank"),
-        slotBytes: fields.integer("slotBytes"),
-        token: fields.text("token", 4096),
-      };
-    case "lookup":
-      return { type, ...textRequest(fields), computeNs: fields.integer("computeNs") };
-    case "reserve":
-    case "touch":
-      return { type, ...textRequest(fields) };
-    case "pin":
-      return { type, ...textRequest(fields), seconds: fields.integer("seconds") };
-    case "load":
-      return {
-        type,
-        ...textRequest(fields),
-        computeNs: fields.integer("computeNs"),
-        from: fields.integer("from"),
-        onlyReady: fields.boolean("onlyReady"),
-      };
-    case "release":
-    case "abandon":
-      return { type, leases: fields.integers("leases", maxListed) as LeaseId[] };
-    case "commit":
-      return {
-        type,
-        id: fields.integer("id"),
-        deadlineMs: fields.integer("deadlineMs", maxDeadlineMs),
-        chunks: fields
-          .tuples("chunks", 2, maxListed)
-          .map(([lease, bytes]) => ({ lease: lease as LeaseId, bytes: bytes! })), // tuples of 2
-      };
-    case "stats":
-    case "clear":
-    case "compact":
-    case "ping":
-      return { type, id: fields.integer("id"), deadlineMs: fields.integer("deadlineMs", maxDeadlineMs) };
-    case "cancel":
-      return { type, id: fields.integer("id") };
-    case "bye":
-      return { type };
-    default:
-      throw wrong("type", "is not a request");
-  }
+/** A guest's message as it is encoded. Its tokens are not copied. @throws RepriseError BAD_REQUEST when a field does not fit */
+export function requestMap(request: Request): object {
+  const { map, fault } = write(requestKinds, request);
+  if (fault !== undefined) throw new RepriseError("BAD_REQUEST", `a cache takes no ${request.type} whose ${fault}`);
+  return map;
 }
 
-function answerOf(fields: Fields): Answer {
-  const type = fields.text("type", 16);
-  const id = fields.integer("id");
-  switch (type) {
-    case "welcome":
-      return {
-        type,
-        id,
-        version: fields.integer("version"),
-        features: fields.texts("features"),
-        spaceId: fields.text("spaceId", 64),
-        poolPath: fields.text("poolPath", 4096),
-        poolBytes: fields.integer("poolBytes"),
-        poolCapacityBytes: fields.integer("poolCapacityBytes"),
-      };
-    case "found":
-      return {
-        type,
-        id,
-        hitTokens: fields.integer("hitTokens"),
-        tokensByTier: fields.map("tokensByTier").allIntegers(),
-        worthTokens: fields.integer("worthTokens"),
-      };
-    case "chunks":
-      return { type, id, chunks: fields.tuples("chunks", 7, maxListed) as unknown[] as LoadedTuple[] };
-    case "reserved":
-      return {
-        type,
-        id,
-        full: fields.boolean("full"),
-        chunks: fields.tuples("chunks", 5, maxListed) as unknown[] as ReservedTuple[],
-      };
-    case "touched":
-      return { type, id, hitTokens: fields.integer("hitTokens") };
-    case "pinned":
-      return { type, id, pinnedTokens: fields.integer("pinnedTokens") };
-    case "figures":
-      return { type, id, stats: fields.raw("stats") };
-    case "cleared":
-      return {
-        type,
-        id,
-        bytesByTier: fields.map("bytesByTier").allIntegers(),
-        chunksInUse: fields.integer("chunksInUse"),
-      };
-    case "compacted":
-      return {
-        type,
-        id,
-        freedBytes: fields.map("freedBytes").allIntegers(),
-        movedBytes: fields.map("movedBytes").allIntegers(),
-      };
-    case "loaded":
-    case "committed":
-    case "pong":
-      return { type, id };
-    case "error": {
-      const code = fields.text("code", 64);
-      if (!Object.hasOwn(errorCodes, code)) throw wrong("code", "is not an error code");
-      return { type, id, code: code as ErrorCode, message: fields.text("message", 65_536) };
-    }
-    default:
-      throw wrong("type", "is not an answer");
-  }
+/** A cache's message as it is encoded. */
+export function answerMap(answer: Answer): object {
+  const { map, fault } = write(answerKinds, answer);
+  assert(fault === undefined, `a cache was to send ${answer.type} whose ${fault}`);
+  return map;
 }
 
-function textRequest(fields: Fields): TextRequest {
-  return {
-    id: fields.integer("id"),
-    deadlineMs: fields.integer("deadlineMs", maxDeadlineMs),
-    salt: fields.text("salt", 4096),
-    adapter: fields.text("adapter", 4096),
-    tokens: fields.tokens("tokens"),
-  };
+type Kinds = ReadonlyMap<unknown, Kind<object>>;
+
+/** Each message as one kind, its type included. */
+function withTypes(table: { readonly [type: string]: FieldKinds }): Kinds {
+  return new Map(
+    Object.entries(table).map(([type, fields]) => [type, record({ type: oneOf([type], "a type"), ...fields })]),
+  );
 }
 
-function parseSpace(fields: Fields): SpaceDescription {
-  const line = (name: string) => {
-    const text = fields.text(name, 4096);
-    if (/[\r\n]/.test(text)) throw wrong(name, "has a line break");
-    return text;
-  };
-  const space: SpaceDescription = {
-    engine: line("engine"),
-    payloadFormat: fields.integer("payloadFormat"),
-    weights: line("weights"),
-    keyType: line("keyType"),
-    valueType: line("valueType"),
-    layers: fields.integer("layers"),
-    keyValueHeads: fields.integer("keyValueHeads"),
-    keySize: fields.integer("keySize"),
-    valueSize: fields.integer("valueSize"),
-    layout: line("layout"),
-    attention: line("attention"),
-    rope: line("rope"),
-    tensorParallel: fields.integer("tensorParallel"),
-    chunkTokens: fields.integer("chunkTokens"),
-  };
-  fields.end();
-  return space;
+function parse(kinds: Kinds, body: Uint8Array, what: string): object {
+  const value = decodeValue(body);
+  if (typeof value !== "object" || value === null || !("type" in value))
+    throw wrong("message is not a map with a type");
+  const kind = kinds.get(value["type"]);
+  if (kind === undefined) throw wrong(`type is not ${what}`);
+  const fault = kind.fault("message", value);
+  if (fault !== undefined) throw wrong(fault);
+  return kind.read(value);
+}
+
+function write(kinds: Kinds, message: { readonly type: string }): { map: object; fault: string | undefined } {
+  const kind = kinds.get(message.type)!; // Request and Answer name no others
+  const map = kind.write(message) as object;
+  return { map, fault: kind.fault("message", map) };
+}
+
+function wrong(fault: string): RepriseError {
+  return new RepriseError("PROTOCOL", `a peer sent a message whose ${fault}`);
 }

@@ -12,12 +12,14 @@ import {
   testPool,
   testSpace,
   wait,
+  prefix,
 } from "../../test/support/cache.ts";
-import { bareRoot, type Tokens } from "../cache/chunk.ts";
-import type { LeaseId } from "../cache/session.ts";
+import { bareRoot } from "../identity/keys.ts";
+import { type Tokens } from "../identity/tokens.ts";
+import type { LeaseId } from "../session.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
-import { connectCache, type RemoteSession } from "./client.ts";
-import { WireServer } from "./server.ts";
+import { connectCache, type CacheLink } from "./guest/link.ts";
+import { WireServer } from "./cache/server.ts";
 
 const tokens = counting(10); // three chunks, the last a tail
 
@@ -30,7 +32,7 @@ async function setUp(ranks: number) {
     const disk = await DiskTier.open({ drives: [{ directory: join(folder.path, "disk"), capacityBytes: 2 ** 24 }] });
     const cache = await openTestCache({ pool, tiers: [disk] });
     const server = await WireServer.listen({ socketPath, cache, graceMs: 0 });
-    const connect = (rank: number) => connectCache({ space, rank, slotBytes, socketPath });
+    const connect = (rank: number) => connectCache({ space, rank, slotBytes: [slotBytes], socketPath });
     const sessions = await Promise.all(Array.from({ length: ranks }, (_, rank) => connect(rank)));
     await cache.recovered(10_000);
     const close = async () => {
@@ -57,12 +59,12 @@ async function setUp(ranks: number) {
   };
 }
 
-async function reserveAll(sessions: readonly RemoteSession[], text: Tokens): Promise<LeaseId[][]> {
+async function reserveAll(sessions: readonly CacheLink[], text: Tokens): Promise<LeaseId[][]> {
   const reservations = await Promise.all(sessions.map((session) => session.reserve(bareRoot, text, wait)));
-  return reservations.map(({ chunks }) => chunks.map(({ lease }) => lease));
+  return reservations.map(({ parts }) => parts.map(({ lease }) => lease));
 }
 
-const commit = (session: RemoteSession, leases: readonly LeaseId[]) =>
+const commit = (session: CacheLink, leases: readonly LeaseId[]) =>
   session.commit(
     leases.map((lease) => ({ lease, bytes: 512 })),
     wait,
@@ -74,13 +76,13 @@ describe.each([2, 4])("%i ranks", (ranks) => {
     const { sessions, pool, cache } = all.now;
     for (const [rank, session] of sessions.entries()) {
       for (const each of sessions)
-        expect(await each.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 0, tokensByTier: {}, worthTokens: 0 });
+        expect(await each.lookup(bareRoot, tokens, wait)).toEqual({ hitTokens: 0, segments: [], worthTokens: 0 });
       expect(await loadAndVerify(session, pool, tokens, { rank })).toBe(0);
       expect(await save(session, pool, tokens, { rank })).toBe(3);
     }
     const offsets = new Set<number>();
     for (const [rank, session] of sessions.entries()) {
-      expect((await session.lookup(bareRoot, tokens, wait)).tokensByTier).toEqual({ memory: 10 });
+      expect((await session.lookup(bareRoot, tokens, wait)).segments).toEqual(prefix([10, "memory"]));
       expect(await loadAndVerify(session, pool, tokens, { rank })).toBe(10);
       for await (const batch of session.load(bareRoot, tokens, 0, { ...wait, onlyReady: true })) {
         for (const { slot } of batch) offsets.add(slot.offset);
@@ -120,7 +122,7 @@ describe.each([2, 4])("%i ranks", (ranks) => {
       for (const session of others)
         expect(await session.lookup(bareRoot, tokens, wait)).toEqual({
           hitTokens: 0,
-          tokensByTier: {},
+          segments: [],
           worthTokens: 0,
         });
       expect(cache.stats()).toMatchObject({ leases: 0, savedChunks: 0, chunks: 0, memory: { usedSlots: 0 } });
@@ -140,12 +142,12 @@ describe.each([2, 4])("%i ranks", (ranks) => {
     const { sessions, cache, pool } = all.now;
     const reservations = await Promise.all(sessions.map((session) => session.reserve(bareRoot, tokens, wait)));
     for (const [rank, session] of sessions.entries()) {
-      const { chunks } = reservations[rank]!;
-      for (const { firstToken, tokenCount, slot } of chunks)
+      const { parts } = reservations[rank]!;
+      for (const { firstToken, tokenCount, slot } of parts)
         pool
           .view(slot.offset, 512)
           .set(payloadOf(tokens.subarray(firstToken, firstToken + tokenCount), firstToken, rank));
-      const [first, second, tail] = chunks.map(({ lease }) => lease);
+      const [first, second, tail] = parts.map(({ lease }) => lease);
       await commit(session, rank === 1 ? [first!, tail!] : [first!, second!, tail!]);
       if (rank === 1) session.abandon([second!]);
       await session.ping(wait);

@@ -9,13 +9,14 @@ import {
   temporaryFolder,
   testSpace,
   wait,
+  prefix,
 } from "../../test/support/cache.ts";
-import { bareRoot } from "../cache/chunk.ts";
+import { bareRoot } from "../identity/keys.ts";
 import { PoolMapping } from "../ffi/pool-mapping.ts";
-import { connectCache } from "./client.ts";
-import { WireServer } from "./server.ts";
+import { connectCache } from "./guest/link.ts";
+import { WireServer } from "./cache/server.ts";
 
-const options = { space: testSpace(), rank: 0, slotBytes };
+const options = { space: testSpace(), rank: 0, slotBytes: [slotBytes] };
 
 test("a guest in another place saves and loads through the pool it maps", async () => {
   using folder = temporaryFolder();
@@ -30,7 +31,7 @@ test("a guest in another place saves and loads through the pool it maps", async 
   expect(await save(guest, memory, tokens)).toBe(3);
   expect(await guest.lookup(bareRoot, tokens, wait)).toEqual({
     hitTokens: 10,
-    tokensByTier: { memory: 10 },
+    segments: prefix([10, "memory"]),
     worthTokens: 10,
   });
   expect(await loadAndVerify(guest, memory, tokens)).toBe(10);

@@ -3,9 +3,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Cache, type CacheOptions } from "../../src/cache/cache.ts";
-import { bareRoot, type Root, type Tokens } from "../../src/cache/chunk.ts";
-import type { CacheSession } from "../../src/cache/session.ts";
-import type { SpaceDescription } from "../../src/cache/space.ts";
+import { bareRoot, type Root } from "../../src/identity/keys.ts";
+import { type Tokens } from "../../src/identity/tokens.ts";
+import type { CacheSession, LoadedPart, Segment } from "../../src/session.ts";
+import type { TierName } from "../../src/tier.ts";
+import type { SpaceDescription } from "../../src/identity/space.ts";
 import { MemoryPool } from "../../src/tiers/memory.ts";
 
 export const wait = { deadlineMs: 10_000 };
@@ -70,7 +72,7 @@ export interface SlotMemory {
   view(offset: number, bytes: number): Uint8Array;
 }
 
-/** Stores `tokens` as an engine would. @returns chunks written */
+/** Stores `tokens` as an engine would, in as many goes as it takes. @returns chunks written */
 export async function save(
   session: CacheSession,
   memory: SlotMemory,
@@ -78,14 +80,21 @@ export async function save(
   options: { root?: Root; rank?: number; bytes?: number } = {},
 ): Promise<number> {
   const { root = bareRoot, rank = 0, bytes = 512 } = options;
-  const { chunks } = await session.reserve(root, tokens, wait);
-  const written = chunks.map(({ lease, firstToken, tokenCount, slot }) => {
+  const { parts, full } = await session.reserve(root, tokens, wait);
+  const written = parts.map(({ lease, firstToken, tokenCount, slot }) => {
     const payload = payloadOf(tokens.subarray(firstToken, firstToken + tokenCount), firstToken, rank, bytes);
     memory.view(slot.offset, payload.length).set(payload);
     return { lease, bytes: payload.length };
   });
   await session.commit(written, wait);
-  return chunks.length;
+  return full && parts.length > 0 ? parts.length + (await save(session, memory, tokens, options)) : parts.length;
+}
+
+/** Loads `tokens`, and keeps the leases. */
+export async function loadAll(session: CacheSession, tokens: Tokens, from = 0): Promise<LoadedPart[]> {
+  const chunks: LoadedPart[] = [];
+  for await (const batch of session.load(bareRoot, tokens, from, wait)) chunks.push(...batch);
+  return chunks;
 }
 
 /** Loads `tokens` and checks every byte against what was saved. @returns tokens that can be used */
@@ -105,13 +114,23 @@ export async function loadAndVerify(
   const stored = options.stored ?? ((firstToken, tokenCount) => tokens.subarray(firstToken, firstToken + tokenCount));
   let end = 0;
   for await (const batch of session.load(root, tokens, from, wait)) {
-    for (const { firstToken, tokenCount, matchedTokens, slot } of batch) {
+    for (const { firstToken, tokenCount, take, target, slot } of batch) {
       const expected = payloadOf(stored(firstToken, tokenCount), firstToken, rank, bytes);
       const actual = memory.view(slot.offset, slot.bytes);
       if (Buffer.compare(actual, expected) !== 0) throw new Error(`the chunk at ${firstToken} has another's bytes`);
-      end = firstToken + matchedTokens;
+      end = target + take;
     }
     session.release(batch.map(({ lease }) => lease));
   }
   return end;
+}
+
+/** The segments of a stored prefix: the tokens of each of its runs, in order, by tier. */
+export function prefix(...runs: readonly [tokens: number, tier: TierName][]): Segment[] {
+  let from = 0;
+  return runs.map(([tokens, tier]) => {
+    const segment = { kind: "exact", source: from, from, to: from + tokens, tier } as const;
+    from += tokens;
+    return segment;
+  });
 }

@@ -2,10 +2,11 @@
 import { join } from "node:path";
 import { greedy } from "../../src/engine.ts";
 import type { GenerateEvent, GenerateRequest, PromptReport } from "../../src/engine.ts";
-import { LlamaEngine } from "../../src/engines/llama/engine.ts";
-import type { LlamaEngineOptions } from "../../src/engines/llama/engine.ts";
+import type { EngineSettings } from "../../src/engines/llama/engine-settings.ts";
+import { LlamaEngine } from "../../src/engines/llama/server/engine.ts";
+import type { LlamaEngineOptions } from "../../src/engines/llama/server/engine.ts";
 import { silentLog } from "../../src/log.ts";
-import { WireServer } from "../../src/wire/server.ts";
+import { WireServer } from "../../src/wire/cache/server.ts";
 import { openTestCache, temporaryFolder, testPool } from "./cache.ts";
 import { writeTinyGguf } from "./tiny-gguf.ts";
 import type { TinyModel } from "./tiny-gguf.ts";
@@ -32,15 +33,22 @@ export class EngineBench implements AsyncDisposable {
     return this.#folder.path;
   }
 
-  start(options: Partial<LlamaEngineOptions> = {}): LlamaEngine {
+  start(
+    settings: Partial<EngineSettings> = {},
+    options: Partial<Omit<LlamaEngineOptions, "settings">> = {},
+  ): LlamaEngine {
     const engine = LlamaEngine.start({
+      settings: {
+        contextTokens: 1024,
+        sequences: 2,
+        threads: 1,
+        gpu: "off",
+        gpuLayers: undefined,
+        deterministic: false,
+        socketPath: undefined,
+        ...settings,
+      },
       modelPath: this.modelPath,
-      contextTokens: 1024,
-      slots: 2,
-      threads: 1,
-      gpu: "off",
-      deterministic: false,
-      socketPath: undefined,
       dataDirectory: this.#folder.path,
       maxWaiting: 10,
       log: silentLog,

@@ -2,20 +2,22 @@
  * A cache in this process's memory, for tests of the engine alone: no eviction, no tiers, no deadlines. `faults` makes it
  * slow, silent or wrong.
  */
-import { commonTokens } from "../../src/cache/chunk.ts";
-import type { Root, Tokens } from "../../src/cache/chunk.ts";
+import { lookupOf } from "../../src/session.ts";
+import { commonTokens } from "../../src/identity/tokens.ts";
+import type { Root } from "../../src/identity/keys.ts";
+import type { Tokens } from "../../src/identity/tokens.ts";
 import type {
   CacheSession,
   LeaseId,
-  LoadedChunk,
+  LoadedPart,
   Lookup,
   Reservation,
-  ReservedChunk,
-  WrittenChunk,
-} from "../../src/cache/session.ts";
-import type { SpaceId } from "../../src/cache/space.ts";
+  ReservedPart,
+  WrittenPart,
+} from "../../src/session.ts";
+import type { SpaceId } from "../../src/identity/space.ts";
 import { addressOf } from "../../src/ffi/llama.ts";
-import type { StoredKv } from "../../src/engines/llama/stored-kv.ts";
+import type { StoredKv } from "../../src/engines/llama/process/stored-kv.ts";
 
 interface Entry {
   readonly salt: string;
@@ -36,6 +38,10 @@ export interface Faults {
   slow?: "reserve";
   /** No slots are given. */
   full?: boolean;
+  /** What is stored from this position on comes from another text. */
+  movedFrom?: number;
+  /** Lookups do not say so. */
+  movedUnsaid?: boolean;
 }
 
 export class FakeCache implements StoredKv {
@@ -75,7 +81,7 @@ export class FakeCache implements StoredKv {
       // Nothing is ever evicted here.
       pin: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
       reserve: (root, tokens) => this.#answer("reserve", () => this.#reserve(root, tokens)),
-      commit: (chunks) => this.#answer("commit", () => this.#commit(chunks)),
+      commit: (parts) => this.#answer("commit", () => this.#commit(parts)),
       abandon: (leases) => leases.forEach((lease) => this.#abandon(lease)),
       close: () => Promise.resolve(),
     };
@@ -97,16 +103,30 @@ export class FakeCache implements StoredKv {
   #lookup(root: Root, tokens: Tokens): Lookup {
     const last = this.#chain(root, tokens).at(-1);
     const hitTokens = last === undefined ? 0 : last.firstToken + last.matchedTokens;
-    return { hitTokens, tokensByTier: { memory: hitTokens }, worthTokens: hitTokens };
+    const { movedFrom = hitTokens, movedUnsaid = false } = this.faults;
+    const end = movedUnsaid ? hitTokens : Math.min(movedFrom, hitTokens);
+    const segments = [
+      { kind: "exact", source: 0, from: 0, to: end, tier: "memory" },
+      { kind: "moved", source: 1000, from: end, to: hitTokens, tier: "memory" },
+    ] as const;
+    return lookupOf(
+      segments.filter(({ from, to }) => to > from),
+      hitTokens,
+    );
   }
 
-  async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<readonly LoadedChunk[]> {
+  async *#load(root: Root, tokens: Tokens, from: number): AsyncGenerator<readonly LoadedPart[]> {
     for (const { entry, firstToken, matchedTokens } of this.#chain(root, tokens)) {
       await this.#answer("load", () => undefined);
       if (firstToken + matchedTokens <= from) continue;
       const lease = this.#lease();
       const tokenCount = entry.text.length - firstToken;
-      yield [{ lease, firstToken, tokenCount, matchedTokens, tier: "memory", slot: entry }];
+      const part = {
+        kind: firstToken < (this.faults.movedFrom ?? Infinity) ? "exact" : "moved",
+        skip: 0,
+        take: matchedTokens,
+      } as const;
+      yield [{ lease, group: 0, firstToken, tokenCount, ...part, target: firstToken, tier: "memory", slot: entry }];
     }
   }
 
@@ -128,7 +148,7 @@ export class FakeCache implements StoredKv {
   }
 
   #reserve(root: Root, tokens: Tokens): Reservation {
-    const chunks: ReservedChunk[] = [];
+    const parts: ReservedPart[] = [];
     for (let firstToken = 0; firstToken < tokens.length; firstToken += this.chunkTokens) {
       const text = tokens.slice(0, firstToken + this.chunkTokens);
       const known = this.entries.some(
@@ -139,20 +159,20 @@ export class FakeCache implements StoredKv {
           commonTokens(entry.text, 0, text, 0) === text.length,
       );
       if (known) continue;
-      if (this.faults.full === true || this.#used + this.slotBytes > this.#memory.length) return { chunks, full: true };
+      if (this.faults.full === true || this.#used + this.slotBytes > this.#memory.length) return { parts, full: true };
       const entry = { salt: root.salt, text, firstToken, offset: this.#used, bytes: 0, visible: false };
       this.#used += this.slotBytes;
       this.entries.push(entry);
       const lease = this.#lease();
       this.#writing.set(lease, entry);
       const slot = { offset: entry.offset, bytes: this.slotBytes };
-      chunks.push({ lease, firstToken, tokenCount: text.length - firstToken, slot });
+      parts.push({ lease, group: 0, firstToken, tokenCount: text.length - firstToken, slot });
     }
-    return { chunks, full: false };
+    return { parts, full: false };
   }
 
-  #commit(chunks: readonly WrittenChunk[]): void {
-    for (const { lease, bytes } of chunks) {
+  #commit(parts: readonly WrittenPart[]): void {
+    for (const { lease, bytes } of parts) {
       const entry = this.#writing.get(lease)!; // a lease that was not given is a bug of the guest
       Object.assign(entry, { bytes, visible: true });
       this.#writing.delete(lease);

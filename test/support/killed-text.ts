@@ -1,5 +1,5 @@
 /** The texts of {@link ./pool-writer.ts}: each has one to four chunks, and no two begin alike. */
-import type { Tokens } from "../../src/cache/chunk.ts";
+import type { Tokens } from "../../src/identity/tokens.ts";
 
 export const killedSlotBytes = 300_000;
 

@@ -1,10 +1,10 @@
 /** Tiers that give what they kept late and in an unkind order, as a slow disk may. */
-import type { RecordBatch, StoredRecord, Tier } from "../../src/tier.ts";
+import type { LogTier, RecordBatch, StoredRecord } from "../../src/tier.ts";
 import { nodeFiles, type DiskFiles } from "../../src/tiers/disk/files.ts";
 import { passing } from "./passing-tier.ts";
 
 /** The tier, with what it kept given when `gate` opens, the last record first and each in a batch of its own. */
-export function backwards(tier: Tier, gate: Promise<void>): Tier {
+export function backwards(tier: LogTier, gate: Promise<void>): LogTier {
   return {
     ...passing(tier),
     async *recover(owner) {
@@ -17,7 +17,7 @@ export function backwards(tier: Tier, gate: Promise<void>): Tier {
 }
 
 /** The tier, with what it kept known at once, and given in its order when `gate` opens. */
-export function halted(tier: Tier, gate: Promise<void>): Tier {
+export function halted(tier: LogTier, gate: Promise<void>): LogTier {
   return {
     ...passing(tier),
     async *recover(owner) {

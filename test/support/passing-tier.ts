@@ -1,12 +1,14 @@
-/** A tier that hands everything on to another, for tests that change one of its verbs. */
-import type { Tier } from "../../src/tier.ts";
+/** A log that hands everything on to another, for tests that change one of its verbs. */
+import type { LogTier } from "../../src/tier.ts";
 
-export function passing(tier: Tier): Tier {
+export function passing(tier: LogTier): LogTier {
   return {
     name: tier.name,
+    find: (space, root, keys, signal) => tier.find(space, root, keys, signal),
     recover: (owner) => tier.recover(owner),
     write: (record, payloads, signal) => tier.write(record, payloads, signal),
     read: (id, key, into, signal) => tier.read(id, key, into, signal),
+    has: (id) => tier.has(id),
     checksums: (id) => tier.checksums(id),
     countHit: (id) => tier.countHit(id),
     drop: (id) => tier.drop(id),

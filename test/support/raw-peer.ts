@@ -1,6 +1,8 @@
 /** Peers that speak the wire's frames by hand, as broken or hostile ones do. */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { bareRoot, rootKey } from "../../src/identity/keys.ts";
+import { spaceId } from "../../src/identity/space.ts";
 import { encodeFrame, FrameReader, maxFrameBytes } from "../../src/wire/frames.ts";
 import { decodeValue } from "../../src/wire/msgpack.ts";
 import { protocolVersion } from "../../src/wire/protocol.ts";
@@ -12,15 +14,18 @@ export interface Message {
   readonly [field: string]: unknown;
 }
 
+/** Names the root without salt and adapter of {@link testSpace}, as messages about texts do. */
+export const rootFields = { root: Buffer.from(rootKey(spaceId(testSpace()), bareRoot), "hex"), tenant: null };
+
 export function helloMessage(change: object = {}): object {
   return {
     type: "hello",
     id: 1,
     version: protocolVersion,
     features: [],
-    space: testSpace(),
+    space: { ...testSpace(), groups: null },
     rank: 0,
-    slotBytes,
+    slotBytes: [slotBytes],
     token: "",
     ...change,
   };

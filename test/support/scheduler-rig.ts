@@ -1,22 +1,22 @@
 /**
  * The engine's inside without its process: a tiny model, its contexts and a scheduler, driven by the test.
  */
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, openSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { greedy } from "../../src/engine.ts";
 import type { GenerateEvent, PromptReport } from "../../src/engine.ts";
-import { Context } from "../../src/engines/llama/context.ts";
-import { familyFacts, measureLayout, refusal } from "../../src/engines/llama/family.ts";
-import type { Work } from "../../src/engines/llama/generation.ts";
-import { checkModelFile } from "../../src/engines/llama/gguf-header.ts";
-import { openLibrary } from "../../src/engines/llama/library.ts";
-import { Model } from "../../src/engines/llama/model.ts";
-import { Scheduler } from "../../src/engines/llama/scheduler.ts";
-import { payloadBytes } from "../../src/engines/llama/sequence-state.ts";
-import type { StoredKv } from "../../src/engines/llama/stored-kv.ts";
-import { StepThreads } from "../../src/engines/llama/thread-choice.ts";
-import { TiledAttention } from "../../src/engines/llama/tiled-attention.ts";
+import { Context } from "../../src/engines/llama/process/context.ts";
+import { familyFacts, measureLayout, refusal } from "../../src/engines/llama/process/family.ts";
+import type { EngineRequest } from "../../src/engines/llama/messages.ts";
+import { openLibrary } from "../../src/engines/llama/model/library.ts";
+import { LoadableModel, identityOf } from "../../src/engines/llama/model/model-files.ts";
+import { Model } from "../../src/engines/llama/model/model.ts";
+import { Scheduler } from "../../src/engines/llama/process/scheduler.ts";
+import { payloadBytes } from "../../src/engines/llama/process/sequence-state.ts";
+import type { StoredKv } from "../../src/engines/llama/process/stored-kv.ts";
+import { StepThreads } from "../../src/engines/llama/process/thread-choice.ts";
+import { TiledAttention } from "../../src/engines/llama/process/tiled-attention.ts";
 import type { RepriseError } from "../../src/errors.ts";
 import { silentLog } from "../../src/log.ts";
 import { FakeCache } from "./fake-cache.ts";
@@ -26,10 +26,16 @@ import type { TinyModel } from "./tiny-gguf.ts";
 export const library = openLibrary({ gpu: "off", log: silentLog });
 export const chunkTokens = 64;
 
+export function loadModel(path: string): Model {
+  const descriptors = [openSync(path, "r")]; // for as long as the test's process lives
+  const file = new LoadableModel({ path, identity: identityOf(descriptors), descriptors });
+  return Model.load({ library, file, onProgress: () => true });
+}
+
 export function loadTiny(tiny: TinyModel): Model {
   const path = join(mkdtempSync(join(tmpdir(), "reprise-model-")), "tiny.gguf");
   writeTinyGguf(path, tiny);
-  return Model.load({ library, file: checkModelFile(path), onProgress: () => true });
+  return loadModel(path);
 }
 
 /** A shape whose attention costs so much that every piece that can be padded is. */
@@ -43,17 +49,19 @@ export interface Answer {
 }
 
 export interface RigOptions {
-  readonly slots?: number;
+  readonly sequences?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
-  /** A context for every slot, as on CPU, and prompt pieces padded wherever that is possible. */
+  /** A context for every sequence, as on CPU, and prompt pieces padded wherever that is possible. */
   readonly apart?: boolean;
-  /** Cells of the one context; undefined = as many as all slots may need. */
+  /** Cells of the one context; undefined = as many as all sequences may need. */
   readonly cells?: number;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
   /** Another cache in its place. */
   readonly stored?: StoredKv;
+  /** Unless given, the weights stay what they are. */
+  readonly weightsChanged?: () => boolean;
   /** What the engine believes that a prompt token costs, before it has measured it; 1 unless given. */
   readonly computeMsPerToken?: number;
 }
@@ -74,7 +82,7 @@ export class Rig {
   readonly #running: Promise<void>;
 
   constructor(model: Model, options: RigOptions = {}) {
-    const { slots = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
+    const { sequences = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
     const shape = {
       library,
       model,
@@ -84,8 +92,8 @@ export class Rig {
     };
     this.model = model;
     this.contexts = apart
-      ? Array.from({ length: slots }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
-      : [Context.create({ ...shape, cells: options.cells ?? slots * contextTokens, sequences: slots })];
+      ? Array.from({ length: sequences }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
+      : [Context.create({ ...shape, cells: options.cells ?? sequences * contextTokens, sequences: sequences })];
     this.reuse = refusal(familyFacts(model)) === undefined;
     const layout = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
     const slotBytes = layout === undefined ? 0 : payloadBytes(layout, chunkTokens);
@@ -98,6 +106,7 @@ export class Rig {
       sliceTokens: deterministic ? chunkTokens : undefined,
       shortSteps: false,
       stored: () => options.stored ?? this.cache,
+      weightsChanged: options.weightsChanged ?? (() => false),
       computeMsPerToken: options.computeMsPerToken ?? 1,
       attention: apart ? new TiledAttention(dear) : undefined,
       log: silentLog,
@@ -113,16 +122,17 @@ export class Rig {
   }
 
   /** Runs a request to its end. */
-  ask(prompt: Uint32Array | string, work: Partial<Omit<Work, "id" | "tokens">> = {}): Promise<Answer> {
-    return this.start(prompt, work).answer;
+  ask(prompt: Uint32Array | string, request: Partial<Omit<EngineRequest, "id" | "tokens">> = {}): Promise<Answer> {
+    return this.start(prompt, request).answer;
   }
 
   start(
     prompt: Uint32Array | string,
-    work: Partial<Omit<Work, "id" | "tokens">> = {},
+    request: Partial<Omit<EngineRequest, "id" | "tokens">> = {},
   ): { id: number; answer: Promise<Answer> } {
     const id = this.#nextId++;
-    const tokens = typeof prompt === "string" ? this.model.tokenize(prompt, { special: true, begin: false }) : prompt;
+    const tokens =
+      typeof prompt === "string" ? this.model.vocabulary.tokenize(prompt, { special: true, begin: false }) : prompt;
     const answer = new Promise<Answer>((resolve, reject) => {
       const events: GenerateEvent[] = [];
       const event = (event: GenerateEvent) => {
@@ -138,9 +148,8 @@ export class Rig {
       maxTokens: 8,
       stop: [],
       ignoreEnd: true,
-      logprobs: undefined,
       cache: { salt: "", read: true, save: true },
-      ...work,
+      ...request,
     });
     return { id, answer };
   }

@@ -1,14 +1,24 @@
 /** A real `reprise serve` or `reprise cache` in a process group of its own, for whole-system tests and benchmarks. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+import { isFull } from "./depth.ts";
 import { commandPath, shippedModelPath } from "./repository.ts";
+
+/**
+ * The engine's threads spin while they wait for one another: where other programs want the cores, two are slower than one. At
+ * full depth there are as many as a user's server has.
+ */
+const oneThread: Readonly<Record<string, string>> = isFull ? {} : { REPRISE_THREADS: "1" };
 
 export interface ServerOptions {
   readonly dataDirectory: string;
   /** Further flags. A port is chosen freely unless one is given here. */
   readonly flags?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
+  /** Files that it may have open at a time. */
+  readonly openFiles?: number;
 }
 
 export interface RunningServer {
@@ -42,12 +52,12 @@ export function launchServer(options: ServerOptions): LaunchedServer {
   const flags = options.flags ?? [];
   const port = flags.includes("--port") ? [] : ["--port", "0"];
   const model = flags.includes("--model") ? [] : ["--model", shippedModelPath];
-  return launch(["serve", ...model, "--data-dir", options.dataDirectory, ...port, ...flags], options.environment);
+  return launch(["serve", ...model, "--data-dir", options.dataDirectory, ...port, ...flags], options);
 }
 
 /** `reprise cache` alone. Its address is `unix:` and a path. */
 export function launchCache(options: ServerOptions): LaunchedServer {
-  return launch(["cache", "--data-dir", options.dataDirectory, ...(options.flags ?? [])], options.environment);
+  return launch(["cache", "--data-dir", options.dataDirectory, ...(options.flags ?? [])], options);
 }
 
 /** The same, awaited. */
@@ -56,12 +66,25 @@ export async function startCache(options: ServerOptions): Promise<LaunchedServer
   return { ...started, socketPath: (await started.ready).replace(/^unix:/, "") };
 }
 
-function launch(typed: readonly string[], environment: Readonly<Record<string, string>> = {}): LaunchedServer {
-  const args = [commandPath, ...typed];
-  const child = spawn(process.execPath, args, {
+/** The processes of a server. */
+export function childrenOf(pid: number): { readonly engine: number; readonly tokenizers: readonly number[] } {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number);
+  const isTokenizer = (child: number) => readFileSync(`/proc/${child}/cmdline`, "latin1").includes("tokenizer-process");
+  const tokenizers = children.filter(isTokenizer);
+  const engine = children.find((child) => !tokenizers.includes(child));
+  if (engine === undefined || engine === 0) throw new Error(`process ${pid} has no engine process`);
+  return { engine, tokenizers };
+}
+
+function launch(typed: readonly string[], { environment = {}, openFiles }: Partial<ServerOptions>): LaunchedServer {
+  const command = [process.execPath, commandPath, ...typed];
+  const limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', String(openFiles), ...command];
+  const [program, ...args] = openFiles === undefined ? command : limited;
+  // Neither command is empty.
+  const child = spawn(program!, args, {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...environment },
+    env: { ...oneThread, ...process.env, ...environment },
   });
   const pid = child.pid;
   if (pid === undefined) throw new Error("the server could not be started");

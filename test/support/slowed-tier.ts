@@ -1,8 +1,8 @@
 /** A tier whose reads take as long as the test says, by the test's own clock: nobody waits. */
-import type { Tier } from "../../src/tier.ts";
+import type { LogTier } from "../../src/tier.ts";
 import { passing } from "./passing-tier.ts";
 
-export interface SlowedTier extends Tier {
+export interface SlowedTier extends LogTier {
   /** Milliseconds that the clock moves in each read from now on. */
   msPerRead: number;
   reads: number;
@@ -16,7 +16,7 @@ export class TestClock {
   readonly now = (): number => this.ms;
 }
 
-export function slowed(tier: Tier, clock: TestClock, msPerRead: number): SlowedTier {
+export function slowed(tier: LogTier, clock: TestClock, msPerRead: number): SlowedTier {
   return {
     ...passing(tier),
     msPerRead,

@@ -1,8 +1,8 @@
 /** Random operations on a cache of real parts, with every invariant checked on the way. See bench/soak.ts. */
 import { readFileSync } from "node:fs";
 import { Cache } from "../../src/cache/cache.ts";
-import { bareRoot } from "../../src/cache/chunk.ts";
-import type { CacheSession, LeaseId } from "../../src/cache/session.ts";
+import { bareRoot } from "../../src/identity/keys.ts";
+import type { CacheSession, LeaseId } from "../../src/session.ts";
 import { MemoryPool } from "../../src/tiers/memory.ts";
 import { testSpace, wait } from "./cache.ts";
 import { seededRandom } from "./prompts.ts";
@@ -41,7 +41,7 @@ export async function soak(options: { operations: number; seed: number }): Promi
   const open = (): Guest => {
     const kind = below(slotSizes.length);
     const space = testSpace({ weights: `0${kind}`, chunkTokens: 4 + 4 * kind });
-    return { session: cache.openSession({ space, rank: 0, slotBytes: slotSizes[kind]! }), reading: [], writing: [] };
+    return { session: cache.openSession({ space, rank: 0, slotBytes: [slotSizes[kind]!] }), reading: [], writing: [] };
   };
   /** A text of a family: texts of one family share their beginnings. */
   const text = () => {
@@ -63,8 +63,8 @@ export async function soak(options: { operations: number; seed: number }): Promi
         guest.reading.push(...batch.map(({ lease }) => lease));
       }
     } else if (what < 0.6) {
-      const { chunks } = await session.reserve(bareRoot, text(), wait);
-      guest.writing.push(...chunks.map(({ lease, slot }) => ({ lease, bytes: 1 + below(slot.bytes) })));
+      const { parts } = await session.reserve(bareRoot, text(), wait);
+      guest.writing.push(...parts.map(({ lease, slot }) => ({ lease, bytes: 1 + below(slot.bytes) })));
     } else if (what < 0.85) {
       const written = guest.writing.splice(0, 1 + below(8));
       await session.commit(written, wait);

@@ -3,6 +3,7 @@
  * or a download. Vocabulary: byte-level BPE (256 bytes, a few merges, `<|…|>` specials, fillers up to the size asked for).
  */
 import { closeSync, openSync, writeSync } from "node:fs";
+import { join } from "node:path";
 
 export type Family = "llama" | "yarn" | "qwen3" | "gemma3" | "mamba" | "qwen2vl";
 
@@ -28,7 +29,9 @@ const specials = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|
 const merges = ["t h", "h e", "th e", "i n", "a n", "e r", "o n", "r e", "Ġ t", "Ġ a", "Ġ the", "Ġt he", "Ġ o", "Ġ s"];
 
 type Value =
+  | { readonly u16: number }
   | { readonly u32: number }
+  | { readonly i32: number }
   | { readonly f32: number }
   | { readonly bool: boolean }
   | { readonly text: string }
@@ -44,6 +47,27 @@ interface Tensor {
 
 /** Writes `model` to `path`. */
 export function writeTinyGguf(path: string, model: TinyModel): void {
+  const { metadata, tensors } = contentsOf(model);
+  write(path, metadata, tensors, model.seed ?? 1);
+}
+
+/** Writes `model` in two parts to `folder`. @returns their paths; the first one is the model's. */
+export function writeSplitGguf(folder: string, model: TinyModel): [string, string] {
+  const { metadata, tensors } = contentsOf(model);
+  const half = Math.ceil(tensors.length / 2);
+  const paths = [1, 2].map((part) => join(folder, `tiny-0000${part}-of-00002.gguf`)) as [string, string];
+  for (const [part, path] of paths.entries()) {
+    const own = new Map<string, Value>(part === 0 ? metadata : []);
+    own
+      .set("split.no", { u16: part })
+      .set("split.count", { u16: 2 })
+      .set("split.tensors.count", { i32: tensors.length });
+    write(path, own, part === 0 ? tensors.slice(0, half) : tensors.slice(half), (model.seed ?? 1) + part);
+  }
+  return paths;
+}
+
+function contentsOf(model: TinyModel): { metadata: Map<string, Value>; tensors: Tensor[] } {
   const shape = {
     layers: 2,
     embedding: 128,
@@ -56,8 +80,7 @@ export function writeTinyGguf(path: string, model: TinyModel): void {
   };
   const architecture = model.family === "yarn" ? "llama" : model.family;
   const metadata = metadataOf(architecture, shape);
-  const tensors = model.family === "mamba" ? mambaTensors(shape) : attentionTensors(shape);
-  write(path, metadata, tensors, model.seed ?? 1);
+  return { metadata, tensors: model.family === "mamba" ? mambaTensors(shape) : attentionTensors(shape) };
 }
 
 type Shape = Required<Omit<TinyModel, "seed">>;
@@ -222,6 +245,8 @@ function tensorBytes(tensor: Tensor): number {
 }
 
 function valueBytes(value: Value): Buffer[] {
+  if ("u16" in value) return [u32(2), u16(value.u16)];
+  if ("i32" in value) return [u32(5), u32(value.i32)];
   if ("u32" in value) return [u32(4), u32(value.u32)];
   if ("f32" in value) return [u32(6), f32(value.f32)];
   if ("bool" in value) return [u32(7), Buffer.from([value.bool ? 1 : 0])];
@@ -232,6 +257,12 @@ function valueBytes(value: Value): Buffer[] {
 
 function aligned(bytes: number): number {
   return Math.ceil(bytes / 32) * 32;
+}
+
+function u16(value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16LE(value);
+  return bytes;
 }
 
 function u32(value: number): Buffer {

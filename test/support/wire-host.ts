@@ -7,7 +7,7 @@
  */
 import { Cache } from "../../src/cache/cache.ts";
 import { DiskTier } from "../../src/tiers/disk/disk-tier.ts";
-import { WireServer } from "../../src/wire/server.ts";
+import { WireServer } from "../../src/wire/cache/server.ts";
 import { testPool } from "./cache.ts";
 
 const [socketPath, memoryBytes, directory, token] = process.argv.slice(2);

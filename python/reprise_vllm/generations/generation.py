@@ -1,7 +1,7 @@
 """What the connector asks of a generation of vLLM's interface, and what all of them have in common.
 
 vLLM promises no stable interface. A generation says which hooks are called with which arguments, and answers where
-releases differ. Its facts were read in the releases' own sources; tests/vllm_side/vllm_releases.jsonl has their
+releases differ. Its facts were read in the releases' own sources; tests/test_reprise_vllm/vllm_releases.jsonl has their
 signatures. `contract.py` compares them with the vLLM at hand.
 """
 
@@ -50,7 +50,7 @@ places: Mapping[str, str] = {
 }
 
 _fields: Mapping[str, tuple[str, ...]] = {
-    "KVConnectorOutput": ("kv_connector_worker_meta",),
+    "KVConnectorOutput": ("kv_connector_worker_meta", "invalid_block_ids"),
     "SchedulerOutput": (
         "scheduled_new_reqs",
         "scheduled_cached_reqs",

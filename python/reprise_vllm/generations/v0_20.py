@@ -1,4 +1,4 @@
-"""vLLM 0.20 to 0.26.
+"""What the connector finds in vLLM 0.20 to 0.26.
 
     from 0.22   `on_new_request`: before, a busy engine cannot ask the cache early
     from 0.23   layouts arrive by (stage, rank): before, by rank, so that those of all stages but one are lost

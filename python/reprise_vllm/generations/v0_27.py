@@ -1,4 +1,4 @@
-"""vLLM 0.27 to 0.33.
+"""What the connector finds in vLLM 0.27 to 0.33.
 
 from 0.27   `requires_kv_delivery`: a cache says no, or a preempted request's answer would be computed again
 from 0.29   loads of a step without hits run after its forward pass; hooks for tensors across layers are gone

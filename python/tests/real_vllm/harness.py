@@ -28,6 +28,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "VLLM_CPU_KVCACHE_SPACE": "1", **_quiet}
 
 
+def reprise(options: dict[str, Any], **other: Any) -> dict[str, Any]:
+    """What `--kv-transfer-config` says of our connector."""
+    return {
+        "kv_connector": "RepriseConnector",
+        "kv_connector_module_path": "reprise_vllm",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": "recompute",
+        # This machine may be busy: a late answer would be a miss, and these tests count hits.
+        "kv_connector_extra_config": {"lookup_deadline_ms": 2000, "min_disk_tokens": 32, **options},
+        **other,
+    }
+
+
 class Engine:
     """One vLLM process, which starts while others do. `options`: of the connector, or None for a vLLM without one;
     `variables`: more of its environment; `waited_bytes`: in place of `MOST_WAITED_BYTES`; `settings`: of vLLM.
@@ -51,14 +64,7 @@ class Engine:
             **settings,
         }
         if options is not None:
-            settings["transfer"] = {
-                "kv_connector": "RepriseConnector",
-                "kv_connector_module_path": "reprise_vllm",
-                "kv_role": "kv_both",
-                "kv_load_failure_policy": "recompute",
-                # This machine may be busy: a late answer would be a miss, and these tests count hits.
-                "kv_connector_extra_config": {"lookup_deadline_ms": 2000, "min_disk_tokens": 32, **options},
-            }
+            settings["transfer"] = reprise(options)
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -86,7 +92,7 @@ class Engine:
         """Empties vLLM's own prefix cache, after all saves are through."""
         assert self.ask(op="reset")["reset"] is True
 
-    def settle(self) -> dict[str, Any]:
+    def wait_until_idle(self) -> dict[str, Any]:
         """Waits until nothing is under way, and checks that nothing was kept."""
         state = self.ask(op="free")
         assert state["requests"] == 0

@@ -15,14 +15,15 @@ import vllm
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorRole
 from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
+import reprise_vllm
+from reprise_engine.counters import meanings
+from reprise_engine.plan import NOTHING, StepPlan, WorkerLayout, WorkerReport
 from reprise_vllm import connector as module
 from reprise_vllm.connector import RepriseConnector, RepriseHandshake, RepriseMetadata, RepriseWorkerMetadata
 from reprise_vllm.contract import Surface, surface
-from reprise_vllm.counters import meanings
-from reprise_vllm.guard import faults_tolerated
-from reprise_vllm.identity import WorkerLayout
-from reprise_vllm.plan import StepPlan, WorkerReport
-from vllm_side.test_generations import recorded
+from reprise_vllm.guard import FaultBudget, faults_tolerated, shortest_pause_seconds
+from reprise_vllm.stats import RepriseStats
+from test_reprise_vllm.test_generations import recorded
 
 hooks = "KVConnectorBase_V1"
 
@@ -30,7 +31,11 @@ hooks = "KVConnectorBase_V1"
 def config() -> Any:
     return SimpleNamespace(
         kv_transfer_config=SimpleNamespace(
-            kv_connector_extra_config={}, kv_load_failure_policy="recompute", engine_id="e", is_kv_producer=True
+            kv_connector_extra_config={},
+            kv_load_failure_policy="recompute",
+            kv_role="kv_both",
+            engine_id="e",
+            is_kv_producer=True,
         ),
         parallel_config=SimpleNamespace(rank=0, world_size=1),
         model_config=SimpleNamespace(enforce_eager=True),
@@ -125,12 +130,16 @@ def test_whatever_raises_behind_a_hook_is_a_miss_and_a_counter() -> None:
     class Side(SimpleNamespace):
         keeps_blocks = property(fails)
 
-    side: Any = Side(allocated=fails, plan_step=fails, plan_after_fault=fails, reported=fails, finished=fails)
-    guest: Any = SimpleNamespace(arrived=fails, match=fails, arrange=fails, side=side)
+    side: Any = Side(allocated=fails, plan_step=fails, plan_after_fault=fails, reported=fails)
+    aside: list[object] = []
+    guest: Any = SimpleNamespace(
+        arrived=fails, match=fails, arrange=fails, finished=fails, reset=fails, set_aside=aside.append, side=side
+    )
     request: Any = SimpleNamespace(request_id="r")
     report = RepriseWorkerMetadata(WorkerReport())
     scheduler = connector("SCHEDULER")
     scheduler._guest = guest
+    of_requests = {"on_new_request", "get_num_new_matched_tokens", "update_state_after_alloc", "request_finished"}
     hooks_that_fail = 0
     while not scheduler.switched_off:
         scheduler.on_new_request(request)
@@ -142,9 +151,24 @@ def test_whatever_raises_behind_a_hook_is_a_miss_and_a_counter() -> None:
         assert scheduler.request_finished(request, []) == (False, None)
         assert scheduler.has_pending_push_work() is False
         scheduler.set_xfer_handshake_metadata({0: RepriseHandshake(WorkerLayout(1, "", 1))})
+        assert scheduler.reset_cache() is False
         hooks_that_fail = hooks_that_fail or len(scheduler.faults)
-    assert hooks_that_fail == 8
-    assert sum(scheduler.faults.values()) == faults_tolerated
+    assert hooks_that_fail == 9
+    assert faults_tolerated <= sum(n for hook, n in scheduler.faults.items() if hook not in of_requests)
+    assert set(map(id, aside)) == {id(request)}
+
+    # It rests, and tries again.
+    now = [0.0]
+    scheduler.budget, scheduler.switched_off = FaultBudget(lambda: now[0]), False
+    for _ in range(faults_tolerated):
+        scheduler.build_connector_meta(SimpleNamespace())
+    side.plan_step = side.plan_after_fault = lambda *_: NOTHING
+    guest.match = lambda *_: (64, False)
+    scheduler.build_connector_meta(SimpleNamespace())
+    assert scheduler.get_num_new_matched_tokens(request, 0) == (0, False)
+    now[0] += shortest_pause_seconds
+    scheduler.build_connector_meta(SimpleNamespace())
+    assert scheduler.get_num_new_matched_tokens(request, 0) == (64, False)
 
     worker = connector("WORKER")
     other: Any = SimpleNamespace(register=fails, begin_step=fails, end_step=fails, close=fails, take_invalid_blocks=set)
@@ -169,6 +193,7 @@ def test_workers_send_empty_statistics_where_the_scheduler_is_not_asked_otherwis
 
 def test_counters_are_in_the_registry_and_an_engine_can_be_made_again() -> None:
     from prometheus_client import Counter, Gauge, Histogram, generate_latest
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiKVConnectorPromMetrics
 
     def shown() -> list[str]:
         return [line for line in generate_latest().decode().splitlines() if line.startswith("vllm:reprise_")]
@@ -179,7 +204,93 @@ def test_counters_are_in_the_registry_and_an_engine_can_be_made_again() -> None:
         metrics = RepriseConnector.build_prom_metrics(config(), types, ["model_name", "engine"], {0: ["m", "0"]})
         assert metrics is not None
         metrics.observe({"loaded_tokens": 32, "what a later release counts": 1})
-        metrics.observe({"loaded_tokens": 16})
+        metrics.observe({"loaded_tokens": 8})
+        metrics.observe(RepriseStats(data={"loaded_tokens": 4}))  # among several connectors, in one process
+        metrics.observe({"data": {"loaded_tokens": 2}})  # and between processes
+        several = MultiKVConnectorPromMetrics(
+            config(), types, ["model_name", "engine"], {0: ["m", "0"]}, {"RepriseConnector": metrics}
+        )
+        several.observe({"RepriseConnector": RepriseStats(data={"loaded_tokens": 2})})
         assert 'vllm:reprise_loaded_tokens_total{engine="0",model_name="m"} 48.0' in shown()
         assert len([line for line in shown() if "_total{" in line]) == len(meanings)
     unregister_vllm_metrics()
+
+
+def test_the_class_is_known_by_its_name() -> None:
+    from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+
+    reprise_vllm.register()
+    assert KVConnectorFactory.get_connector_class_by_name("RepriseConnector") is RepriseConnector
+
+
+@pytest.mark.parametrize(("top", "child"), [("fail", "recompute"), ("recompute", "fail")])
+def test_inside_a_multi_connector_the_policy_at_the_top_is_the_one_that_counts(top: str, child: str) -> None:
+    from vllm.config import KVTransferConfig
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
+
+    entry = {
+        "kv_connector": "RepriseConnector",
+        "kv_connector_module_path": "reprise_vllm",
+        "kv_role": "kv_both",
+        "kv_load_failure_policy": child,
+    }
+    both = config()
+    both.scheduler_config = SimpleNamespace(disable_hybrid_kv_cache_manager=True)
+    both.kv_transfer_config = KVTransferConfig(
+        kv_connector="MultiConnector",
+        kv_role="kv_both",
+        kv_load_failure_policy=top,
+        kv_connector_extra_config={"connectors": [entry]},
+    )
+    for role in KVConnectorRole:
+        if top == "recompute":
+            (ours,) = MultiConnector(both, role, SimpleNamespace())._connectors
+            assert isinstance(ours, RepriseConnector) and not ours.switched_off
+            assert ours.get_handshake_metadata() is None
+        else:
+            with pytest.raises(ValueError, match="at the top of --kv-transfer-config"):
+                MultiConnector(both, role, SimpleNamespace())
+
+
+def test_alone_its_own_policy_counts() -> None:
+    alone = config()
+    alone.kv_transfer_config.kv_load_failure_policy = "fail"
+    with pytest.raises(ValueError, match='"recompute" in --kv-transfer-config'):
+        RepriseConnector(alone, KVConnectorRole.SCHEDULER, SimpleNamespace())
+
+
+def test_where_vllm_passes_no_handshake_on_layouts_come_with_a_step_and_for_few_steps_it_is_asked() -> None:
+    scheduler, worker = connector("SCHEDULER"), connector("WORKER")
+    layout = WorkerLayout(1, "", 1)
+    worker._layout, worker._is_one_of_several = layout, True
+    assert worker.get_handshake_metadata() is None
+    meta = worker.build_connector_worker_meta()
+    assert isinstance(meta, RepriseWorkerMetadata) and meta.report.layouts == {0: layout}
+    assert worker.build_connector_worker_meta() is None, "once"
+    told: list[Any] = []
+    guest: Any = SimpleNamespace(side=None, told_in_a_step=told.append, arrange=told.append)
+    scheduler._guest, scheduler._steps_to_ask_for = guest, 2
+    another: Any = object()
+    scheduler.set_xfer_handshake_metadata({0: another})
+    assert told == [] and scheduler.faults == {}
+    asked = []
+    for _ in range(3):
+        asked.append(scheduler.has_pending_push_work())
+        scheduler.build_connector_meta(SimpleNamespace())
+    assert asked == [True, True, False]
+    scheduler.update_connector_output(SimpleNamespace(kv_connector_worker_meta=meta))
+    assert told == [{0: layout}]
+
+
+def test_counts_add_up_among_several_connectors_in_one_process_and_between_processes() -> None:
+    from vllm.distributed.kv_transfer.kv_connector.v1.multi_connector import MultiConnector
+
+    plain = {"loaded_tokens": 3}
+    for given in (plain, {"data": plain}, RepriseStats(data=dict(plain)), {}, None):
+        stats = RepriseConnector.build_kv_connector_stats(given)
+        assert stats is not None and stats.reduce() == (plain if given else {})
+    whole, fields = (
+        MultiConnector.build_kv_connector_stats({"RepriseConnector": part})
+        for part in (RepriseStats(data=dict(plain)), {"data": dict(plain)})
+    )
+    assert whole.aggregate(fields).reduce() == {"RepriseConnector": {"loaded_tokens": 6}}

@@ -15,18 +15,18 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from ambush import BEFORE, Ambush, Moment
-from cache_process import Cache
 from real_vllm.harness import BLOCK_TOKENS, Engine, Prompts
+from support.cache_process import Cache
+from support.fault_proxy import BEFORE, FaultProxy, Moment
 
 moments = [
     BEFORE,
     Moment("load"),
     Moment("found"),
     Moment("found", arrives=True),
-    Moment("chunks", arrives=True),
+    Moment("parts", arrives=True),
     Moment("slow load", arrives=True),
-    Moment("slow chunks", arrives=True),
+    Moment("slow parts", arrives=True),
     Moment("release"),
     Moment("reserve"),
     Moment("reserved"),
@@ -40,12 +40,12 @@ moments = [
 
 
 class Place:
-    """A cache, an ambush before it, a vLLM behind the ambush, and one without a connector."""
+    """A cache, a fault proxy before it, a vLLM behind the proxy, and one without a connector."""
 
     def __init__(self, folder: Path, alone: Engine, prompts: Prompts) -> None:
         self.cache = Cache(folder)
-        self.ambush = Ambush(self.cache)
-        options = {"socket": self.ambush.socket, "lookup_deadline_ms": 500}
+        self.fault_proxy = FaultProxy(self.cache)
+        options = {"socket": self.fault_proxy.socket, "lookup_deadline_ms": 500}
         self.engine = Engine(options=options, enable_prefix_caching=False)
         self.alone = alone
         self.prompts = prompts
@@ -62,12 +62,21 @@ class Place:
         for _ in range(20):
             if self.ask(text) >= len(text) // 2:
                 return
-            self.engine.settle()
+            self.engine.wait_until_idle()
         raise AssertionError("nothing is reused")
+
+    def ask_until_connected(self, text: list[int]) -> None:
+        """The link is made again, which takes a moment; a question that comes before is a miss."""
+        for _ in range(100):
+            self.ask(text)
+            self.engine.wait_until_idle()
+            if self.cache.stats()["lookups"] > 0:
+                return
+        raise AssertionError("the cache is not asked")
 
     def close(self) -> None:
         self.engine.kill()
-        self.ambush.close()
+        self.fault_proxy.close()
         self.cache.kill()
 
 
@@ -87,23 +96,22 @@ def test_the_same_tokens_whatever_happens_at_this_moment(place: Place, moment: M
     ((text, _),) = place.prompts.about_notes(500 + moments.index(moment), 2500, 1)
     text = text[: len(text) // BLOCK_TOKENS * BLOCK_TOKENS - 5]  # it ends in a block that is not whole
     place.ask_until_reused(text)
-    place.engine.settle()
+    place.engine.wait_until_idle()
     if moment.kind.startswith("slow"):
         place.cache.stop()  # what it had is on disk now
         place.cache.start()
-        place.ask(text[:100])  # the link is made again
-        place.engine.settle()
+        place.ask_until_connected(text[100:0:-1])  # one that is not stored: nothing is brought back by asking
 
-    place.ambush.lay(moment)
+    place.fault_proxy.arm(moment)
     place.ask(text + place.prompts.encode(" And then?") * 20)  # something to load, and something to save
-    place.engine.settle()
-    assert place.ambush.struck(), "this moment has not come"
+    place.engine.wait_until_idle()
+    assert place.fault_proxy.struck(), "this moment has not come"
 
     if not moment.late_seconds:
         assert place.cache.process.poll() is not None
         place.cache.start()
     place.ask_until_reused(text)
-    place.engine.settle()
+    place.engine.wait_until_idle()
     assert place.cache.stats()["leases"] == 0
 
 
@@ -112,12 +120,12 @@ def test_a_busy_engine_whose_cache_dies_at_its_early_question_answers_right(plac
         place.cache.start()
     asked = place.prompts.about_notes(600, 2500, 4)
     place.ask_until_reused(asked[0][0])
-    place.engine.settle()
-    place.ambush.lay(Moment("lookup"))
+    place.engine.wait_until_idle()
+    place.fault_proxy.arm(Moment("lookup"))
     texts = [text for text, _ in asked]
     answer = place.engine.generate(texts)
-    place.engine.settle()
-    assert place.ambush.struck()
+    place.engine.wait_until_idle()
+    assert place.fault_proxy.struck()
     for tokens, alone, (_, expected) in zip(
         answer["tokens"], place.alone.generate(texts)["tokens"], asked, strict=True
     ):

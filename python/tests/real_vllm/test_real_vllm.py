@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from cache_process import Cache, SlowProxy
 from real_vllm.harness import BLOCK_TOKENS, MODEL, Engine, Prompts, environment
+from support.cache_process import Cache, SlowProxy
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +57,31 @@ def test_the_same_tokens_cold_warm_after_restarts_and_in_a_second_process(
     cache = Cache(folder)
     engine = Engine(options={"socket": cache.socket}, enable_prefix_caching=False)
     expect_same(engine, truth)
-    engine.settle()
+    engine.wait_until_idle()
     assert expect_same(engine, truth) == reusable(truth), "warm: everything from memory"
-    state = engine.settle()
+    state = engine.wait_until_idle()
     assert state["counters"]["loaded_tokens"] >= reusable(truth)
     engine.kill()
 
     engine = Engine(options={"socket": cache.socket}, enable_prefix_caching=True)
     assert expect_same(engine, truth) >= reusable(truth), "after a restart of vLLM"
-    engine.settle()
+    engine.wait_until_idle()
 
     cache.kill()
     cache = Cache(folder)
     engine.reset()
     assert expect_same(engine, truth) >= reusable(truth) * 0.9, "after the death of the cache: it adopts its memory"
-    engine.settle()
+    engine.wait_until_idle()
 
     cache.stop()
     cache = Cache(folder)
     engine.reset()
     assert expect_same(engine, truth) >= reusable(truth) * 0.9, "after its end: from disk"
-    assert engine.settle()["counters"]["slowly_loaded_tokens"] > 0
+    assert engine.wait_until_idle()["counters"]["async_loaded_tokens"] > 0
 
     second = Engine(options={"socket": cache.socket}, enable_prefix_caching=False, disable_log_stats=False)
     assert expect_same(second, truth) >= reusable(truth) * 0.9, "a second process of the same cache"
-    counters = second.settle()["counters"]
+    counters = second.wait_until_idle()["counters"]
     metrics = second.ask(op="metrics")
     labels = f'{{engine="0",model_name="{MODEL}"}}'
     for name in ("lookups", "loaded_tokens"):
@@ -119,9 +119,9 @@ def test_eight_at_a_time_with_few_blocks_and_a_small_pool(place: Path, prompts: 
                 total += 1
                 right += prompts.decode(answer["tokens"][k]).startswith(expected)
         engine.reset()
-    state = engine.settle()
+    state = engine.wait_until_idle()
     assert right >= 0.97 * total, f"{right} of {total} answers are right"
-    assert sum(state["counters"].get(name, 0) for name in ("loaded_tokens", "slowly_loaded_tokens")) > 10_000
+    assert sum(state["counters"].get(name, 0) for name in ("loaded_tokens", "async_loaded_tokens")) > 10_000
     assert cache.stats()["leases"] == 0
     engine.kill()
     cache.stop()
@@ -134,17 +134,17 @@ def test_of_requests_that_come_together_some_are_loaded_between_steps(place: Pat
     asked = [pair for seed in (70, 71) for pair in prompts.about_notes(seed, 2500, 4)]
     for text, _ in asked:
         engine.generate([text])
-    engine.settle()
+    engine.wait_until_idle()
     answer = engine.generate([text for text, _ in asked], max_tokens=24)
     right = [
         prompts.decode(tokens).startswith(expected)
         for tokens, (_, expected) in zip(answer["tokens"], asked, strict=True)
     ]
     assert sum(right) >= len(right) - 1
-    counters = engine.settle()["counters"]
+    counters = engine.wait_until_idle()["counters"]
     text_tokens = min(answer["cached"])
     assert counters["loaded_tokens"] >= text_tokens > 500
-    assert counters["slowly_loaded_tokens"] >= 5 * text_tokens
+    assert counters["async_loaded_tokens"] >= 5 * text_tokens
     assert cache.stats()["leases"] == 0
     engine.kill()
     cache.stop()
@@ -155,22 +155,22 @@ def test_a_salt_isolates(place: Path, truth: list[tuple[list[int], list[int]]]) 
     engine = Engine(options={"socket": cache.socket}, enable_prefix_caching=False)
     text, expected = max(truth, key=lambda pair: len(pair[0]))
     assert engine.generate([text], salts=["one"])["tokens"][0] == expected
-    engine.settle()
+    engine.wait_until_idle()
     other = engine.generate([text], salts=["two"])
     assert other["tokens"][0] == expected and other["cached"] == [0]
-    engine.settle()
+    engine.wait_until_idle()
     again = engine.generate([text], salts=["one"])
     assert again["tokens"][0] == expected and again["cached"][0] > 0
-    engine.settle()
+    engine.wait_until_idle()
 
     # The cache dies, is away, and comes back: each time the same tokens.
     cache.kill()
     assert engine.generate([text])["tokens"][0] == expected
-    engine.settle()
+    engine.wait_until_idle()
     cache = Cache(place / "c")
     for _ in range(3):
         assert engine.generate([text])["tokens"][0] == expected
-        engine.settle()
+        engine.wait_until_idle()
     assert engine.generate([text])["cached"][0] > 0
 
     # A record on disk is damaged: it is a miss, and the tokens are the same.
@@ -179,7 +179,7 @@ def test_a_salt_isolates(place: Path, truth: list[tuple[list[int], list[int]]]) 
     cache = Cache(place / "c")
     for _ in range(2):
         assert engine.generate([text])["tokens"][0] == expected
-        engine.settle()
+        engine.wait_until_idle()
     engine.kill()
     cache.stop()
 
@@ -192,14 +192,14 @@ def test_a_cache_that_answers_late_or_nonsense_costs_hits_only(
     engine = Engine(options={"socket": proxy.socket, "lookup_deadline_ms": 5}, enable_prefix_caching=False)
     for _ in range(2):
         expect_same(engine, truth[:4])
-    state = engine.settle()
+    state = engine.wait_until_idle()
     assert state["counters"]["misses_late"] > 0
     proxy.talk_nonsense()
     expect_same(engine, truth[:4])
-    engine.settle()
+    engine.wait_until_idle()
     proxy.close()
     expect_same(engine, truth[:2])
-    engine.settle()
+    engine.wait_until_idle()
     engine.kill()
     cache.stop()
 
@@ -221,7 +221,7 @@ def test_a_cache_killed_at_random_moments_costs_hits_only(place: Path, prompts: 
                 )
             if turn % 2:
                 engine.reset()
-    state = engine.settle()
+    state = engine.wait_until_idle()
     assert right >= 0.97 * total, f"{right} of {total} answers are right"
     assert sum(state["counters"].values()) > 0
     engine.kill()

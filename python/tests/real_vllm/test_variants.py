@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from cache_process import Cache
 from real_vllm.harness import BLOCK_TOKENS, MODEL, Engine, Prompts
+from support.cache_process import Cache
 
 _common: dict[str, Any] = {
     "vocab_size": 8192,
@@ -107,7 +107,7 @@ def answer(engine: Engine, text: list[int], lora: Lora = None) -> tuple[list[int
 
 
 def loaded(engine: Engine) -> int:
-    return int(engine.settle()["counters"].get("loaded_tokens", 0))
+    return int(engine.wait_until_idle()["counters"].get("loaded_tokens", 0))
 
 
 def whole(text: list[int], block_tokens: int) -> int:
@@ -132,7 +132,7 @@ def expect_same_everywhere(
     assert len({tuple(expected) for _, _, expected in asked}) == len(asked)
     for text, _, expected in asked:
         assert answer(first, text) == (expected, 0), "nobody has stored this"
-    first.settle()
+    first.wait_until_idle()
     first.reset()
     expect_reuse(first, asked, block_tokens)
     expect_reuse(second, asked, block_tokens)
@@ -149,7 +149,13 @@ def test_latent_attention(folder: Path, cache: Cache, texts: list[list[int]]) ->
 
     model = random_models.write_model(folder / "latent", _common | _latent, MODEL)
     with engines(cache, model=str(model), block_size=16) as (alone, first, second):
-        if first.settle()["reuses"]:  # a CPU with AMX
+        try:
+            answer(alone, texts[0])
+        except AssertionError:
+            pytest.skip(
+                "on this CPU vLLM does not start with latent attention and weights of four bytes, without us either"
+            )
+        if first.wait_until_idle()["reuses"]:  # a CPU with AMX
             expect_same_everywhere(alone, first, second, texts, block_tokens=16)
             return
         # Elsewhere vLLM's kernel computes a prompt without looking at KV that is there, its own included.
@@ -172,7 +178,7 @@ def test_a_pipeline_of_two_stages_that_differ_in_size(llama: Path, cache: Cache,
         expected = [answer(alone, text)[0] for text in many]
         for _ in range(2):
             assert first.generate(many)["tokens"] == expected
-            first.settle()
+            first.wait_until_idle()
             first.reset()
         assert loaded(first) > 0.9 * sum(whole(text, BLOCK_TOKENS) for text in many)
 
@@ -192,7 +198,7 @@ def test_adapters_share_nothing_but_what_is_the_same_adapter(
         introduce(first, with_a, with_b)
         for text, lora, expected in truth:
             assert answer(first, text, lora) == (expected, 0), "nobody has stored this for this adapter"
-        first.settle()
+        first.wait_until_idle()
         first.reset()
         expect_reuse(first, truth)
 
@@ -211,7 +217,7 @@ def test_adapters_share_nothing_but_what_is_the_same_adapter(
         new = ("new", 7, str(a))
         introduce(second, new)
         assert answer(second, text, new) == (expected_of_c, 0)
-        second.settle()
+        second.wait_until_idle()
         second.reset()
         expect_reuse(second, [(text, new, expected_of_c)])
 
@@ -220,6 +226,6 @@ def introduce(engine: Engine, *loras: Lora) -> None:
     """Asks until the connector knows the adapters: it reads them in the background."""
     for lora in loras:
         skipped = -1
-        while (now := engine.settle()["counters"].get("requests_skipped", 0)) != skipped:
+        while (now := engine.wait_until_idle()["counters"].get("requests_skipped", 0)) != skipped:
             skipped = now
             answer(engine, [11, 12, 13], lora)

@@ -4,7 +4,7 @@
  * One generator in two languages: `models/notes/notes.py` draws the same numbers from the same tables in the same
  * order, so a seed gives the same text in both, byte for byte (`golden.json` holds samples that both test).
  */
-import { Random } from "../random.ts";
+import { Random } from "./random.ts";
 import tables from "./tables.json" with { type: "json" };
 
 /**

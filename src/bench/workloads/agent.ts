@@ -6,9 +6,9 @@
  * next to nothing, which is what this workload measures.
  */
 import { ask } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { Actor, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { Actor, TextScale } from "./workload.ts";
 import { type ChatMessage, chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { OptionReader } from "./option-reader.ts";
 import { charactersOf, OPEN_QUESTION, type Passage, passage, plainText, questionAmong } from "./passage.ts";

@@ -2,8 +2,8 @@
  * Requests as the workloads make them: greedy chats that either answer a question about notes, which can be checked, or
  * write a wanted number of tokens, which makes runs comparable.
  */
-import type { WorkloadOption } from "../workload-definition.ts";
-import type { BenchRequest } from "../workload.ts";
+import type { WorkloadOption } from "./workload-definition.ts";
+import type { BenchRequest } from "./workload.ts";
 
 export interface ChatMessage {
   readonly role: "system" | "user" | "assistant";

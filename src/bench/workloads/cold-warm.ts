@@ -3,9 +3,9 @@
  * again. The smallest workload that shows a cache at work, and that its answers stay the same.
  */
 import { ask } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { Actor, BenchRequest, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { Actor, BenchRequest, TextScale } from "./workload.ts";
 import { chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { OptionReader } from "./option-reader.ts";
 import { charactersOf, OPEN_QUESTION, passage } from "./passage.ts";

@@ -1,6 +1,6 @@
 /** A runner without servers and clocks, for tests: asks every actor until it is done, and answers with one text. */
 import type { ChatMessage } from "./chat-request.ts";
-import type { Actor, BenchRequest, Workload } from "../workload.ts";
+import type { Actor, BenchRequest, Workload } from "./workload.ts";
 
 export interface Asked {
   readonly request: BenchRequest;

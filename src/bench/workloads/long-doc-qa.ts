@@ -6,9 +6,9 @@
  * end of the prompt and differ, so what is read again is the document.
  */
 import { ask } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { BenchRequest, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { BenchRequest, TextScale } from "./workload.ts";
 import { chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { OptionReader } from "./option-reader.ts";
 import { charactersOf, OPEN_QUESTION, passage } from "./passage.ts";

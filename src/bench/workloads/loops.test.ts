@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { BenchRequest } from "../workload.ts";
+import type { BenchRequest } from "./workload.ts";
 import { closedLoop } from "./closed-loop.ts";
 import { openLoop } from "./open-loop.ts";
 import { requestList } from "./request-list.ts";

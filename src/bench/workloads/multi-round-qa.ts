@@ -22,9 +22,9 @@
  * measures that both then find the same times.
  */
 import { ask } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { Actor, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { Actor, TextScale } from "./workload.ts";
 import { type ChatMessage, chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { OptionReader } from "./option-reader.ts";
 import { charactersOf, OPEN_QUESTION, passage, plainText } from "./passage.ts";

@@ -2,8 +2,8 @@
  * An open loop: arrivals come at a rate, whether or not the server keeps up, as they do from people who do not know of
  * each other. A server that is too slow shows it in its queue, which a closed loop would hide.
  */
-import { Random, seedOf } from "../random.ts";
-import type { Workload } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { Workload } from "./workload.ts";
 
 /**
  * The same actors, arriving as a Poisson process instead of at their own times; nothing limits how many are at work.

@@ -5,7 +5,7 @@
  * then calls `done()` once.
  */
 import { assert, RepriseError } from "../../errors.ts";
-import type { WorkloadOptions } from "../workload-definition.ts";
+import type { WorkloadOptions } from "./workload-definition.ts";
 
 export class OptionReader {
   readonly #options: WorkloadOptions;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { namesIn } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
+import { Random, seedOf } from "../notes/random.ts";
 import { passage, plainText, questionAmong } from "./passage.ts";
 
 test.each([1, 50, 333, 2048, 80_000, 600_000])("a passage of %d characters has exactly so many", (characters) => {

@@ -5,8 +5,8 @@
  * server's answer can thus be checked word by word, and a cache that mixes up two passages is found out.
  */
 import { plainSentence, namesIn, sampleNotes } from "../notes/notes.ts";
-import { Random } from "../random.ts";
-import type { TextScale } from "../workload.ts";
+import { Random } from "../notes/random.ts";
+import type { TextScale } from "./workload.ts";
 
 export interface PassageQuestion {
   readonly question: string;

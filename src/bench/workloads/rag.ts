@@ -5,9 +5,9 @@
  * than the documents at the front, so requests are grouped by whether the first document stood first before.
  */
 import { ask } from "../notes/notes.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { BenchRequest, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { BenchRequest, TextScale } from "./workload.ts";
 import { chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { OptionReader } from "./option-reader.ts";
 import { charactersOf, OPEN_QUESTION, passage, questionAmong } from "./passage.ts";

@@ -1,5 +1,5 @@
 /** A row of single requests as a workload: each is an actor of its own. */
-import type { Actor, BenchRequest, Workload } from "../workload.ts";
+import type { Actor, BenchRequest, Workload } from "./workload.ts";
 
 export interface TimedRequest {
   readonly startMs: number;

@@ -1,6 +1,6 @@
 /** Ten short requests, one after another: does a server answer at all, and is a run set up right? */
-import type { BenchRequest } from "../workload.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
+import type { BenchRequest } from "./workload.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
 import { requestList } from "./request-list.ts";
 
 const count = 10;

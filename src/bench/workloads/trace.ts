@@ -7,9 +7,9 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, RepriseError } from "../../errors.ts";
-import { Random, seedOf } from "../random.ts";
-import type { WorkloadDefinition } from "../workload-definition.ts";
-import type { BenchRequest, TextScale } from "../workload.ts";
+import { Random, seedOf } from "../notes/random.ts";
+import type { WorkloadDefinition } from "./workload-definition.ts";
+import type { BenchRequest, TextScale } from "./workload.ts";
 import { chatRequest, checkedShareOption, isChecked } from "./chat-request.ts";
 import { BLOCK_TOKENS, parseTrace, type TraceRequest } from "./mooncake-trace.ts";
 import { OptionReader } from "./option-reader.ts";

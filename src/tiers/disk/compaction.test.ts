@@ -2,10 +2,11 @@ import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../../test/support/cache.ts";
+import { rounds, seedOr, timeoutMs } from "../../../test/support/depth.ts";
 import { FaultyDisk } from "../../../test/support/faulty-disk.ts";
 import { seededRandom } from "../../../test/support/prompts.ts";
 import type { RecordId, StoredRecord } from "../../tier.ts";
-import { noSignal, recordOf, recoverAll, RecordingOwner } from "../tier-suite.ts";
+import { noSignal, recordOf, recoverAll, RecordingOwner, stored } from "../tier-suite.ts";
 import { DiskTier } from "./disk-tier.ts";
 import type { DiskFiles } from "./files.ts";
 import { inspectDisk } from "./inspect.ts";
@@ -77,6 +78,50 @@ test("compacting gives the room of dropped records back and keeps every other, m
   );
 });
 
+test("records without some of their parts are moved as they are, by compacting and when old regions go", async () => {
+  using folder = temporaryFolder();
+  const owner = new RecordingOwner();
+  const now = (id: RecordId): RecordId => (owner.moved.has(id) ? now(owner.moved.get(id)!) : id); // it has
+  const lengths = (i: number) => [9000, i % 2 === 0 ? 0 : 5000, i % 3 === 0 ? 0 : 700];
+  const payloadsOf = (i: number) => lengths(i).map((bytes, part) => Buffer.alloc(bytes, 4 * i + part + 1));
+  const recordFor = (i: number) => recordOf(Uint32Array.from([i, 5]), payloadsOf(i));
+  const expectKept = async (tier: DiskTier, kept: ReadonlyMap<number, RecordId>) => {
+    for (const [i, id] of kept) {
+      const into = lengths(i).map((bytes) => Buffer.alloc(bytes));
+      expect(await tier.read(now(id), recordFor(i).key, into, noSignal)).toBe("read");
+      expect(into).toEqual(payloadsOf(i));
+    }
+  };
+  {
+    await using tier = await open(folder.path, undefined, 2 * mebibyte);
+    await recoverAll(tier, owner);
+    const kept = new Map<number, RecordId>();
+    for (let i = 0; i < 60; i += 1) {
+      const id = await stored(tier, recordFor(i), payloadsOf(i));
+      if (i % 5 === 3) kept.set(i, id);
+      else tier.drop(id);
+    }
+    await tier.compact(noSignal);
+    expect(owner.evicted.size).toBe(0);
+    expect(owner.moved.size).toBeGreaterThan(5);
+    await expectKept(tier, kept);
+
+    for (const [i, id] of kept)
+      if (i < 20) owner.wanted.add(now(id));
+      else kept.delete(i);
+    const moved = owner.moved.size;
+    for (let i = 1000; i < 1150; i += 1) await stored(tier, recordFor(i), payloadsOf(i));
+    expect(owner.moved.size).toBeGreaterThan(moved);
+    await expectKept(tier, kept);
+  }
+  owner.moved.clear(); // ids of a tier that was closed
+  await using tier = await open(folder.path, undefined, 2 * mebibyte);
+  const records = await recoverAll(tier);
+  expect(records.map(({ payloadBytes }) => payloadBytes)).toEqual(records.map(({ tokens }) => lengths(tokens[0]!)));
+  expect(records.map(({ tokens }) => tokens[0])).toEqual(expect.arrayContaining([3, 8, 13, 18]));
+  await expectKept(tier, new Map(records.map(({ id, tokens }) => [tokens[0]!, id])));
+});
+
 test("compacting a full drive evicts nothing, and makes room for what would have evicted", async () => {
   using folder = temporaryFolder();
   const owner = new RecordingOwner();
@@ -107,7 +152,9 @@ test("a compaction that is called off keeps what it has not moved", async () => 
 
 test("what is cleared at any moment of a compaction does not come back at the next start", async () => {
   using folder = temporaryFolder();
-  for (let turns = 0; turns < 600; turns += 5) {
+  const moments = rounds({ small: 24, full: 120 });
+  for (let moment = 0; moment < moments; moment += 1) {
+    const turns = Math.floor((600 * moment) / moments);
     const disk = new FaultyDisk(() => 0.5);
     {
       await using tier = await open(folder.path, disk.files);
@@ -149,47 +196,51 @@ test("loads find every record while it is being moved", async () => {
   await compacted;
 });
 
-const cuts = Number(process.env["REPRISE_CRASHES"] ?? 1000) / 4;
+const cuts = rounds({ small: 25, full: 250 });
 
-test(`after each of ${cuts} power cuts and kills in the middle of compacting, every record that was flushed is there`, async () => {
-  using folder = temporaryFolder();
-  const random = seededRandom(21);
-  let [finished, movedTwice] = [0, 0];
-  for (let cut = 0; cut < cuts; cut += 1) {
-    const disk = new FaultyDisk(random);
-    const tier = await open(folder.path, disk.files, mebibyte);
-    await recoverAll(tier);
-    const ids = await writeMany(tier, 40);
-    await tier.flush();
-    const live = new Set<number>();
-    for (const [i, id] of ids.entries())
-      if (random() < 0.4) live.add(i);
-      else tier.drop(id);
-    disk.dieAt = disk.calls + 1 + Math.floor(30 * random());
-    await tier.compact(noSignal).then(
-      () => (finished += 1),
-      () => {},
-    );
-    const left = random() < 0.7 ? disk.afterCut() : disk.afterKill();
-    disk.dieAt = 0;
-    await tier[Symbol.asyncDispose]();
+test(
+  `after each of ${cuts} power cuts and kills in the middle of compacting, every record that was flushed is there`,
+  async () => {
+    using folder = temporaryFolder();
+    const random = seededRandom(seedOr(21));
+    let [finished, movedTwice] = [0, 0];
+    for (let cut = 0; cut < cuts; cut += 1) {
+      const disk = new FaultyDisk(random);
+      const tier = await open(folder.path, disk.files, mebibyte);
+      await recoverAll(tier);
+      const ids = await writeMany(tier, 40);
+      await tier.flush();
+      const live = new Set<number>();
+      for (const [i, id] of ids.entries())
+        if (random() < 0.4) live.add(i);
+        else tier.drop(id);
+      disk.dieAt = disk.calls + 1 + Math.floor(30 * random());
+      await tier.compact(noSignal).then(
+        () => (finished += 1),
+        () => {},
+      );
+      const left = random() < 0.7 ? disk.afterCut() : disk.afterKill();
+      disk.dieAt = 0;
+      await tier[Symbol.asyncDispose]();
 
-    await using after = await open(folder.path, left.files, mebibyte);
-    const records = await recoverAll(after);
-    const found = new Set(records.map(({ tokens }) => tokens[0]!));
-    movedTwice += records.length - found.size;
-    expect(
-      [...live].filter((i) => !found.has(i)),
-      `lost in cut ${cut}`,
-    ).toEqual([]);
-    // The cache takes the first it is told; a copy behind it may be torn.
-    const firsts = new Map(records.toReversed().map(({ id, tokens }) => [tokens[0]!, id]));
-    for (const i of live) await expectReadable(after, firsts.get(i)!, i);
-  }
-  expect(finished).toBeLessThan(cuts);
-  expect(finished).toBeGreaterThan(0);
-  expect(movedTwice).toBeGreaterThan(0);
-}, 300_000);
+      await using after = await open(folder.path, left.files, mebibyte);
+      const records = await recoverAll(after);
+      const found = new Set(records.map(({ tokens }) => tokens[0]!));
+      movedTwice += records.length - found.size;
+      expect(
+        [...live].filter((i) => !found.has(i)),
+        `lost in cut ${cut}`,
+      ).toEqual([]);
+      // The cache takes the first it is told; a copy behind it may be torn.
+      const firsts = new Map(records.toReversed().map(({ id, tokens }) => [tokens[0]!, id]));
+      for (const i of live) await expectReadable(after, firsts.get(i)!, i);
+    }
+    expect(finished).toBeLessThan(cuts);
+    expect(finished).toBeGreaterThan(0);
+    expect(movedTwice).toBeGreaterThan(0);
+  },
+  timeoutMs(300_000),
+);
 
 test("without a cache, copies and replaced tails are told from the records", async () => {
   using folder = temporaryFolder();
@@ -199,21 +250,21 @@ test("without a cache, copies and replaced tails are told from the records", asy
   const head = recordOf(Uint32Array.from([1, 2, 3, 4]), [payload]);
   const texts = [[5], [5, 6], [5, 6, 7, 8], [5, 9], [6], [5, 6, 8]];
   const records = [head, ...texts.map((tokens) => recordOf(Uint32Array.from(tokens), [payload], head)), head];
-  const stored: StoredRecord[] = [];
+  const kept: StoredRecord[] = [];
   for (const record of records) {
     const id = await tier.write(record, [payload], noSignal);
-    if (id !== "rejected") stored.push({ ...record, id });
+    if (id !== "rejected") kept.push({ ...record, id });
   }
   async function* all() {
-    yield* stored;
+    yield* kept;
   }
   const gone = await unreachableRecords(all());
-  expect(stored.filter(({ id }) => gone.includes(id)).map(({ tokens }) => [...tokens])).toEqual([
+  expect(kept.filter(({ id }) => gone.includes(id)).map(({ tokens }) => [...tokens])).toEqual([
     [5],
     [5, 6],
     [1, 2, 3, 4],
   ]);
-  expect(gone).toContain(stored.at(-1)!.id);
+  expect(gone).toContain(kept.at(-1)!.id);
   for (const id of gone) tier.drop(id);
   await tier.flush();
   expect((await inspectDisk([folder.path])).spaces).toMatchObject([{ chunks: 7 }]); // on disk until compacted

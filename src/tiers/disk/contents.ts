@@ -24,7 +24,7 @@
  * region, or of an older one under the same name, are ignored.
  */
 import { xxh3 } from "@node-rs/xxhash";
-import type { SpaceId } from "../../cache/space.ts";
+import type { SpaceId } from "../../identity/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { leavesOf, rootOf } from "../payload-checksum.ts";
 import { checksumBytes, keyAt, nonceBytes, readChecksum, writeChecksum } from "./record.ts";

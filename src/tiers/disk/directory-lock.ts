@@ -1,8 +1,12 @@
 /** Who owns a data directory: the process that holds the lock of DIR/lock, for as long as it lives. */
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, readSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { RepriseError } from "../../errors.ts";
+import { codeOf, RepriseError } from "../../errors.ts";
 import { tryLock } from "../../ffi/posix.ts";
+import { openOrCreatePrivateFile } from "../../private-files.ts";
+
+/** A process id, and its line end. */
+const ownerBytes = 32;
 
 export class DirectoryLock implements Disposable {
   #file: number | undefined;
@@ -11,20 +15,29 @@ export class DirectoryLock implements Disposable {
     this.#file = file;
   }
 
-  /** @throws RepriseError DATA_DIRECTORY_IN_USE when another process (or another part of this one) owns the directory. */
+  /**
+   * @throws RepriseError DATA_DIRECTORY_IN_USE when another process (or another part of this one) owns the directory,
+   * BAD_CONFIG when what is called `lock` is not a file of ours alone; Node's errors when none can be made.
+   */
   static take(directory: string): DirectoryLock {
     const path = join(directory, "lock");
-    const file = openSync(path, "a+", 0o600);
-    if (tryLock(file) === "busy") {
+    // Its content is replaced: were it a second name of another file of ours, that one would lose its content.
+    const file = openOrCreatePrivateFile(path, { names: "one", tighten: true });
+    if (typeof file !== "number")
+      throw new RepriseError("BAD_CONFIG", `${path} ${file.foreign}, and no lock of ours: remove it`);
+    try {
+      if (tryLock(file) === "busy") {
+        const owner = ownerIn(file);
+        throw new RepriseError(
+          "DATA_DIRECTORY_IN_USE",
+          `the data directory ${directory} belongs to process ${owner === "" ? "(unknown)" : owner}: stop it, or choose another --data-dir`,
+        );
+      }
+    } catch (error) {
       closeSync(file);
-      const owner = readFileSync(path, "utf8").trim();
-      throw new RepriseError(
-        "DATA_DIRECTORY_IN_USE",
-        `the data directory ${directory} belongs to process ${owner === "" ? "(unknown)" : owner}: stop it, or choose another --data-dir`,
-      );
+      throw error;
     }
-    ftruncateSync(file);
-    writeSync(file, `${process.pid}\n`);
+    noteOwner(file);
     return new DirectoryLock(file);
   }
 
@@ -33,5 +46,20 @@ export class DirectoryLock implements Disposable {
     if (this.#file === undefined) return;
     closeSync(this.#file);
     this.#file = undefined;
+  }
+}
+
+function ownerIn(file: number): string {
+  const bytes = Buffer.alloc(ownerBytes);
+  return bytes.toString("utf8", 0, readSync(file, bytes, 0, ownerBytes, 0)).trim();
+}
+
+/** For whoever comes second. The lock holds without it, so a full disk is no reason to go without a lock. */
+function noteOwner(file: number): void {
+  try {
+    ftruncateSync(file);
+    writeSync(file, `${process.pid}\n`, 0);
+  } catch (error) {
+    if (codeOf(error) !== "ENOSPC" && codeOf(error) !== "EDQUOT") throw error;
   }
 }

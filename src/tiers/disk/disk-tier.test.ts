@@ -3,21 +3,26 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, w
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../../test/support/cache.ts";
+import { rounds, timeoutMs } from "../../../test/support/depth.ts";
+import { failing, fill, payloadFor } from "../../../test/support/disk.ts";
 import { gated, lateReads } from "../../../test/support/late-tier.ts";
-import { noSignal, recordOf, recoverAll, RecordingOwner, tierSuite } from "../tier-suite.ts";
+import { ownedLogSuite } from "../log-suite.ts";
+import { expectReadable, noSignal, recordOf, recoverAll, RecordingOwner, tierSuite } from "../tier-suite.ts";
 import { DiskTier, type DiskTierOptions } from "./disk-tier.ts";
-import { nodeFiles, type DiskFile, type DiskFiles } from "./files.ts";
+import { nodeFiles, type DiskFiles } from "./files.ts";
 
 const capacityBytes = 4 * 1024 * 1024;
 
-tierSuite("disk", async () => {
-  const folder = temporaryFolder();
-  return {
-    capacityBytes,
-    open: () => open(folder.path),
-    dispose: async () => folder[Symbol.dispose](),
-  };
-});
+for (const suite of [tierSuite, ownedLogSuite])
+  suite("disk", async () => {
+    const folder = temporaryFolder();
+    return {
+      capacityBytes,
+      open: () => open(folder.path),
+      rot: (payload) => rot(folder.path, payload),
+      dispose: async () => folder[Symbol.dispose](),
+    };
+  });
 
 /** A tier over one directory, from which nothing is read but what the test reads. */
 function open(
@@ -26,20 +31,6 @@ function open(
 ): Promise<DiskTier> {
   const { capacityBytes: bytes = capacityBytes, ...options } = change;
   return DiskTier.open({ drives: [{ directory, capacityBytes: bytes }], scrubBytesPerSecond: 0, ...options });
-}
-
-/** Payloads that name their record, so that a wrong one is seen. */
-function payloadFor(i: number, bytes = 9000): Buffer {
-  const payload = Buffer.alloc(bytes);
-  for (let at = 0; at + 4 <= bytes; at += 4) payload.writeUInt32LE((Math.imul(i + 1, 2654435761) ^ at) >>> 0, at);
-  return payload;
-}
-
-async function fill(tier: DiskTier, count: number): Promise<void> {
-  for (let i = 0; i < count; i += 1) {
-    const payload = payloadFor(i);
-    await tier.write(recordOf(Uint32Array.from([i, 7]), [payload]), [payload], noSignal);
-  }
 }
 
 function directoryBytes(directory: string): number {
@@ -52,6 +43,19 @@ function regionFiles(directory: string): string[] {
     .map((name) => join(directory, name));
 }
 
+/** Flips a bit in the middle of a payload, wherever it lies. */
+function rot(directory: string, payload: Uint8Array): void {
+  for (const path of regionFiles(directory)) {
+    const bytes = readFileSync(path);
+    const at = bytes.indexOf(payload.subarray(0, 4096));
+    if (at === -1) continue;
+    bytes[at + payload.length / 2]! ^= 1;
+    writeFileSync(path, bytes);
+    return;
+  }
+  throw new Error(`a payload is in no file of ${directory}`);
+}
+
 /** Small and the same each time. */
 function generator(seed: number): (limit: number) => number {
   let state = seed;
@@ -61,42 +65,47 @@ function generator(seed: number): (limit: number) => number {
   };
 }
 
-test("flipped bits anywhere in the files never yield a wrong payload, and are counted", async () => {
-  const random = generator(1);
-  let missing = 0;
-  let counted = 0;
-  for (let round = 0; round < 20; round += 1) {
-    using folder = temporaryFolder();
-    {
+test(
+  "flipped bits anywhere in the files never yield a wrong payload, and are counted",
+  async () => {
+    const random = generator(1);
+    let missing = 0;
+    let counted = 0;
+    const damages = rounds({ small: 5, full: 20 });
+    for (let round = 0; round < damages; round += 1) {
+      using folder = temporaryFolder();
+      {
+        await using tier = await open(folder.path);
+        await recoverAll(tier);
+        await fill(tier, 40);
+      }
+      for (let flip = 0; flip < 10; flip += 1) {
+        const files = regionFiles(folder.path);
+        const path = files[random(files.length)]!;
+        const bytes = readFileSync(path);
+        bytes[random(bytes.length)]! ^= 1 << random(8);
+        writeFileSync(path, bytes);
+      }
       await using tier = await open(folder.path);
-      await recoverAll(tier);
-      await fill(tier, 40);
+      let right = 0;
+      for (const record of await recoverAll(tier)) {
+        const into = new Uint8Array(9000);
+        const answer = await tier
+          .read(record.id, record.key, [into], noSignal)
+          .catch((error: { code: string }) => error.code);
+        if (answer === "read") {
+          expect(Buffer.compare(into, payloadFor(record.tokens[0]!))).toBe(0);
+          right += 1;
+        } else expect(answer).toBe("RECORD_CORRUPT");
+      }
+      missing += 40 - right;
+      counted += tier.stats().corruptRecords;
     }
-    for (let flip = 0; flip < 10; flip += 1) {
-      const files = regionFiles(folder.path);
-      const path = files[random(files.length)]!;
-      const bytes = readFileSync(path);
-      bytes[random(bytes.length)]! ^= 1 << random(8);
-      writeFileSync(path, bytes);
-    }
-    await using tier = await open(folder.path);
-    let right = 0;
-    for (const record of await recoverAll(tier)) {
-      const into = new Uint8Array(9000);
-      const answer = await tier
-        .read(record.id, record.key, [into], noSignal)
-        .catch((error: { code: string }) => error.code);
-      if (answer === "read") {
-        expect(Buffer.compare(into, payloadFor(record.tokens[0]!))).toBe(0);
-        right += 1;
-      } else expect(answer).toBe("RECORD_CORRUPT");
-    }
-    missing += 40 - right;
-    counted += tier.stats().corruptRecords;
-  }
-  expect(missing).toBeGreaterThan(20);
-  expect(counted).toBeGreaterThan(20);
-});
+    expect(missing).toBeGreaterThan(damages);
+    expect(counted).toBeGreaterThan(damages);
+  },
+  timeoutMs(30_000),
+);
 
 test("a torn tail costs only the record it belongs to, and the next start reads the contents", async () => {
   using folder = temporaryFolder();
@@ -177,27 +186,6 @@ test("a second opener learns who owns the directory", async () => {
     message: expect.stringContaining(String(process.pid)),
   });
 });
-
-/** Files whose writes fail while `fault` has a code; some bytes may have arrived before they did. */
-function failing(state: { fault: string | undefined }): DiskFiles {
-  const wrap = (file: DiskFile): DiskFile => ({
-    ...file,
-    write: async (pieces, position, headers) => {
-      if (state.fault === undefined) return file.write(pieces, position, headers);
-      await file.write([pieces[0]!.subarray(0, 4096)], position, []);
-      throw Object.assign(new Error(state.fault), { code: state.fault });
-    },
-    read: async (into, position) => {
-      if (state.fault === "EIO") throw Object.assign(new Error("EIO"), { code: "EIO" });
-      return file.read(into, position);
-    },
-  });
-  return {
-    ...nodeFiles,
-    create: async (path) => wrap(await nodeFiles.create(path)),
-    open: async (path) => wrap(await nodeFiles.open(path)),
-  };
-}
 
 test("a full disk rejects and a broken one is unavailable; both work again afterwards, with nothing half written", async () => {
   using folder = temporaryFolder();
@@ -296,6 +284,22 @@ test("records larger than a region get one of their own", async () => {
   }
 });
 
+test("a record of more parts than are read again is rejected", async () => {
+  using folder = temporaryFolder();
+  await using tier = await open(folder.path);
+  await recoverAll(tier);
+  const write = (parts: number) => {
+    const payloads = Array.from({ length: parts }, (_, part) => payloadFor(part, part === 1000 ? 9000 : 0));
+    const record = recordOf(Uint32Array.from([parts]), payloads);
+    return { record, payloads, outcome: tier.write(record, payloads, noSignal) };
+  };
+  expect(await write(1025).outcome).toBe("rejected");
+  const { record, payloads, outcome } = write(1024);
+  const id = await outcome;
+  if (id === "rejected") throw new Error("there is room");
+  await expectReadable(tier, { ...record, id }, payloads);
+});
+
 test("a data directory that cannot be made is an error of the world", async () => {
   using folder = temporaryFolder();
   writeFileSync(join(folder.path, "file"), "");
@@ -307,60 +311,6 @@ test("a data directory that cannot be made is an error of the world", async () =
   await expect(open(join(folder.path, "tiny"), { capacityBytes: 10 })).rejects.toMatchObject({
     code: "BAD_CONFIG",
   });
-});
-
-test("several drives share the records; one that goes costs only its own", async () => {
-  using folder = temporaryFolder();
-  const drives = ["a", "b"].map((name) => ({ directory: join(folder.path, name), capacityBytes }));
-  const state: { fault: string | undefined } = { fault: undefined };
-  const failingOn = (directory: string): DiskFiles => {
-    const broken = failing(state);
-    const pick = (path: string) => (path.startsWith(directory) ? broken : nodeFiles);
-    return { ...nodeFiles, create: (path) => pick(path).create(path), open: (path) => pick(path).open(path) };
-  };
-  const owner = new RecordingOwner();
-  {
-    await using tier = await DiskTier.open({
-      drives,
-      files: failingOn(join(folder.path, "b")),
-      scrubBytesPerSecond: 0,
-    });
-    await recoverAll(tier, owner);
-    await fill(tier, 20);
-    const [a, b] = tier.stats().drives;
-    expect(a!.usedBytes).toBeGreaterThan(4096 * 10);
-    expect(b!.usedBytes).toBeGreaterThan(4096 * 10);
-  }
-  await using tier = await DiskTier.open({ drives, files: failingOn(join(folder.path, "b")), scrubBytesPerSecond: 0 });
-  const records = await recoverAll(tier, owner);
-  expect(records).toHaveLength(20);
-  state.fault = "EIO";
-  const answers = [];
-  for (const { id, key } of records)
-    answers.push(await tier.read(id, key, [new Uint8Array(9000)], noSignal).catch(() => "failed"));
-  const lost = answers.filter((answer) => answer === "failed").length;
-  expect(lost).toBe(3);
-  expect(answers.filter((answer) => answer === "read").length).toBe(20 - owner.evicted.size);
-  expect(owner.evicted.size).toBeGreaterThan(5);
-  expect(tier.stats()).toMatchObject({
-    records: 20 - owner.evicted.size,
-    drives: [
-      { errors: 0, gone: false },
-      { errors: 3, gone: true },
-    ],
-  });
-  await fill(tier, 5);
-});
-
-test("of several drives one that cannot be opened is left out", async () => {
-  using folder = temporaryFolder();
-  writeFileSync(join(folder.path, "file"), "");
-  const directories = [join(folder.path, "file", "x"), join(folder.path, "good")];
-  const drives = directories.map((directory) => ({ directory, capacityBytes }));
-  await using tier = await DiskTier.open({ drives });
-  await recoverAll(tier);
-  await fill(tier, 3);
-  expect(tier.stats()).toMatchObject({ records: 3, drives: [{ directory: directories[1] }] });
 });
 
 test("rot is found by the scrubber before anybody reads it", async () => {

@@ -4,7 +4,7 @@
  *     DIR/lock   0000000007.region   0000000008.region   0000000009.region ◄── the open one: groups are appended
  *                └ evicted first     └ contents at its end
  *
- *     write ──► the drive with the least queued ──► lane.ts          read ──► record-table.ts ──► reader.ts
+ *     write ──► the drive with the least queued ──► volume.ts          read ──► record-table.ts ──► reader.ts
  *     recover ──► recovery.ts, region by region                      scrubber.ts reads everything again, slowly
  *
  * A drive never takes more than its capacity. A drive that is gone costs its own records. docs/disk.md tells what survives
@@ -12,19 +12,32 @@
  */
 import { assert, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
-import type { ChunkKey } from "../../cache/chunk.ts";
-import type { ChunkRecord, Compacted, RecordBatch, RecordId, Tier, TierOwner, TierStats } from "../../tier.ts";
-import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import type { ChunkKey, RootKey } from "../../identity/keys.ts";
+import type { SpaceId } from "../../identity/space.ts";
+import type {
+  ChunkRecord,
+  Compacted,
+  FoundRecord,
+  LogTier,
+  PartMemory,
+  RecordBatch,
+  RecordId,
+  TierOwner,
+} from "../../tier.ts";
+import { paddedWithZeros, pageBytes } from "./aligned.ts";
 import type { DriveCompaction } from "./compaction.ts";
 import type { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";
-import { Lane, type DriveStats } from "./lane.ts";
+import type { DiskTierStats } from "./disk-stats.ts";
+import { LastScrub } from "./last-scrub.ts";
+import { recordsFromAnywhere, unreadRegions, Volume } from "./volume.ts";
 import { readRecord, readWholeRecord } from "./reader.ts";
-import { recordBytes } from "./record.ts";
+import { maxParts, recordBytes } from "./record.ts";
 import { RecordTable } from "./record-table.ts";
 import { recoverRegion } from "./recovery.ts";
 import type { Region } from "./region.ts";
 import { Scrubber } from "./scrubber.ts";
+import { UnreadBatches } from "./unread-batches.ts";
 
 export interface DriveSetting {
   readonly directory: string;
@@ -41,40 +54,27 @@ export interface DiskTierOptions {
   readonly flushMs?: number;
   /** How fast rot is searched for; 4 MiB/s unless given, 0 for not at all. */
   readonly scrubBytesPerSecond?: number;
+  /** From one such search to the next, at least; a week unless given. */
+  readonly scrubEveryMs?: number;
   readonly log?: Log;
   readonly files?: DiskFiles;
 }
 
-export interface DiskTierStats extends TierStats {
-  readonly regions: number;
-  /** Bytes of regions of another format version, given back when room is needed. */
-  readonly foreignBytes: number;
-  /** Records found at start whose writing had not ended. */
-  readonly tornRecords: number;
-  /** Bytes of records that can still be read; the rest of `usedBytes` is garbage, reserved, or says what lies where. */
-  readonly liveBytes: number;
-  /** Bytes that were read again in search of rot. */
-  readonly scrubbedBytes: number;
-  /** How often all there was has been read so. */
-  readonly scrubRounds: number;
-  /** What lay here is still being read. */
-  readonly recovering: boolean;
-  readonly drives: readonly DriveStats[];
-}
-
+const weekMs = 7 * 24 * 3_600_000;
 const minimumCapacity = 1024 * 1024;
 const usualRegion = 256 * 1024 * 1024;
 const mostRegions = 4096;
 /** Regions whose contents are read at the same time at start. */
 const regionsAtOnce = 8;
 
-export class DiskTier implements Tier {
+export class DiskTier implements LogTier {
   readonly name = "disk";
   readonly #flushMs: number;
   readonly #log: Log;
   readonly #table = new RecordTable();
-  readonly #lanes: Lane[] = [];
-  readonly #located = new Map<number, { readonly region: Region; readonly lane: Lane }>();
+  readonly #unread = new UnreadBatches((id) => this.#table.has(id));
+  readonly #volumes: Volume[] = [];
+  readonly #located = new Map<number, { readonly region: Region; readonly volume: Volume }>();
   readonly #scrubber: Scrubber | undefined;
   #owner: TierOwner | undefined;
   #corrupt = 0;
@@ -94,8 +94,11 @@ export class DiskTier implements Tier {
     if (bytesPerSecond > 0)
       this.#scrubber = new Scrubber({
         bytesPerSecond,
-        records: () => this.#allRecords(),
+        everyMs: options.scrubEveryMs ?? weekMs,
+        records: () => recordsFromAnywhere(this.#volumes, this.#table),
         verify: (id) => this.#verify(id),
+        last: new LastScrub(() => this.#volumes.map(({ drive }) => drive.directory), this.#log),
+        now: Date.now,
       });
   }
 
@@ -103,7 +106,7 @@ export class DiskTier implements Tier {
    * Takes the directories, which are made if they are missing, and looks which regions there are. Of several, those that
    * cannot be opened are left out.
    *
-   * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_CONFIG (a capacity too small), TIER_UNAVAILABLE (no drive can be opened).
+   * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_CONFIG (a capacity too small, a directory that others can write), TIER_UNAVAILABLE (no drive can be opened).
    */
   static async open(options: DiskTierOptions): Promise<DiskTier> {
     for (const { directory, capacityBytes } of options.drives)
@@ -127,18 +130,27 @@ export class DiskTier implements Tier {
     this.#owner = owner;
     try {
       const pending: Promise<RecordBatch[]>[] = [];
-      for (const [region, lane] of this.#regionsToRecover()) {
-        const work = this.#recoverRegion(region, lane);
+      for (const [region, volume] of unreadRegions(this.#volumes)) {
+        const work = this.#recoverRegion(region, volume);
         pending.push(work);
         if (pending.length >= regionsAtOnce) yield* await pending.shift()!; // not empty
       }
       for (const work of pending) yield* await work;
-      for (const lane of this.#lanes) await lane.trim();
+      for (const volume of this.#volumes) await volume.trim();
     } finally {
       this.#recovering = false;
       this.#recovered();
       if (!this.#closed) this.#scrubber?.start();
     }
+  }
+
+  /** Of what a start found and nobody has read yet; reads that are under way end by themselves. */
+  find(space: SpaceId, _root: RootKey, keys: Iterable<ChunkKey>): Promise<readonly FoundRecord[]> {
+    return this.#unread.find(space, keys);
+  }
+
+  has(id: RecordId): boolean {
+    return this.#table.has(id);
   }
 
   async write(
@@ -148,36 +160,36 @@ export class DiskTier implements Tier {
   ): Promise<RecordId | "rejected"> {
     assert(this.#owner !== undefined, "a tier is recovered before it is written");
     if (signal.aborted || this.#closed) throw new RepriseError("TIER_UNAVAILABLE", "the disk tier is closing");
+    if (record.payloadBytes.length > maxParts) return "rejected";
     const totalBytes = recordBytes(record);
-    const lanes = this.#lanes.filter(({ drive, gone }) => !gone && totalBytes <= drive.capacityBytes / 4);
-    const [lane] = lanes.sort((a, b) => a.load - b.load);
-    if (lane === undefined) return "rejected";
+    const volumes = this.#volumes.filter(({ drive, gone }) => !gone && totalBytes <= drive.capacityBytes / 4);
+    const [volume] = volumes.sort((a, b) => a.load - b.load);
+    if (volume === undefined) return "rejected";
     try {
-      const id = await lane.writer.write(
+      const id = await volume.writer.write(
         record,
-        payloads.map((payload, rank) => paddedWithZeros(payload, record.payloadBytes[rank]!)), // one per rank
+        payloads.map((payload, part) => paddedWithZeros(payload, record.payloadBytes[part]!)), // one per part
       );
-      lane.succeeded();
+      volume.succeeded();
       return id;
     } catch (error) {
-      this.#failed(lane, error);
+      this.#failed(volume, error);
       throw error;
     }
   }
 
-  async read(id: RecordId, key: ChunkKey, into: readonly Uint8Array[], signal: AbortSignal): Promise<"read" | "gone"> {
+  async read(id: RecordId, key: ChunkKey, into: PartMemory, signal: AbortSignal): Promise<"read" | "gone"> {
     const position = this.#table.find(id);
     if (position === undefined) return "gone";
-    const { region, lane } = this.#located.get(position.regionSlot)!; // a region with records is located
-    const targets = into.map((bytes) => (bytes.length % pageBytes === 0 ? bytes : alignedBuffer(bytes.length)));
+    const { region, volume } = this.#located.get(position.regionSlot)!; // a region with records is located
     let whole: Awaited<ReturnType<typeof readRecord>>;
     try {
       const from = { file: region.file!, nonce: region.nonce }; // open: its records are known
-      whole = await lane.drive.traffic.during(() => readRecord(from, position, targets, key));
-      lane.succeeded();
+      whole = await volume.drive.traffic.during(() => readRecord(from, position, into, key));
+      volume.succeeded();
     } catch (error) {
       if (!this.#table.has(id)) return "gone"; // evicted while it was read
-      this.#failed(lane, error);
+      this.#failed(volume, error);
       throw new RepriseError("TIER_UNAVAILABLE", `cannot read ${region.path}`, { cause: error });
     }
     signal.throwIfAborted();
@@ -190,8 +202,6 @@ export class DiskTier implements Tier {
         `a record in ${region.path} at ${position.offset} does not match its checksum or its key; it is dropped`,
       );
     }
-    for (const [rank, bytes] of into.entries())
-      if (targets[rank] !== bytes) bytes.set(targets[rank]!.subarray(0, bytes.length)); // one each
     this.#table.noteChecksums(id, whole.decoded.checksums);
     return "read";
   }
@@ -204,48 +214,46 @@ export class DiskTier implements Tier {
     const position = this.#table.find(id);
     if (position === undefined) return;
     this.#table.countRead(id);
-    this.#located.get(position.regionSlot)!.lane.hits.changed(); // a region with records is located
+    this.#located.get(position.regionSlot)!.volume.hits.changed(); // a region with records is located
   }
 
   drop(id: RecordId): void {
     const slot = this.#table.drop(id);
     if (slot === undefined || this.#table.liveOf(slot) > 0) return;
-    const { region, lane } = this.#located.get(slot)!; // it had a record
+    const { region, volume } = this.#located.get(slot)!; // it had a record
     if (region.state !== "sealed") return;
     // Nothing in it is needed: its room comes back now. A failure shows at the next write.
-    lane.drive.noted(`remove ${region.path}`, lane.drive.remove(region));
+    volume.drive.noted(`remove ${region.path}`, volume.drive.remove(region));
   }
 
   async clear(): Promise<void> {
     if (this.#owner !== undefined) await this.#whenRecovered;
-    const outcomes = await Promise.allSettled(this.#lanes.map((lane) => lane.clear()));
+    const outcomes = await Promise.allSettled(this.#volumes.map((volume) => volume.clear()));
     mustAllSucceed(outcomes, "clear");
   }
 
   async compact(signal: AbortSignal): Promise<Compacted> {
     if (this.#owner !== undefined) await this.#whenRecovered;
-    const before = this.#compaction;
-    const work = (async () => {
-      await before;
-      return this.#compact(signal);
-    })();
-    const done = work.then(
+    const work = this.#compaction.then(() => this.#compact(signal)); // never rejects
+    this.#compaction = work.then(
       () => {},
       () => {},
     );
-    this.#compaction = done;
     return work;
   }
 
   async flush(): Promise<void> {
     clearTimeout(this.#flushTimer);
     this.#flushTimer = undefined;
-    const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map((lane) => lane.flush()));
+    const outcomes = await Promise.allSettled(
+      this.#volumes.filter(({ gone }) => !gone).map((volume) => volume.flush()),
+    );
     mustAllSucceed(outcomes, "flush");
   }
 
   stats(): DiskTierStats {
-    const sum = (value: (drive: Drive) => number) => this.#lanes.reduce((total, { drive }) => total + value(drive), 0);
+    const sum = (value: (drive: Drive) => number) =>
+      this.#volumes.reduce((total, { drive }) => total + value(drive), 0);
     return {
       records: this.#table.size,
       usedBytes: sum((drive) => drive.bytes),
@@ -258,7 +266,7 @@ export class DiskTier implements Tier {
       scrubbedBytes: this.#scrubber?.progress.bytes ?? 0,
       scrubRounds: this.#scrubber?.progress.rounds ?? 0,
       recovering: this.#recovering,
-      drives: this.#lanes.map((lane) => lane.stats()),
+      drives: this.#volumes.map((volume) => volume.stats()),
     };
   }
 
@@ -268,14 +276,14 @@ export class DiskTier implements Tier {
     clearTimeout(this.#flushTimer);
     await this.#scrubber?.stop();
     await this.#compaction;
-    for (const lane of this.#lanes) await lane.close();
+    for (const volume of this.#volumes) await volume.close();
   }
 
   async #openDrive({ directory, capacityBytes }: DriveSetting, options: DiskTierOptions): Promise<void> {
     const wanted =
       options.regionBytes ?? Math.max(Math.min(usualRegion, capacityBytes / 8), capacityBytes / mostRegions);
     try {
-      const lane = await Lane.open({
+      const volume = await Volume.open({
         directory,
         capacityBytes,
         regionBytes: Math.floor(wanted / pageBytes) * pageBytes,
@@ -285,39 +293,32 @@ export class DiskTier implements Tier {
         owner: () => this.#owner,
         recovered: this.#whenRecovered,
         onWritten: () => this.#flushLater(),
-        onRegion: (region, its) => void this.#located.set(region.slot, { region, lane: its }),
+        onRegion: (region, its) => void this.#located.set(region.slot, { region, volume: its }),
       });
-      this.#lanes.push(lane);
+      this.#volumes.push(volume);
     } catch (error) {
-      if (error instanceof RepriseError) throw error;
+      // One that others could write is a fault of the configuration; one that cannot be made has failed.
+      if (error instanceof RepriseError && error.cause === undefined) throw error;
       const failure = new RepriseError("TIER_UNAVAILABLE", `cannot open the disk tier in ${directory}`, {
-        cause: error,
+        cause: error instanceof RepriseError ? error.cause : error,
       });
       if (options.drives.length === 1) throw failure;
       this.#log.warn(`${describe(failure)}; going on without this drive`);
     }
   }
 
-  /** What there is, the oldest first over all drives. */
-  #regionsToRecover(): [Region, Lane][] {
-    const regions: [Region, Lane][] = [];
-    for (const lane of this.#lanes)
-      for (const region of lane.drive.regions()) if (region.state === "unread") regions.push([region, lane]);
-    return regions.sort(([a], [b]) => a.number - b.number);
-  }
-
   async #compact(signal: AbortSignal): Promise<Compacted> {
     const isOver = () => signal.aborted || this.#closed;
-    const compactLane = async (lane: Lane): Promise<readonly [string, DriveCompaction]> => {
-      const { directory } = lane.drive;
+    const compactVolume = async (volume: Volume): Promise<readonly [string, DriveCompaction]> => {
+      const { directory } = volume.drive;
       try {
-        return [directory, await lane.compact({ isOver, onDamaged: (id) => this.#rotted(id) })];
+        return [directory, await volume.compact({ isOver, onDamaged: (id) => this.#rotted(id) })];
       } catch (error) {
-        this.#failed(lane, error);
+        this.#failed(volume, error);
         throw new RepriseError("TIER_UNAVAILABLE", `cannot compact ${directory}`, { cause: error });
       }
     };
-    const outcomes = await Promise.allSettled(this.#lanes.filter(({ gone }) => !gone).map(compactLane));
+    const outcomes = await Promise.allSettled(this.#volumes.filter(({ gone }) => !gone).map(compactVolume));
     mustAllSucceed(outcomes, "compact");
     const drives = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
     const figures = (figure: keyof DriveCompaction) =>
@@ -326,12 +327,13 @@ export class DiskTier implements Tier {
   }
 
   /** Never throws: one bad file costs its records, not the tier. */
-  async #recoverRegion(region: Region, { drive, hits }: Lane): Promise<RecordBatch[]> {
+  async #recoverRegion(region: Region, { drive, hits }: Volume): Promise<RecordBatch[]> {
     try {
       const batches = await recoverRegion(region, {
         drive,
         table: this.#table,
         log: this.#log,
+        unread: this.#unread,
         onCorrupt: () => (this.#corrupt += 1),
         onTorn: () => (this.#torn += 1),
       });
@@ -345,23 +347,18 @@ export class DiskTier implements Tier {
     }
   }
 
-  *#allRecords(): Generator<RecordId, void, void> {
-    for (const { drive, gone } of this.#lanes)
-      for (const region of gone ? [] : drive.regions()) yield* this.#table.of(region.slot);
-  }
-
   /** For the scrubber: never throws. */
   async #verify(id: RecordId): Promise<number> {
     const position = this.#table.find(id);
     if (position === undefined) return 0;
-    const { region, lane } = this.#located.get(position.regionSlot)!; // a region with records is located
+    const { region, volume } = this.#located.get(position.regionSlot)!; // a region with records is located
     try {
-      await lane.drive.traffic.turn();
+      await volume.drive.traffic.turn();
       const whole = await readWholeRecord({ file: region.file!, nonce: region.nonce }, position); // open: it has records
       if (whole !== "damaged" || !this.#table.has(id)) return position.totalBytes;
       this.#rotted(id);
     } catch (error) {
-      if (this.#table.has(id)) this.#failed(lane, error);
+      if (this.#table.has(id)) this.#failed(volume, error);
     }
     return position.totalBytes;
   }
@@ -376,8 +373,8 @@ export class DiskTier implements Tier {
     this.#owner?.onEvicted([id]);
   }
 
-  #failed(lane: Lane, error: unknown): void {
-    lane.failed(error, { hasOthers: this.#lanes.some((other) => other !== lane && !other.gone) });
+  #failed(volume: Volume, error: unknown): void {
+    volume.failed(error, { hasOthers: this.#volumes.some((other) => other !== volume && !other.gone) });
   }
 
   #flushLater(): void {
@@ -392,13 +389,4 @@ function mustAllSucceed(outcomes: readonly PromiseSettledResult<unknown>[], what
   const failure = outcomes.find((outcome) => outcome.status === "rejected");
   if (failure !== undefined)
     throw new RepriseError("TIER_UNAVAILABLE", `cannot ${what} the disk tier`, { cause: failure.reason });
-}
-
-/** The payload padded to whole pages: in place where there is room behind it. */
-function paddedWithZeros(payload: Uint8Array, bytes: number): Uint8Array {
-  if (payload.length === padded(bytes)) return payload.fill(0, bytes);
-  assert(payload.length === bytes, "a view is as long as its payload, or padded to whole pages");
-  const copy = alignedBuffer(bytes).fill(0, bytes);
-  copy.set(payload);
-  return copy;
 }

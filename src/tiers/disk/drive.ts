@@ -4,17 +4,19 @@
  * Knows nothing of what records mean. A region's room is reserved when it is begun, so that it can be filled; the file is
  * cut to what it holds when it is sealed and deleted when it goes, which also tells the drive that the room is free.
  */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { formatBytes } from "../../bytes.ts";
 import { codeOf, describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
+import { makePrivateDirectory } from "../../private-directory.ts";
+import { removeUnfinished } from "../../private-files.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { ContentsBuilder } from "./contents.ts";
 import { DirectoryLock } from "./directory-lock.ts";
 import type { DiskFile, DiskFiles } from "./files.ts";
 import { ReadsFirst } from "./reads-first.ts";
 import type { RecordTable } from "./record-table.ts";
-import { encodeRegionHeader, newNonce, parseName, regionName, type Region } from "./region.ts";
+import { encodeRegionHeader, isOddName, newNonce, parseName, regionName, type Region } from "./region.ts";
 
 export interface DriveOptions {
   readonly directory: string;
@@ -45,6 +47,8 @@ export class Drive {
   #syncing: Promise<void> = Promise.resolve();
   #nextSync: Promise<void> | undefined;
   #direct: boolean | undefined;
+  #isFull = false;
+  #refused = 0;
 
   private constructor(options: DriveOptions) {
     this.directory = options.directory;
@@ -59,13 +63,16 @@ export class Drive {
   /**
    * Takes the directory, which is made if it is missing, and looks which regions there are.
    *
-   * @throws RepriseError DATA_DIRECTORY_IN_USE, or the file system's errors.
+   * @throws RepriseError DATA_DIRECTORY_IN_USE, BAD_CONFIG (with a cause when it cannot be made, without one when others could
+   * write it), or the file system's errors.
    */
   static async open(options: DriveOptions): Promise<Drive> {
     const drive = new Drive(options);
-    mkdirSync(options.directory, { recursive: true, mode: 0o700 });
+    const { warnings } = await makePrivateDirectory(options.directory, "the disk tier's directory");
+    for (const warning of warnings) options.log.warn(warning);
     drive.#lock = DirectoryLock.take(options.directory);
     try {
+      removeUnfinished(options.directory);
       await drive.#list();
       return drive;
     } catch (error) {
@@ -114,6 +121,22 @@ export class Drive {
     return this.#direct;
   }
 
+  /** Records, and tries to make room for some, that the file system had no room for. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /** The file system had no room. Told once, until it has some again. */
+  noteFull(): void {
+    this.#refused += 1;
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#log.warn(
+      `the file system of ${this.directory} is full: nothing more is stored there until it has room ` +
+        `(the tier has ${formatBytes(this.bytes)} of the ${formatBytes(this.capacityBytes)} that it may take)`,
+    );
+  }
+
   /** In the order they were begun. */
   regions(): Region[] {
     return [...this.#regions];
@@ -132,9 +155,7 @@ export class Drive {
    * @returns `"full"` when the file system has no room for the least.
    */
   async begin(wanted: number, least: number): Promise<Region | "full"> {
-    const number = (this.#lastNumber += 1);
-    const path = join(this.directory, regionName(number));
-    const file = await this.files.create(path);
+    const { number, path, file } = await this.#create();
     const region = this.#add({ number, path, fileBytes: 0 });
     region.file = file;
     region.state = "open";
@@ -145,6 +166,7 @@ export class Drive {
       const reserved = await this.#reserve(file, wanted, least);
       if (reserved === "full") {
         await this.remove(region);
+        this.noteFull();
         return "full";
       }
       region.fileBytes = reserved;
@@ -159,6 +181,8 @@ export class Drive {
     this.#namesChanged = true;
     this.#dirty.add(region);
     this.#active = region;
+    if (this.#isFull) this.#log.info(`the file system of ${this.directory} has room again`);
+    this.#isFull = false;
     return region;
   }
 
@@ -256,16 +280,35 @@ export class Drive {
     this.#lock = undefined;
   }
 
+  /** A name of something that is not ours stays its own: the next one is taken. */
+  async #create(): Promise<{ number: number; path: string; file: DiskFile }> {
+    for (;;) {
+      const number = (this.#lastNumber += 1);
+      const path = join(this.directory, regionName(number));
+      try {
+        return { number, path, file: await this.files.create(path) };
+      } catch (error) {
+        if (codeOf(error) !== "EEXIST") throw error;
+      }
+    }
+  }
+
+  /** What is under a region's name, or one like it, and is no file of ours alone is told of, and left as it is. */
   async #list(): Promise<void> {
     const found: { number: number; name: string; isRegion: boolean }[] = [];
     for (const name of await this.files.list(this.directory)) {
       const parsed = parseName(name);
       if (parsed !== undefined) found.push({ ...parsed, name });
+      else if (isOddName(name)) this.#log.warn(`${join(this.directory, name)} is no region's name: left as it is`);
     }
     for (const { number, name, isRegion } of found.sort((a, b) => a.number - b.number)) {
       const path = join(this.directory, name);
-      const region = this.#add({ number, path, fileBytes: await this.files.size(path) });
-      if (!isRegion) region.state = "foreign";
+      try {
+        const region = this.#add({ number, path, fileBytes: await this.files.size(path) });
+        if (!isRegion) region.state = "foreign";
+      } catch (error) {
+        this.#log.warn(`${describe(error)}: it is no region of ours, and left as it is`);
+      }
       this.#lastNumber = number;
     }
   }

@@ -1,15 +1,18 @@
 /**
  * The file operations that the disk tier needs, and the system's files. Tests give others, which tear, lose and fail.
  *
+ * Only files of ours alone are opened (private-files.ts): what another user, or a link, puts under a region's name is not.
+ *
  * Files are opened with O_DIRECT where the file system takes it, so that bytes go between the drive and a pool slot without
  * a copy in between. Positions and lengths of a whole call are multiples of 4096.
  */
-import { close, constants, ftruncate, open } from "node:fs";
-import { open as openHandle, readdir, rm, stat } from "node:fs/promises";
+import { close, constants, fchmod, fstat, ftruncate, lstat, open, type Stats } from "node:fs";
+import { open as openHandle, readdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { promisify } from "node:util";
 import { codeOf } from "../../errors.ts";
 import { endDirect } from "../../ffi/posix.ts";
+import { whyForeign } from "../../private-files.ts";
 import type { IoAnswer } from "./io-thread.ts";
 import { IoThreads, placesOf } from "./io-threads.ts";
 
@@ -45,6 +48,7 @@ export interface DiskFiles {
   openReadOnly(path: string): Promise<DiskFile>;
   remove(path: string): Promise<void>;
   list(directory: string): Promise<string[]>;
+  /** @throws when it is not a file of ours alone */
   size(path: string): Promise<number>;
   /** Makes names made and removed in a directory survive a power cut. */
   syncDirectory(directory: string): Promise<void>;
@@ -55,6 +59,14 @@ type Move = { readonly kind: "read" } | { readonly kind: "write"; readonly heade
 const openFile = promisify(open);
 const closeFile = promisify(close);
 const truncateFile = promisify(ftruncate);
+const statsOf = promisify(fstat);
+const statsAt = promisify(lstat);
+const setMode = promisify(fchmod);
+
+/** No link is followed, and a FIFO keeps nobody waiting. */
+const guarded = constants.O_NOFOLLOW | constants.O_NONBLOCK;
+/** What a backup brings back without its modes is closed to others again. */
+const rules = { tighten: true } as const;
 
 /**
  * Shared by all tiers of the process, as libuv's threads are; the first to read starts with the first file. Two readers a
@@ -69,7 +81,7 @@ export const nodeFiles: DiskFiles = {
   openReadOnly: (path) => openSystemFile(path, constants.O_RDONLY),
   remove: (path) => rm(path, { force: true }),
   list: (directory) => readdir(directory),
-  size: async (path) => (await stat(path)).size,
+  size: async (path) => mustBeOurs(path, await statsAt(path)).size,
   async syncDirectory(directory) {
     const handle = await openHandle(directory, "r");
     try {
@@ -82,16 +94,35 @@ export const nodeFiles: DiskFiles = {
 
 async function openSystemFile(path: string, flags: number): Promise<DiskFile> {
   reads.prepare();
+  const { file, direct } = await openDirect(path, flags | guarded);
+  try {
+    const { mode } = mustBeOurs(path, await statsOf(file));
+    const mayWrite = (flags & constants.O_RDWR) !== 0;
+    if (mayWrite && (mode & 0o077) !== 0) await setMode(file, 0o600);
+  } catch (error) {
+    await closeFile(file);
+    throw error;
+  }
+  return systemFile(file, direct);
+}
+
+async function openDirect(path: string, flags: number): Promise<{ file: number; direct: boolean }> {
   // Undefined where the system has no such thing (macOS).
   const direct = (constants as { readonly O_DIRECT?: number }).O_DIRECT ?? 0;
-  if (direct === 0) return systemFile(await openFile(path, flags, 0o600), false);
+  if (direct === 0) return { file: await openFile(path, flags, 0o600), direct: false };
   try {
-    return systemFile(await openFile(path, flags | direct, 0o600), true);
+    return { file: await openFile(path, flags | direct, 0o600), direct: true };
   } catch (error) {
     if (codeOf(error) !== "EINVAL") throw error;
     // Some file systems make the file before they refuse.
-    return systemFile(await openFile(path, flags & ~constants.O_EXCL, 0o600), false);
+    return { file: await openFile(path, flags & ~constants.O_EXCL, 0o600), direct: false };
   }
+}
+
+function mustBeOurs(path: string, stats: Stats): Stats {
+  const foreign = whyForeign(stats, rules);
+  if (foreign !== undefined) throw Object.assign(new Error(`${path} ${foreign}`), { code: "EACCES" });
+  return stats;
 }
 
 function systemFile(file: number, openedDirect: boolean): DiskFile {

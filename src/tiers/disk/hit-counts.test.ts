@@ -10,13 +10,13 @@ import {
   testSpace,
   wait,
 } from "../../../test/support/cache.ts";
-import { bareRoot } from "../../cache/chunk.ts";
-import type { CacheSession } from "../../cache/session.ts";
+import { bareRoot } from "../../identity/keys.ts";
+import type { CacheSession } from "../../session.ts";
 import { DiskTier } from "./disk-tier.ts";
 import { inspectDisk } from "./inspect.ts";
 
 const mebibyte = 1024 * 1024;
-const options = { space: testSpace(), rank: 0, slotBytes: 8192 };
+const options = { space: testSpace(), rank: 0, slotBytes: [8192] };
 
 const open = (directory: string) =>
   DiskTier.open({ drives: [{ directory, capacityBytes: 8 * mebibyte }], regionBytes: 128 * 1024 });

@@ -10,10 +10,13 @@
  * A region is known by its nonce, so counts of one that is gone, or of another under the same name, are never taken.
  */
 import { xxh3 } from "@node-rs/xxhash";
-import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { close, fstat, readFile } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { codeOf, describe } from "../../errors.ts";
+import { promisify } from "node:util";
+import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
+import { openPrivateFile, replacePrivateFile } from "../../private-files.ts";
 import { pageBytes } from "./aligned.ts";
 import { checksumBytes, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
@@ -22,6 +25,9 @@ import type { Region } from "./region.ts";
 const magic = Buffer.from("RPRHITS1");
 const headBytes = 12;
 const afterMs = 60_000;
+const readAll = promisify(readFile);
+const statsOf = promisify(fstat);
+const closeFile = promisify(close);
 
 export interface SavedHits {
   readonly savedAt: Date;
@@ -29,18 +35,19 @@ export interface SavedHits {
   of(nonce: Buffer): ReadonlyMap<number, number>;
 }
 
-/** @returns undefined when there is no file, or it is damaged */
+/** @returns undefined when there is no file, or it is damaged. @throws when it is not ours alone, or cannot be read */
 export async function readHits(directory: string): Promise<SavedHits | undefined> {
   const path = join(directory, "hits");
+  const file = openPrivateFile(path, "read", { tighten: true });
+  if (file === "absent") return undefined;
+  if (typeof file !== "number") throw new Error(`${path} ${file.foreign}`);
   try {
-    const bytes = await readFile(path);
-    const regions = decode(bytes);
+    const regions = decode(await readAll(file));
     if (regions === undefined) return undefined;
-    const { mtime } = await stat(path);
+    const { mtime } = await statsOf(file);
     return { savedAt: mtime, of: (nonce) => byPage(regions.get(nonce.toString("hex"))) };
-  } catch (error) {
-    if (codeOf(error) === "ENOENT") return undefined;
-    throw error;
+  } finally {
+    await closeFile(file);
   }
 }
 
@@ -116,9 +123,7 @@ export class HitCounts {
         if (part !== undefined) parts.push(part);
         await new Promise((resolve) => setImmediate(resolve)); // some thousand records a region
       }
-      const path = join(directory, "hits");
-      await writeFile(`${path}.new`, encode(parts), { mode: 0o600 });
-      await rename(`${path}.new`, path);
+      await replacePrivateFile(join(directory, "hits"), encode(parts));
     } catch (error) {
       log.warn(`cannot save the hit counts in ${directory}: ${describe(error)}; they are kept in memory`);
     }

@@ -17,7 +17,7 @@ test("what lies on disk is told beside the running tier and after it, by space",
     for (let i = 0; i < 7; i += 1) await tier.write(recordOf(Uint32Array.from([i, 7]), [payload]), [payload], noSignal);
     const beside = await inspectDisk([folder.path]);
     expect(beside.spaces).toMatchObject([
-      { roots: 1, ranks: 1, chunks: 7, tokens: 14, payloadBytes: 63_000, bytes: 7 * 16384, hits: 0 },
+      { roots: 1, parts: 1, chunks: 7, tokens: 14, payloadBytes: 63_000, bytes: 7 * 16384, hits: 0 },
     ]);
     expect(beside.regions.map(({ state, chunks }) => [state, chunks])).toEqual([
       ["sealed", 3],

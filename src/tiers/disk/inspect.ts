@@ -6,8 +6,8 @@
  * chunk that is there twice counts once.
  */
 import { basename, dirname, join } from "node:path";
-import type { ChunkKey, RootKey } from "../../cache/chunk.ts";
-import type { SpaceId } from "../../cache/space.ts";
+import type { ChunkKey, RootKey } from "../../identity/keys.ts";
+import type { SpaceId } from "../../identity/space.ts";
 import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { alignedBuffer, pageBytes } from "./aligned.ts";
 import { columnCount, decodeColumns, decodeTrailer } from "./contents.ts";
@@ -21,7 +21,8 @@ export interface SpaceOnDisk {
   readonly space: SpaceId;
   /** Tenants, salts and adapters are kept apart as roots. */
   roots: number;
-  readonly ranks: number;
+  /** Parts of a chunk: groups of all ranks. */
+  readonly parts: number;
   chunks: number;
   tokens: number;
   /** Bytes of KV, without headers and padding. */
@@ -65,7 +66,7 @@ export async function inspectDisk(directories: readonly string[], files: DiskFil
   const regions: RegionOnDisk[] = [];
   let hitsSavedAt: Date | undefined;
   for (const directory of directories) {
-    const hits = await readHits(directory);
+    const hits = await readHits(directory).catch(() => undefined); // all else can be told without it
     hitsSavedAt ??= hits?.savedAt;
     const inspection = { files, tallies, hits };
     for (const name of await namesIn(directory, files)) {
@@ -167,7 +168,7 @@ function count(tallies: Map<SpaceId, Tally>, { record, writtenAt, reads }: Decod
   let tally = tallies.get(record.space);
   if (tally === undefined) {
     const figures = { roots: 0, chunks: 0, tokens: 0, payloadBytes: 0, bytes: 0, hits: 0, chunksHit: 0 };
-    const space = { space: record.space, ranks: record.payloadBytes.length, ...figures, oldest: date, newest: date };
+    const space = { space: record.space, parts: record.payloadBytes.length, ...figures, oldest: date, newest: date };
     tallies.set(record.space, (tally = { space, roots: new Set(), keys: new Set() }));
   }
   const { space, roots, keys } = tally;

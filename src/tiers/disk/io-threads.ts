@@ -1,5 +1,5 @@
 /**
- * Threads that do the disk's I/O, in two lanes, so that a read never waits behind a write or a flush.
+ * Threads that do the disk's I/O, in two groups, so that a read never waits behind a write or a flush.
  *
  *     reads  ──► queue ──► 4 to 8 threads        a thread does one call at a time: the depth the drive sees;
  *                                                reads that wait and follow one another in a file become one call

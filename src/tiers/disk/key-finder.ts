@@ -2,7 +2,7 @@
  * Finds a region's records by their keys, in the columns of its contents: a hash table of row numbers, 8 bytes a record. It
  * lives until the region's identities are in the index.
  */
-import type { ChunkKey } from "../../cache/chunk.ts";
+import type { ChunkKey } from "../../identity/keys.ts";
 import { columnCount, keyBeginning, keyColumn } from "./contents.ts";
 
 export class KeyFinder {

@@ -1,20 +1,27 @@
 /**
- * Reads a record and verifies all of it: that the header belongs to this place, that it is the chunk that was asked for,
- * and that every payload matches its checksum. Several calls are under way for a large one.
+ * Reads a record, or some parts of it, and verifies what it reads: that the header belongs to this place, that it is the
+ * chunk that was asked for, and that every payload matches its checksum. Several calls are under way for a large one.
+ *
+ *     header │ part 0 │ part 1 │ part 2 │ part 3 │ part 4        wanted: parts 0, 2 and 4
+ *     └── at once ──┘            └ then ┘          └ at once      the lengths of what is skipped stand in the header
+ *
+ * A part that is not wanted is not read. What lies between two such parts costs a second round; there is none where only
+ * the first parts or the last are wanted.
  */
-import type { ChunkKey } from "../../cache/chunk.ts";
+import type { ChunkKey } from "../../identity/keys.ts";
 import { assert } from "../../errors.ts";
-import { alignedBuffer, padded } from "./aligned.ts";
+import type { PartMemory } from "../../tier.ts";
+import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { leafBytes, rootOf } from "../payload-checksum.ts";
 import type { DiskFile } from "./files.ts";
-import { decodeHeader, type DecodedRecord } from "./record.ts";
+import { decodeHeader, recordBytes, type DecodedRecord } from "./record.ts";
 import type { RecordPosition } from "./record-table.ts";
 
 /** Bytes per call: large enough for a fast drive, small enough that a record of some MiB is several. */
 const callBytes = 8 * leafBytes;
 
 /**
- * @param into for each rank, memory as long as its payload padded to whole pages
+ * @param into each as long as its payload, or as the payload padded to whole pages: then without a copy
  * @param key the chunk it must be; any when undefined
  * @returns `"damaged"` when anything does not match; what is in `into` must not be used then
  * @throws the file system's errors. However it ends, nothing touches `into` any more.
@@ -22,38 +29,104 @@ const callBytes = 8 * leafBytes;
 export async function readRecord(
   from: { readonly file: DiskFile; readonly nonce: Uint8Array },
   position: RecordPosition,
-  into: readonly Uint8Array[],
+  into: PartMemory,
   key: ChunkKey | undefined,
 ): Promise<{ readonly decoded: DecodedRecord; readonly header: Buffer } | "damaged"> {
+  const pages = into.map((bytes) => bytes && (bytes.length % pageBytes === 0 ? bytes : alignedBuffer(bytes.length)));
+  const answer = await readPages(from, position, pages, key);
+  if (answer !== "damaged")
+    for (const [part, bytes] of into.entries())
+      if (bytes !== pages[part]) bytes?.set(pages[part]!.subarray(0, bytes.length)); // one for each
+  return answer;
+}
+
+/** As {@link readRecord}, with memory of whole pages. */
+async function readPages(
+  from: { readonly file: DiskFile; readonly nonce: Uint8Array },
+  position: RecordPosition,
+  into: PartMemory,
+  key: ChunkKey | undefined,
+): ReturnType<typeof readRecord> {
   const header = alignedBuffer(position.headerBytes);
-  const room = into.reduce((sum, { length }) => sum + length, position.headerBytes);
-  assert(room === position.totalBytes, "memory for a record is as long as the record");
-  const calls = callsFor(header, into);
-  let at = position.offset;
-  const answers = calls.map((call) => {
-    const answer = from.file.read(
-      call.map(({ bytes }) => bytes),
-      at,
-    );
-    at += call.reduce((sum, { bytes }) => sum + bytes.length, 0);
-    return answer;
-  });
+  const room = into.reduce((sum, bytes) => sum + (bytes?.length ?? 0), position.headerBytes);
+  const fits = into.includes(undefined) ? room <= position.totalBytes : room === position.totalBytes;
+  assert(fits, "memory for a record is as long as the record");
   const leaves: bigint[][] = into.map(() => []);
-  let wholeBytes = 0;
-  for (const [i, answer] of (await allEnded(answers)).entries()) {
-    wholeBytes += answer.bytes;
-    for (const [j, { rank }] of calls[i]!.entries()) if (rank >= 0) leaves[rank]!.push(...answer.leaves[j]!); // as asked
-  }
-  if (wholeBytes !== position.totalBytes) return "damaged";
+  const known = offsetsOf(
+    into.map((bytes) => bytes?.length),
+    position,
+  );
+  const first = into.flatMap((_, part) => pieceOf(into, known, part));
+  const start = { bytes: header, part: headerPart, at: position.offset };
+  if ((await readPieces(from.file, [start, ...first], leaves)) === "short") return "damaged";
   const decoded = decodeHeader(header, { nonce: from.nonce, offset: position.offset });
   if (decoded === "damaged" || padded(decoded.headerBytes) !== position.headerBytes) return "damaged";
-  const { payloadBytes } = decoded.record;
-  const matches =
-    (key === undefined || decoded.record.key === key) &&
-    payloadBytes.length === into.length &&
-    payloadBytes.every((bytes, rank) => padded(bytes) === into[rank]!.length) &&
-    decoded.checksums.every((checksum, rank) => checksum === rootOf(leaves[rank]!));
+  const { record, checksums } = decoded;
+  const isAsked =
+    (key === undefined || record.key === key) &&
+    recordBytes(record) === position.totalBytes &&
+    record.payloadBytes.length === into.length &&
+    into.every((bytes, part) => bytes === undefined || bytes.length === padded(record.payloadBytes[part]!)); // as many
+  if (!isAsked) return "damaged";
+  const all = offsetsOf(record.payloadBytes.map(padded), position);
+  const rest = into.flatMap((_, part) => (known[part] === undefined ? pieceOf(into, all, part) : []));
+  if ((await readPieces(from.file, rest, leaves)) === "short") return "damaged";
+  const matches = into.every((bytes, part) => bytes === undefined || checksums[part] === rootOf(leaves[part]!)); // as many
   return matches ? { decoded, header } : "damaged";
+}
+
+/** Where the parts begin, as far as lengths tell: up to the first whose length is not known, and behind the last such. */
+function offsetsOf(lengths: readonly (number | undefined)[], position: RecordPosition): (number | undefined)[] {
+  const offsets = lengths.map((): number | undefined => undefined);
+  let at = position.offset + position.headerBytes;
+  for (const [part, length] of lengths.entries()) {
+    if (length === undefined) break;
+    offsets[part] = at;
+    at += length;
+  }
+  let end = position.offset + position.totalBytes;
+  for (const [part, length] of [...lengths.entries()].toReversed()) {
+    if (length === undefined) break;
+    end -= length;
+    offsets[part] = end;
+  }
+  return offsets;
+}
+
+const headerPart = -1;
+
+interface Piece {
+  readonly bytes: Uint8Array;
+  readonly part: number;
+  /** Where it lies in the file. */
+  readonly at: number;
+}
+
+/** A part as one piece; none when it is not wanted, is empty, or begins nobody knows where. */
+function pieceOf(into: PartMemory, offsets: readonly (number | undefined)[], part: number): Piece[] {
+  const [bytes, at] = [into[part], offsets[part]];
+  return bytes === undefined || bytes.length === 0 || at === undefined ? [] : [{ bytes, part, at }];
+}
+
+/** Fills the pieces and adds the leaves of each to those of its part. */
+async function readPieces(
+  file: DiskFile,
+  pieces: readonly Piece[],
+  leaves: readonly bigint[][],
+): Promise<"whole" | "short"> {
+  const calls = callsFor(pieces);
+  const answers = calls.map((call) =>
+    file.read(
+      call.map(({ bytes }) => bytes),
+      call[0]!.at, // none is empty
+    ),
+  );
+  let missing = pieces.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  for (const [i, answer] of (await allEnded(answers)).entries()) {
+    missing -= answer.bytes;
+    for (const [j, { part }] of calls[i]!.entries()) if (part !== headerPart) leaves[part]!.push(...answer.leaves[j]!); // as asked
+  }
+  return missing === 0 ? "whole" : "short";
 }
 
 /**
@@ -65,26 +138,22 @@ async function allEnded<T>(calls: readonly Promise<T>[]): Promise<T[]> {
   return Promise.all(calls);
 }
 
-interface Piece {
-  readonly bytes: Uint8Array;
-  /** -1 for the header. */
-  readonly rank: number;
-}
-
-/** What to read with one call each: payloads cut at multiples of a leaf. */
-function callsFor(header: Uint8Array, into: readonly Uint8Array[]): Piece[][] {
-  const calls: Piece[][] = [[{ bytes: header, rank: -1 }]];
-  let room = callBytes;
-  for (const [rank, payload] of into.entries()) {
-    for (let at = 0; at < payload.length;) {
-      if (room < leafBytes) {
+/** What to read with one call each: what lies together, payloads cut at multiples of a leaf. */
+function callsFor(pieces: readonly Piece[]): Piece[][] {
+  const calls: Piece[][] = [];
+  let room = 0;
+  let end = -1;
+  for (const { bytes, part, at } of pieces) {
+    for (let done = 0; done < bytes.length;) {
+      if (room < leafBytes || at + done !== end) {
         calls.push([]);
         room = callBytes;
       }
-      const bytes = payload.subarray(at, at + Math.floor(room / leafBytes) * leafBytes);
-      calls.at(-1)!.push({ bytes, rank }); // there is one
-      room -= bytes.length;
-      at += bytes.length;
+      const cut = bytes.subarray(done, done + Math.floor(room / leafBytes) * leafBytes);
+      calls.at(-1)!.push({ bytes: cut, part, at: at + done }); // there is one
+      if (part !== headerPart) room -= cut.length;
+      done += cut.length;
+      end = at + done;
     }
   }
   return calls;
@@ -94,7 +163,7 @@ export interface WholeRecord {
   readonly decoded: DecodedRecord;
   /** Padded to whole pages. */
   readonly header: Buffer;
-  /** By rank, padded to whole pages. */
+  /** By part, padded to whole pages. */
   readonly payloads: readonly Buffer[];
 }
 

@@ -1,10 +1,10 @@
 /**
- * The bytes of a record: one chunk with its identity, its tokens and the payloads of all ranks.
+ * The bytes of a record: one chunk with its identity, its tokens and the payloads of all parts.
  *
  *     offset  bytes
  *          0      4  magic "RPRC"
  *          4      2  format version (2)                       all numbers little-endian
- *          6      2  ranks
+ *          6      2  parts
  *          8      4  header bytes, padding not counted
  *         12      4  token count
  *         16      4  position of the first token
@@ -16,18 +16,19 @@
  *         88     32  root
  *        120     32  key
  *        152     32  parent's key, or the root's
- *        184   24·R  per rank: payload bytes (4), zero (4), payload checksum (16, see payload-checksum.ts)
+ *        184   24·P  per part: payload bytes (4; 0: there is none), zero (4), payload checksum (16, see payload-checksum.ts)
  *          …    4·T  tokens
  *          …     16  xxh3-128 of everything before
  *          …         zeros to the next multiple of 4096
- *          …         payload of rank 0, zeros to the next multiple of 4096; rank 1 …
+ *          …         payload of part 0, zeros to the next multiple of 4096; part 1 …
  *
  * Nonce and offset tie a header to its place: bytes of another region, of an older one that lay in the same place, or
  * of another place in the same one are no record.
  */
 import { xxh3 } from "@node-rs/xxhash";
-import { tokenBytes, tokensFromBytes, type ChunkKey, type RootKey } from "../../cache/chunk.ts";
-import type { SpaceId } from "../../cache/space.ts";
+import { type ChunkKey, type RootKey } from "../../identity/keys.ts";
+import { tokenBytes, tokensFromBytes } from "../../identity/tokens.ts";
+import type { SpaceId } from "../../identity/space.ts";
 import type { ChunkRecord } from "../../tier.ts";
 import { leavesOf, rootOf } from "../payload-checksum.ts";
 import { padded } from "./aligned.ts";
@@ -39,8 +40,9 @@ const magic = 0x43525052; // "RPRC"
 const fixedBytes = 184;
 /** Where the key stands in a header. */
 export const keyAt = 120;
-const rankBytes = 24;
-const maxRanks = 1024;
+const partBytes = 24;
+/** More are in no record that is read. */
+export const maxParts = 1024;
 const maxTokens = 65_536;
 
 /** Where a record stands. */
@@ -62,7 +64,7 @@ export interface DecodedRecord extends RecordHistory {
 }
 
 export function headerLength(record: ChunkRecord): number {
-  return fixedBytes + rankBytes * record.payloadBytes.length + 4 * record.tokens.length + checksumBytes;
+  return fixedBytes + partBytes * record.payloadBytes.length + 4 * record.tokens.length + checksumBytes;
 }
 
 /** Bytes a record takes, padding included. */
@@ -93,12 +95,12 @@ export function encodeHeader(
   header.writeUInt32LE(record.firstToken, 16);
   for (const [i, digest] of [record.space, record.root, record.key, record.parent].entries())
     header.write(digest, 56 + 32 * i, 32, "hex");
-  for (const [rank, bytes] of record.payloadBytes.entries()) {
-    header.writeUInt32LE(bytes, fixedBytes + rankBytes * rank);
-    header.writeUInt32LE(0, fixedBytes + rankBytes * rank + 4);
-    writeChecksum(header, fixedBytes + rankBytes * rank + 8, checksums?.[rank] ?? 0n);
+  for (const [part, bytes] of record.payloadBytes.entries()) {
+    header.writeUInt32LE(bytes, fixedBytes + partBytes * part);
+    header.writeUInt32LE(0, fixedBytes + partBytes * part + 4);
+    writeChecksum(header, fixedBytes + partBytes * part + 8, checksums?.[part] ?? 0n);
   }
-  header.set(tokenBytes(record.tokens), fixedBytes + rankBytes * record.payloadBytes.length);
+  header.set(tokenBytes(record.tokens), fixedBytes + partBytes * record.payloadBytes.length);
   into.fill(0, headerBytes, padded(headerBytes));
   placeHeader(header, place, history);
   return header;
@@ -108,14 +110,18 @@ export function encodeHeader(
  * Computes the checksums of payloads that are about to be written and writes them into their headers.
  *
  * @param pieces as they will lie in the region, all whole pages
- * @param headers which of them are headers to complete; each one's payloads follow it, by rank
+ * @param headers which of them are headers to complete; each one's payloads follow it, by part, without those of 0 bytes
  */
 export function completeHeaders(pieces: readonly Uint8Array[], headers: readonly number[]): void {
   for (const index of headers) {
     const { buffer, byteOffset, length } = pieces[index]!; // named by the caller
     const header = Buffer.from(buffer, byteOffset, length);
-    for (let rank = 0; rank < header.readUInt16LE(6); rank += 1)
-      writeChecksum(header, fixedBytes + rankBytes * rank + 8, rootOf(leavesOf(pieces[index + 1 + rank]!)));
+    let next = index + 1;
+    for (let part = 0; part < header.readUInt16LE(6); part += 1) {
+      const at = fixedBytes + partBytes * part;
+      const leaves = header.readUInt32LE(at) === 0 ? [] : leavesOf(pieces[next++]!); // as many as have bytes
+      writeChecksum(header, at + 8, rootOf(leaves));
+    }
     const end = header.readUInt32LE(8) - checksumBytes;
     writeChecksum(header, end, xxh3.xxh128(header.subarray(0, end)));
   }
@@ -123,8 +129,8 @@ export function completeHeaders(pieces: readonly Uint8Array[], headers: readonly
 
 /** The payloads' checksums as a header that is whole says them. */
 export function checksumsIn(header: Buffer): bigint[] {
-  return Array.from({ length: header.readUInt16LE(6) }, (_, rank) =>
-    readChecksum(header, fixedBytes + rankBytes * rank + 8),
+  return Array.from({ length: header.readUInt16LE(6) }, (_, part) =>
+    readChecksum(header, fixedBytes + partBytes * part + 8),
   );
 }
 
@@ -144,16 +150,16 @@ export function placeHeader(header: Buffer, place: RecordPlace, history: RecordH
  */
 export function headerBytesAt(bytes: Buffer, place: RecordPlace): number | undefined {
   if (bytes.length < fixedBytes || bytes.readUInt32LE(0) !== magic) return undefined;
-  const ranks = bytes.readUInt16LE(6);
+  const parts = bytes.readUInt16LE(6);
   const headerBytes = bytes.readUInt32LE(8);
   const tokenCount = bytes.readUInt32LE(12);
   const plausible =
     bytes.readUInt16LE(4) === formatVersion &&
-    ranks >= 1 &&
-    ranks <= maxRanks &&
+    parts >= 1 &&
+    parts <= maxParts &&
     tokenCount >= 1 &&
     tokenCount <= maxTokens &&
-    headerBytes === fixedBytes + rankBytes * ranks + 4 * tokenCount + checksumBytes;
+    headerBytes === fixedBytes + partBytes * parts + 4 * tokenCount + checksumBytes;
   const isHere =
     bytes.readBigUInt64LE(32) === BigInt(place.offset) &&
     bytes.compare(place.nonce, 0, nonceBytes, 40, 40 + nonceBytes) === 0;
@@ -167,12 +173,12 @@ export function decodeHeader(bytes: Buffer, place: RecordPlace): DecodedRecord |
   const end = headerBytes - checksumBytes;
   if (xxh3.xxh128(bytes.subarray(0, end)) !== readChecksum(bytes, end)) return "damaged";
   const digest = (i: number) => bytes.toString("hex", 56 + 32 * i, 88 + 32 * i);
-  const ranks = bytes.readUInt16LE(6);
+  const parts = bytes.readUInt16LE(6);
   const payloadBytes: number[] = [];
   const checksums: bigint[] = [];
-  for (let rank = 0; rank < ranks; rank += 1) {
-    payloadBytes.push(bytes.readUInt32LE(fixedBytes + rankBytes * rank));
-    checksums.push(readChecksum(bytes, fixedBytes + rankBytes * rank + 8));
+  for (let part = 0; part < parts; part += 1) {
+    payloadBytes.push(bytes.readUInt32LE(fixedBytes + partBytes * part));
+    checksums.push(readChecksum(bytes, fixedBytes + partBytes * part + 8));
   }
   const record: ChunkRecord = {
     space: digest(0) as SpaceId,
@@ -180,7 +186,7 @@ export function decodeHeader(bytes: Buffer, place: RecordPlace): DecodedRecord |
     key: digest(2) as ChunkKey,
     parent: digest(3) as ChunkKey | RootKey,
     firstToken: bytes.readUInt32LE(16),
-    tokens: tokensFromBytes(bytes.subarray(fixedBytes + rankBytes * ranks, end)),
+    tokens: tokensFromBytes(bytes.subarray(fixedBytes + partBytes * parts, end)),
     payloadBytes,
   };
   const writtenAt = Number(bytes.readBigUInt64LE(24));

@@ -10,9 +10,9 @@
  */
 import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
-import type { RecordBatch, RecordId, StoredRecord } from "../../tier.ts";
-import type { ChunkKey } from "../../cache/chunk.ts";
-import type { SpaceId } from "../../cache/space.ts";
+import type { FoundRecord, RecordBatch, RecordId, StoredRecord } from "../../tier.ts";
+import type { ChunkKey } from "../../identity/keys.ts";
+import type { SpaceId } from "../../identity/space.ts";
 import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
 import { rootOf } from "../payload-checksum.ts";
 import { columnCount, ContentsBuilder, decodeColumns, decodeTrailer, type Trailer } from "./contents.ts";
@@ -24,11 +24,14 @@ import { decodeHeader, recordBytes, type DecodedRecord, type RecordPlace } from 
 import type { RecordTable } from "./record-table.ts";
 import { decodeRegionHeader, type Region } from "./region.ts";
 import { scanRegion } from "./scan.ts";
+import type { UnreadBatch, UnreadBatches } from "./unread-batches.ts";
 
 export interface RecoveryParts {
   readonly drive: Drive;
   readonly table: RecordTable;
   readonly log: Log;
+  /** Learns what is found, and when it has been read. */
+  readonly unread: UnreadBatches;
   /** Something was lost that had been written whole. */
   readonly onCorrupt: () => void;
   /** A record was found whose writing had not ended. */
@@ -98,17 +101,20 @@ async function fromContents(
   const window = new HeaderWindow(file, trailer);
   const stream = { region, file, trailer, columns, ids, headerAt, window, ...parts };
   const finder = new KeyFinder(columns, trailer.count);
-  return [...counts].map(([space, count]) => ({
-    space: spaces[space]!, // the checksum is right
-    count,
-    records: () => streamHeaders(stream, space),
-    find: (key) => {
-      const isHere = (row: number) =>
-        columns[columnCount * row + 4] === space && parts.table.has(ids[row]! as RecordId);
-      const row = finder.find(key).find(isHere);
-      return row === undefined ? undefined : () => readOne(stream, row, key);
-    },
-  }));
+  return [...counts].map(([space, count]) => {
+    const batch: UnreadBatch = {
+      space: spaces[space]!, // the checksum is right
+      find(key) {
+        const isHere = (row: number) =>
+          columns[columnCount * row + 4] === space && parts.table.has(ids[row]! as RecordId);
+        const row = finder.find(key).find(isHere);
+        return row === undefined ? undefined : () => readOne(stream, row, key);
+      },
+    };
+    parts.unread.add(batch);
+    const onRead = () => parts.unread.delete(batch);
+    return { space: batch.space, count, records: () => streamHeaders(stream, space, onRead) };
+  });
 }
 
 interface HeaderStream extends RecoveryParts {
@@ -123,38 +129,44 @@ interface HeaderStream extends RecoveryParts {
 }
 
 /** The identities of a region's records of one space; one read. */
-async function* streamHeaders(stream: HeaderStream, space: number): AsyncGenerator<StoredRecord, void, void> {
+async function* streamHeaders(
+  stream: HeaderStream,
+  space: number,
+  onRead: () => void,
+): AsyncGenerator<StoredRecord, void, void> {
   const { region, file, trailer, columns, ids, table, headerAt } = stream;
   const headers = alignedBuffer(trailer.headersBytes);
   try {
     await file.read([headers], trailer.headersOffset);
+    for (let i = 0; i < trailer.count; i += 1) {
+      const id = ids[i]! as RecordId; // given by the table
+      if (columns[columnCount * i + 4] !== space || !table.has(id)) continue;
+      const header = headers.subarray(headerAt[i], headerAt[i]! + headerBytesOf(stream, i));
+      let decoded = decodeHeader(header, placeOf(stream, i));
+      if (decoded === "damaged") decoded = await decodedAgain(stream, i);
+      if (decoded === "damaged") {
+        table.drop(id);
+        stream.onCorrupt();
+      } else yield { ...decoded.record, id };
+    }
   } catch (error) {
     if (region.removal === undefined)
       stream.log.warn(`cannot read the contents of ${region.path}: ${describe(error)}; its records are left out`);
-    return;
-  }
-  for (let i = 0; i < trailer.count; i += 1) {
-    const id = ids[i]! as RecordId; // given by the table
-    if (columns[columnCount * i + 4] !== space || !table.has(id)) continue;
-    const header = headers.subarray(headerAt[i], headerAt[i]! + headerBytesOf(stream, i));
-    let decoded = decodeHeader(header, placeOf(stream, i));
-    if (decoded === "damaged") decoded = await decodedAgain(stream, i);
-    if (decoded === "damaged") {
-      table.drop(id);
-      stream.onCorrupt();
-    } else yield { ...decoded.record, id };
+  } finally {
+    onRead();
   }
 }
 
-/** One record's identity, with its neighbours' read along: texts lie together. */
-async function readOne(stream: HeaderStream, row: number, key: ChunkKey): Promise<StoredRecord | undefined> {
+/** One record's lengths, with its neighbours' read along: texts lie together. */
+async function readOne(stream: HeaderStream, row: number, key: ChunkKey): Promise<FoundRecord | undefined> {
   const id = stream.ids[row]! as RecordId; // given by the table
   try {
     const header = await stream.window.read(stream.headerAt[row]!, headerBytesOf(stream, row)); // one for each
     let decoded = decodeHeader(header, placeOf(stream, row));
     if (decoded === "damaged") decoded = await decodedAgain(stream, row);
     // What is damaged is dropped when its turn comes.
-    return decoded === "damaged" || decoded.record.key !== key ? undefined : { ...decoded.record, id };
+    if (decoded === "damaged" || decoded.record.key !== key) return undefined;
+    return { id, payloadBytes: decoded.record.payloadBytes };
   } catch (error) {
     if (stream.region.removal === undefined)
       stream.log.warn(`cannot read the contents of ${stream.region.path}: ${describe(error)}`);

@@ -85,8 +85,17 @@ export function regionName(number: number): string {
   return `${String(number).padStart(10, "0")}.region`;
 }
 
+/** No log gets there. A name beyond is nobody's, and must not make those that follow one digit longer. */
+const numberLimit = 9_000_000_000;
+
 /** What a file of the directory is, by its name; undefined when it is none of the log's. */
 export function parseName(name: string): { readonly number: number; readonly isRegion: boolean } | undefined {
   const match = /^(\d{10})\.(region|segment)$/.exec(name);
-  return match === null ? undefined : { number: Number(match[1]), isRegion: match[2] === "region" };
+  if (match === null || Number(match[1]) >= numberLimit) return undefined;
+  return { number: Number(match[1]), isRegion: match[2] === "region" };
+}
+
+/** Whether a name looks like one of the log's and is none. */
+export function isOddName(name: string): boolean {
+  return /\.(region|segment)$/.test(name) && parseName(name) === undefined;
 }

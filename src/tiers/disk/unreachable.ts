@@ -2,7 +2,7 @@
  * Which records of a directory nobody can reach, told from the records alone, when there is no cache that knows: the copies
  * of a rewrite that a crash cut short, and tails that a longer chunk of the same text has replaced.
  */
-import { tokenBytes } from "../../cache/chunk.ts";
+import { tokenBytes } from "../../identity/tokens.ts";
 import type { RecordId, StoredRecord } from "../../tier.ts";
 
 interface Sibling {

@@ -30,7 +30,7 @@ export interface WriterOptions {
 /** A chunk to append. */
 interface Append {
   readonly record: ChunkRecord;
-  /** By rank, aligned or not, padded with zeros to whole pages. */
+  /** By part, aligned or not, padded with zeros to whole pages. */
   readonly payloads: readonly Uint8Array[];
   /** Known for what is rewritten. */
   readonly checksums: readonly bigint[] | undefined;
@@ -195,7 +195,7 @@ export class Writer {
       const page = staging.subarray(stagedAt, stagedAt + padded(headerLength(record)));
       const header = encodeHeader(page, record, checksums, { nonce: region.nonce, offset: at }, history);
       if (checksums === undefined) incomplete.push(pieces.length);
-      pieces.push(page, ...payloads);
+      pieces.push(page, ...payloads.filter(({ length }) => length > 0));
       headers.push({ header, at, headerBytes: page.length });
       stagedAt += page.length;
       at += totalBytes;
@@ -301,6 +301,9 @@ function reserve(region: Region, { record, totalBytes }: Append): void {
 
 /** A full disk is a refusal, all else a failure. */
 function failureOf(drive: Drive, cause: unknown): "rejected" | RepriseError {
-  if (codeOf(cause) === "ENOSPC" || codeOf(cause) === "EDQUOT") return "rejected";
+  if (codeOf(cause) === "ENOSPC" || codeOf(cause) === "EDQUOT") {
+    drive.noteFull();
+    return "rejected";
+  }
   return new RepriseError("TIER_UNAVAILABLE", `cannot write to the disk tier in ${drive.directory}`, { cause });
 }

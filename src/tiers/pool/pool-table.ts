@@ -10,7 +10,7 @@
  * An extent's entry is written before its slots are handed out and is its own check. The numbers are the machine's.
  */
 import { xxh3 } from "@node-rs/xxhash";
-import { spaceId, type SpaceDescription, type SpaceId } from "../../cache/space.ts";
+import { spaceId, type SpaceDescription, type SpaceId } from "../../identity/space.ts";
 import { extentBytes } from "../../ffi/pool-mapping.ts";
 
 export const tableBytes = 2 * 1024 * 1024;

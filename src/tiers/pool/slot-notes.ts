@@ -13,8 +13,8 @@
  *         32      8  offset of the slot in the pool
  *         40      4  payload bytes
  *         44      4  slot bytes asked for
- *         48      2  rank
- *         50      2  ranks
+ *         48      2  part
+ *         50      2  parts of a chunk
  *         52      4  position of the first token
  *         56      4  token count
  *         60      4  zero
@@ -22,9 +22,10 @@
  *        192    4·T  tokens
  */
 import { xxh3 } from "@node-rs/xxhash";
-import { tokenBytes, tokensFromBytes, type ChunkKey, type RootKey } from "../../cache/chunk.ts";
-import type { SlotNote } from "../../cache/slot-pool.ts";
-import type { SpaceId } from "../../cache/space.ts";
+import { type ChunkKey, type RootKey } from "../../identity/keys.ts";
+import { tokenBytes, tokensFromBytes } from "../../identity/tokens.ts";
+import type { SlotNote } from "../../cache/pool/slot-pool.ts";
+import type { SpaceId } from "../../identity/space.ts";
 
 const fixedBytes = 192;
 const checkedFrom = 32;
@@ -77,8 +78,8 @@ export class SlotNotes {
     bytes.writeUInt32LE(Math.floor(offset / 2 ** 32), 36);
     bytes.writeUInt32LE(note.payloadBytes, 40);
     bytes.writeUInt32LE(note.slotBytes, 44);
-    bytes.writeUInt16LE(note.rank, 48);
-    bytes.writeUInt16LE(note.ranks, 50);
+    bytes.writeUInt16LE(note.part, 48);
+    bytes.writeUInt16LE(note.parts, 50);
     bytes.writeUInt32LE(note.firstToken, 52);
     bytes.writeUInt32LE(note.tokens.length, 56);
     bytes.writeUInt32LE(0, 60);
@@ -122,8 +123,8 @@ export class SlotNotes {
     return {
       payloadBytes: bytes.readUInt32LE(40),
       slotBytes: bytes.readUInt32LE(44),
-      rank: bytes.readUInt16LE(48),
-      ranks: bytes.readUInt16LE(50),
+      part: bytes.readUInt16LE(48),
+      parts: bytes.readUInt16LE(50),
       firstToken: bytes.readUInt32LE(52),
       space: digest(0) as SpaceId,
       root: digest(1) as RootKey,

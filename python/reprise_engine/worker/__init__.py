@@ -1,0 +1,1 @@
+"""The workers' side: one per rank, in the engine's process."""

@@ -1,0 +1,199 @@
+import { expect, test } from "vitest";
+import {
+  counting,
+  loadAndVerify,
+  openTestCache,
+  save,
+  slotBytes,
+  temporaryFolder,
+  testPool,
+  testSpace,
+  wait,
+} from "../../../test/support/cache.ts";
+import { gated, halted } from "../../../test/support/late-tier.ts";
+import { SharedStore, SharedTier, unanswered } from "../../../test/support/shared-tier.ts";
+import { bareRoot } from "../../identity/keys.ts";
+import type { RecordId, Tier } from "../../tier.ts";
+import { DiskTier } from "../../tiers/disk/disk-tier.ts";
+import type { CacheOptions } from "../cache.ts";
+
+const options = { space: testSpace(), rank: 0, slotBytes: [slotBytes] };
+
+/** A cache over tiers, with a session and the pool it is read from. */
+async function opened(tiers: readonly Tier[], more: Partial<CacheOptions> = {}) {
+  const pool = testPool();
+  const cache = await openTestCache({ pool, tiers, ...more });
+  const session = cache.openSession(options);
+  const hitTokens = async (length: number, deadlineMs = wait.deadlineMs) =>
+    (await session.lookup(bareRoot, counting(length), { deadlineMs })).hitTokens;
+  return { cache, pool, session, hitTokens, [Symbol.asyncDispose]: () => cache.close() };
+}
+
+/** A store to which one cache has written a text of so many tokens. */
+async function storeWith(tokens: number): Promise<SharedStore> {
+  const store = new SharedStore();
+  await using first = await opened([new SharedTier(store)]);
+  await save(first.session, first.pool, counting(tokens));
+  await first.cache.flush();
+  return store;
+}
+
+test("what one cache has written to a shared tier, another finds when it is asked, and loads", async () => {
+  const tier = new SharedTier(await storeWith(42));
+  await using second = await opened([tier]);
+  const { session, pool, cache } = second;
+  expect(await session.lookup(bareRoot, counting(42), wait)).toMatchObject({
+    hitTokens: 42,
+    segments: [{ from: 0, to: 42, tier: "shared" }],
+  });
+  expect(await loadAndVerify(session, pool, counting(42))).toBe(42);
+  expect(tier.counts).toEqual({ finds: 1, writes: 0, reads: 11 });
+  expect(await session.lookup(bareRoot, counting(42), wait)).toMatchObject({
+    segments: [{ from: 0, to: 42, tier: "memory" }],
+  });
+  expect(await second.hitTokens(80)).toBe(42);
+  expect(await loadAndVerify(session, pool, counting(20, 1000))).toBe(0);
+  cache.check();
+});
+
+test("a load asks as well, and only for what is not in the index", async () => {
+  const tier = new SharedTier(await storeWith(40));
+  await using second = await opened([tier]);
+  const asked: number[] = [];
+  const find = tier.find.bind(tier);
+  tier.find = (space, root, keys, signal) => {
+    asked.push([...keys].length);
+    return find(space, root, keys, signal);
+  };
+  expect(await loadAndVerify(second.session, second.pool, counting(20))).toBe(20);
+  expect(await loadAndVerify(second.session, second.pool, counting(44))).toBe(40);
+  expect(asked).toEqual([5, 6]);
+  second.cache.check();
+});
+
+test("two who ask for a text at the same time find it", async () => {
+  const tier = new SharedTier(await storeWith(40));
+  await using second = await opened([tier]);
+  const gate = gated();
+  tier.beforeFind = () => gate.promise;
+  const lookups = [second.hitTokens(40), second.hitTokens(40), second.hitTokens(23)];
+  await expect.poll(() => tier.counts.finds).toBe(3);
+  gate.open();
+  expect(await Promise.all(lookups)).toEqual([40, 40, 23]);
+  second.cache.check();
+});
+
+test("a tier that does not answer is a miss within the deadline, and is left alone for a while", async () => {
+  const tier = new SharedTier(await storeWith(40));
+  tier.beforeFind = unanswered;
+  await using second = await opened([tier], { retryMs: 300 });
+  const started = performance.now();
+  expect(await second.hitTokens(40, 50)).toBe(0);
+  expect(performance.now() - started).toBeLessThan(900);
+  expect(await second.hitTokens(40)).toBe(0); // its patience is shorter than the deadline
+  expect(performance.now() - started).toBeLessThan(5000);
+  const { finds } = tier.counts;
+  expect(await second.hitTokens(40)).toBe(0);
+  expect(tier.counts.finds).toBe(finds);
+  expect(second.cache.stats().tierFailures).toBeGreaterThan(0);
+  tier.beforeFind = async () => {};
+  await expect.poll(() => second.hitTokens(40), { timeout: 5000 }).toBe(40);
+  expect(await loadAndVerify(second.session, second.pool, counting(40))).toBe(40);
+  second.cache.check();
+});
+
+test("an answer that comes after the deadline is there for the next one", async () => {
+  const tier = new SharedTier(await storeWith(40));
+  await using second = await opened([tier]);
+  const gate = gated();
+  tier.beforeFind = () => gate.promise;
+  expect(await second.hitTokens(40, 10)).toBe(0);
+  gate.open();
+  tier.beforeFind = unanswered;
+  await expect.poll(() => second.hitTokens(40, 10)).toBe(40);
+});
+
+test("a tier that fails is a miss, and so is a record that has gone or cannot be read", async () => {
+  const store = await storeWith(40);
+  const tier = new SharedTier(store);
+  tier.beforeFind = () => Promise.reject(new Error("connection refused"));
+  await using second = await opened([tier], { retryMs: 1 });
+  expect(await second.hitTokens(40)).toBe(0);
+  expect(second.cache.stats().tierFailures).toBe(1);
+  tier.beforeFind = async () => {};
+  await expect.poll(() => second.hitTokens(40)).toBe(40);
+  tier.beforeRead = () => Promise.reject(new Error("connection reset"));
+  expect(await loadAndVerify(second.session, second.pool, counting(40))).toBe(0);
+  tier.beforeRead = async () => {};
+  store.records.clear();
+  expect(await loadAndVerify(second.session, second.pool, counting(40))).toBe(0);
+  expect(await save(second.session, second.pool, counting(40))).toBe(10);
+  await expect.poll(() => store.records.size).toBe(10);
+  second.cache.check();
+});
+
+test("lengths that no chunk of the space has end what is found", async () => {
+  const store = await storeWith(40);
+  const fourth = [...store.records.keys()][3]!; // ten were written, in order
+  store.records.set(fourth, [new Uint8Array(10), new Uint8Array(10)]);
+  await using second = await opened([new SharedTier(store)]);
+  expect(await second.hitTokens(40)).toBe(12);
+  expect(second.cache.stats().corruptRecords).toBe(1);
+  second.cache.check();
+});
+
+test("who finds all of a text in a returning log does not wait for a shared tier", async () => {
+  using folder = temporaryFolder();
+  const openDisk = () => DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 16 * 2 ** 20 }] });
+  {
+    await using first = await opened([await openDisk()]);
+    await save(first.session, first.pool, counting(40));
+  }
+  const gate = gated();
+  const tier = new SharedTier(new SharedStore());
+  tier.beforeFind = unanswered;
+  await using second = await opened([halted(await openDisk(), gate.promise), tier]);
+  const started = performance.now();
+  expect(await second.hitTokens(40)).toBe(40);
+  expect(performance.now() - started).toBeLessThan(900);
+  expect(tier.counts.finds).toBe(1);
+  gate.open();
+  await second.cache.recovered(10_000);
+  second.cache.check();
+});
+
+test("clearing a cache leaves a shared tier alone: what lies there is others' too", async () => {
+  const store = await storeWith(40);
+  await using second = await opened([new SharedTier(store)]);
+  expect(await second.hitTokens(40)).toBe(40);
+  await second.cache.clear();
+  expect(second.cache.stats().chunks).toBe(0);
+  expect(await second.hitTokens(40)).toBe(40);
+  second.cache.check();
+});
+
+test("what is known of a shared tier is bounded: what was found long ago is asked for again", async () => {
+  const tier = new SharedTier(new SharedStore());
+  let lastId = 0;
+  let asked = 0;
+  tier.find = (_space, _root, keys) => {
+    const found = Array.from(keys, () => ({ id: (lastId += 1) as RecordId, payloadBytes: [512] }));
+    asked += found.length;
+    return Promise.resolve(found);
+  };
+  await using only = await opened([tier]);
+  const chunks = 2 ** 16;
+  for (const from of [1, 2, 3, 4]) {
+    const text = counting(4 * chunks, 10_000_000 * from);
+    const { hitTokens } = await only.session.lookup(bareRoot, text, wait);
+    expect(hitTokens).toBe(text.length);
+    expect(only.cache.stats().chunks).toBeLessThanOrEqual(3 * chunks);
+  }
+  expect(asked).toBe(4 * chunks);
+  const beginning = (from: number) => counting(4 * 1000, from);
+  await only.session.lookup(bareRoot, beginning(40_000_000), wait);
+  expect(asked).toBe(4 * chunks);
+  await only.session.lookup(bareRoot, beginning(10_000_000), wait);
+  expect(asked).toBe(4 * chunks + 1000);
+  only.cache.check();
+}, 60_000);

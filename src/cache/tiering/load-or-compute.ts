@@ -1,0 +1,120 @@
+/**
+ * Load or compute: up to which point of a hit loading beats computing.
+ *
+ * A guest says what computing a token costs it, the tiers' speeds are measured as they are read ({@link ReadSpeed}). What is
+ * in memory is always worth loading; what lies below, as long as reading it is clearly faster than computing the same
+ * tokens, as a whole and with the memory hits behind it:
+ *
+ *     text    │ memory │    disk    │ memory │     disk     │
+ *     gain     ───────►  ╲          ╱────────╲
+ *                         ╲________╱          ╲_____________      loaded up to where the gain is largest
+ *
+ * Of what is not worth it nothing is read, so nothing would be learned of a drive that has become fast again: now and then
+ * a little of it is read in the background, and stays in memory. And a text that was computed although it was stored, and is
+ * asked for once more, would be computed for ever: it is brought into memory in the background, where the third request
+ * finds it.
+ */
+import type { TierName } from "../../tier.ts";
+import type { ChunkId } from "../index/chunk-id.ts";
+import { ReadSpeed, type ReadFigures } from "./read-speed.ts";
+
+/** Loading is uncertain and takes the engine's time for copies as well: it must be so much faster than computing. */
+const clearly = 0.8;
+/** Texts remembered that were computed although they were stored. */
+const rememberedTexts = 4096;
+/** A tier whose hits are left alone is tried again so often. */
+const probeMs = 10_000;
+
+export class LoadOrCompute {
+  readonly #now: () => number;
+  readonly #speeds = new Map<TierName, ReadSpeed>();
+  /** The first chunk of each that was not in memory. A name that was given anew costs a needless read. */
+  readonly #recomputed = new Set<ChunkId>();
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  /** The speed of a tier below memory. */
+  speed(tier: TierName): ReadSpeed {
+    let speed = this.#speeds.get(tier);
+    if (speed === undefined) this.#speeds.set(tier, (speed = new ReadSpeed(this.#now)));
+    return speed;
+  }
+
+  /** Weighs a text's hits, which are to be added in their order. `aheadBytes`: what a load reads at a time. */
+  weigh(computeMsPerToken: number, aheadBytes: number): Weighing {
+    return new Weighing((tier) => this.speed(tier), computeMsPerToken, aheadBytes);
+  }
+
+  /** True when something of a tier whose hits are left alone should be read, to see how fast it is now. */
+  takeProbe(tier: TierName): boolean {
+    return this.speed(tier).takeProbe(probeMs);
+  }
+
+  /** Somebody has computed a text although it is stored, below memory from this chunk on. */
+  noteRecomputed(firstBelow: ChunkId): void {
+    this.#recomputed.add(firstBelow);
+    for (const oldest of this.#recomputed) {
+      if (this.#recomputed.size <= rememberedTexts) return;
+      this.#recomputed.delete(oldest);
+    }
+  }
+
+  /** True once for each that was noted. */
+  takeRecomputed(firstBelow: ChunkId): boolean {
+    return this.#recomputed.delete(firstBelow);
+  }
+
+  figures(tier: TierName): ReadFigures {
+    return this.speed(tier).figures();
+  }
+}
+
+export class Weighing {
+  readonly #speedOf: (tier: TierName) => ReadSpeed;
+  readonly #computeMsPerToken: number;
+  readonly #aheadBytes: number;
+  readonly #bytes = new Map<TierName, number>();
+  #tokens = 0;
+  #bestGainMs = 0;
+  #worthTokens = 0;
+
+  constructor(speedOf: (tier: TierName) => ReadSpeed, computeMsPerToken: number, aheadBytes: number) {
+    this.#speedOf = speedOf;
+    this.#computeMsPerToken = computeMsPerToken;
+    this.#aheadBytes = aheadBytes;
+  }
+
+  /** The next chunk of the text: `bytes` of all ranks, where they are to be read from a tier below memory. */
+  add(tokens: number, tier: TierName, bytes: number): void {
+    this.#tokens += tokens;
+    this.#read(tier, bytes);
+  }
+
+  /** Loading may end after the last chunk added, when this much more is read then and only then. */
+  mayEnd(tier: TierName, bytes: number): void {
+    this.#read(tier, bytes);
+    const gainMs = this.#tokens * this.#computeMsPerToken - this.#readMs() / clearly;
+    this.#read(tier, -bytes);
+    if (gainMs < this.#bestGainMs) return;
+    this.#bestGainMs = gainMs;
+    this.#worthTokens = this.#tokens;
+  }
+
+  /** Tokens from the start of the text up to which loading beats computing. */
+  get worthTokens(): number {
+    return this.#worthTokens;
+  }
+
+  #read(tier: TierName, bytes: number): void {
+    if (tier !== "memory") this.#bytes.set(tier, (this.#bytes.get(tier) ?? 0) + bytes);
+  }
+
+  #readMs(): number {
+    let ms = 0;
+    for (const [tier, bytes] of this.#bytes)
+      if (bytes > 0) ms += this.#speedOf(tier).expectedMs(bytes, this.#aheadBytes);
+    return ms;
+  }
+}

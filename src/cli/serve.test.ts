@@ -1,0 +1,29 @@
+import { expect, test } from "vitest";
+import { resolveConfig } from "../config.ts";
+import { engineSettings } from "./serve.ts";
+
+test("what nobody set is left for the engine process to choose: it knows the model and the machine's cores", () => {
+  const config = resolveConfig({ flags: {}, environment: {} });
+  expect(engineSettings(config, "/run/cache.sock")).toEqual({
+    contextTokens: undefined,
+    sequences: 4,
+    threads: undefined,
+    gpu: "auto",
+    gpuLayers: undefined,
+    deterministic: false,
+    socketPath: "/run/cache.sock",
+  });
+});
+
+test("what was set arrives as it was set, no layers on the GPU included", () => {
+  const flags = { context: "512", sequences: "2", threads: "3", gpu: "off", gpuLayers: "0", deterministic: "true" };
+  expect(engineSettings(resolveConfig({ flags, environment: {} }), "/run/cache.sock")).toEqual({
+    contextTokens: 512,
+    sequences: 2,
+    threads: 3,
+    gpu: "off",
+    gpuLayers: 0,
+    deterministic: true,
+    socketPath: "/run/cache.sock",
+  });
+});

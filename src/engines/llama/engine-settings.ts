@@ -1,0 +1,21 @@
+/**
+ * How an engine is to run: said once, by whoever starts it, and handed to the engine process as it is. What is undefined is
+ * the process's to choose, which has the model and the machine before it.
+ */
+import type { GpuUse } from "./model/library.ts";
+
+export interface EngineSettings {
+  /** Tokens of prompt and answer of one request; undefined = the model's own, at most 8,192. */
+  readonly contextTokens: number | undefined;
+  /** Requests served at a time. */
+  readonly sequences: number;
+  /** Undefined = one for each physical core. */
+  readonly threads: number | undefined;
+  readonly gpu: GpuUse;
+  /** Layers on the GPU; undefined = all. */
+  readonly gpuLayers: number | undefined;
+  /** The same text bit for bit, whatever is cached and whoever else is served; slower. */
+  readonly deterministic: boolean;
+  /** The cache's socket; undefined = no cache. */
+  readonly socketPath: string | undefined;
+}

@@ -1,0 +1,240 @@
+/**
+ * One llama.cpp context: the cells that hold KV, a batch to fill, and the copies between cells and pool slots.
+ *
+ * Sequences 0 to n−1 serve requests. One more, the last, is temporary: a range is saved by giving its cells to the temporary
+ * sequence as well (`seq_cp` moves no bytes in a unified cache), writing that sequence out and forgetting it, and restored
+ * the other way round.
+ */
+import { RepriseError, assert } from "../../../errors.ts";
+import { createBatch, flashAttentionEnabled, floatsAt, libcFunction, typeF16 } from "../../../ffi/llama.ts";
+import type { ContextPointer, LlamaFunctions, MemoryPointer, NativeBatch, Pointer } from "../../../ffi/llama.ts";
+import type { Library } from "../model/library.ts";
+import { availableMemoryBytes } from "../model/machine.ts";
+import { gibibytes, isGpuBuild } from "../model/model.ts";
+import type { Model } from "../model/model.ts";
+import type { StepThreads } from "./thread-choice.ts";
+
+/** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
+export const batchTokens = 512;
+
+/** Steps of fewer tokens are made of short operations: see thread-choice.ts. */
+const smallStepTokens = 32;
+
+/** llama.cpp's graphs and output buffers, besides KV: a round figure that 512-token batches stay below. */
+const workspaceBytes = 256 * 2 ** 20;
+
+export interface ContextOptions {
+  readonly library: Library;
+  readonly model: Model;
+  /** Cells for all sequences together. */
+  readonly cells: number;
+  /** Sequences that serve requests. */
+  readonly sequences: number;
+  /** Contexts of this shape that there will be; 1 unless given. All must fit into memory before the first is made. */
+  readonly contexts?: number;
+  /** The same for all contexts of an engine. */
+  readonly threads: StepThreads;
+  /** Threads that sleep between steps, shared by all contexts: a step that starts its own takes longer, and some far longer. */
+  readonly threadPool: Pointer | undefined;
+  /** Address of a byte that stops a running decode when it is not zero. */
+  readonly abortFlag: Pointer | undefined;
+}
+
+/** How a decode ended. */
+export type DecodeResult = "done" | "no room" | "aborted" | { readonly failed: number };
+
+export class Context {
+  readonly batch: NativeBatch;
+  readonly sequences: number;
+  readonly #functions: LlamaFunctions;
+  readonly #model: Model;
+  readonly #context: ContextPointer;
+  readonly #memory: MemoryPointer;
+  readonly #threads: StepThreads;
+  #filled = 0;
+
+  private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
+    this.#functions = functions;
+    this.#model = model;
+    this.#context = context;
+    this.#memory = functions.memory(context);
+    this.sequences = options.sequences;
+    this.#threads = options.threads;
+    this.batch = createBatch(functions, batchTokens);
+  }
+
+  /** @throws RepriseError NOT_ENOUGH_MEMORY, or LIBRARY_UNSUPPORTED when the library did not take the parameters as given. */
+  static create(options: ContextOptions): Context {
+    const { library, model } = options;
+    const { functions } = library;
+    // llama.cpp makes batches no larger than a context, so that a small one has room for a whole batch.
+    const cells = Math.max(batchTokens, Math.ceil(options.cells / 256) * 256);
+    const { contexts = 1 } = options;
+    const needBytes = contexts * keyValueBytes(model, cells) + workspaceBytes;
+    const need = `${gibibytes(needBytes)} for ${contexts * cells} tokens of context`;
+    if (!isGpuBuild(library.build) && needBytes > availableMemoryBytes()) throw notEnough(need);
+
+    const { result: context } = library.listening(() =>
+      functions.createContext(model.pointer, {
+        ...functions.defaultContextParams(),
+        n_ctx: cells,
+        n_batch: batchTokens,
+        n_ubatch: batchTokens,
+        n_seq_max: options.sequences + 1,
+        n_outputs_max: options.sequences + 1,
+        n_threads: options.threads.most,
+        n_threads_batch: options.threads.most,
+        flash_attn_type: flashAttentionEnabled,
+        type_k: typeF16,
+        type_v: typeF16,
+        kv_unified: true,
+        abort_callback: options.abortFlag === undefined ? null : libcFunction("strlen"),
+        abort_callback_data: options.abortFlag ?? null,
+      }),
+    );
+    if (context === null) throw notEnough(need);
+    const taken = {
+      cells: functions.contextTokens(context),
+      batch: functions.batchTokens(context),
+      sequences: functions.maxSequences(context),
+    };
+    if (taken.cells < cells || taken.batch !== batchTokens || taken.sequences !== options.sequences + 1) {
+      throw new RepriseError(
+        "LIBRARY_UNSUPPORTED",
+        `llama.cpp made a context of ${JSON.stringify(taken)} where ${cells}, ${batchTokens} and ${options.sequences + 1} were asked for`,
+      );
+    }
+    if (options.threadPool !== undefined) functions.attachThreadPool(context, options.threadPool, options.threadPool);
+    return new Context(functions, model, context, options);
+  }
+
+  /** Starts a new batch. */
+  begin(): void {
+    this.#filled = 0;
+  }
+
+  /** Puts a token into the batch; its index there is what {@link logits} and samplers take. */
+  add(sequence: number, position: number, token: number, wantsOutput: boolean): number {
+    const index = this.#filled;
+    assert(index < this.batch.capacity, "a batch has at most 512 tokens");
+    this.batch.tokens[index] = token;
+    this.batch.positions[index] = position;
+    this.batch.sequences[index]![0] = sequence;
+    this.batch.outputs[index] = wantsOutput ? 1 : 0;
+    this.#filled += 1;
+    return index;
+  }
+
+  /**
+   * Runs the batch: all of it, or nothing on "no room" and "aborted".
+   *
+   * @param cost what a large batch costs in proportion to others, so that their times can be compared; its tokens unless given.
+   */
+  decode(cost = this.#filled): DecodeResult {
+    this.batch.struct.n_tokens = this.#filled;
+    const small = this.#filled < smallStepTokens;
+    const choice = small ? this.#threads.small : this.#threads.large;
+    const threads = choice.next();
+    this.#functions.setThreads(this.#context, threads, threads);
+    const started = performance.now();
+    const code = this.#functions.decode(this.#context, this.batch.struct);
+    const elapsedMs = performance.now() - started;
+    if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
+    if (code === 0) return "done";
+    if (code === 1) return "no room";
+    return code === 2 ? "aborted" : { failed: code };
+  }
+
+  /** Logits of a token of the last batch: native memory, valid until the next decode. */
+  logits(index: number): Float32Array {
+    const pointer = this.#functions.logitsAt(this.#context, index);
+    assert(pointer !== null, "logits were asked for where none were computed");
+    return floatsAt(pointer, this.#model.vocabularySize);
+  }
+
+  /** For samplers, which read the logits themselves. */
+  get pointer(): ContextPointer {
+    return this.#context;
+  }
+
+  /** Forgets a sequence from position `from` on. */
+  truncate(sequence: number, from: number): void {
+    this.#functions.removeTokens(this.#memory, sequence, from === 0 ? -1 : from, -1);
+  }
+
+  /** Lets `target` have the cells of `source` as well; copies no bytes. */
+  share(source: number, target: number, from: number, to: number): void {
+    this.#functions.copyTokens(this.#memory, source, target, from, to);
+  }
+
+  /** Forgets everything, and where the next cell would be taken. */
+  clear(): void {
+    this.#functions.clearMemory(this.#memory, false);
+  }
+
+  /** Positions from 0 that a sequence holds; for checks. */
+  length(sequence: number): number {
+    return this.#functions.lastPosition(this.#memory, sequence) + 1;
+  }
+
+  /** Writes the KV of `[from, to)` to `into`. @returns the bytes written; 0 when they do not fit into `roomBytes`. */
+  save(sequence: number, from: number, to: number, into: Pointer | Uint8Array, roomBytes: number): number {
+    this.share(sequence, this.sequences, from, to);
+    const bytes = this.#functions.readState(this.#context, into, roomBytes, this.sequences, 0);
+    this.truncate(this.sequences, 0);
+    return bytes;
+  }
+
+  /** Bytes that {@link save} of the whole sequence would write. */
+  stateBytes(sequence: number): number {
+    return this.#functions.stateBytes(this.#context, sequence, 0);
+  }
+
+  /**
+   * Gives `sequence` the positions `[from, to)` of a payload, which must have passed `isPayload`.
+   *
+   * @returns `"no room"` when the cells do not suffice; nothing has changed then.
+   */
+  restore(
+    sequence: number,
+    from: number,
+    to: number,
+    payload: { readonly pointer: Pointer | Uint8Array; readonly bytes: number },
+  ): "restored" | "no room" {
+    const read = this.#functions.writeState(this.#context, payload.pointer, payload.bytes, this.sequences, 0);
+    if (read === 0) {
+      this.truncate(this.sequences, 0);
+      return "no room";
+    }
+    this.share(this.sequences, sequence, from, to);
+    this.truncate(this.sequences, 0);
+    return "restored";
+  }
+
+  /** Frees the cells. */
+  free(): void {
+    this.#functions.freeContext(this.#context);
+  }
+}
+
+/** Bytes of KV of `cells` tokens in f16, from the model's shape. */
+function keyValueBytes(model: Model, cells: number): number {
+  const { functions, pointer } = model;
+  const headSize = headSizes(model);
+  return cells * functions.layers(pointer) * functions.keyValueHeads(pointer) * (headSize.key + headSize.value) * 2;
+}
+
+/** Elements of one head's key and value. */
+export function headSizes(model: Model): { key: number; value: number } {
+  const { functions, pointer, metadata, architecture } = model;
+  const usual = Math.floor(functions.embeddingSize(pointer) / Math.max(1, functions.heads(pointer)));
+  const size = (name: string) => Number(metadata.get(`${architecture}.attention.${name}`) ?? usual);
+  return { key: size("key_length"), value: size("value_length") };
+}
+
+function notEnough(need: string): RepriseError {
+  return new RepriseError(
+    "NOT_ENOUGH_MEMORY",
+    `The engine needs ${need}, and ${gibibytes(availableMemoryBytes())} are free; use a smaller --context or fewer --sequences`,
+  );
+}

@@ -1,0 +1,285 @@
+/**
+ * The engine process: loads a model and serves the requests that come over the channel. Started by child.ts.
+ *
+ * Native code lives here and nowhere else, because llama.cpp ends its process on a broken assertion. When the server goes, so
+ * does this process, at once.
+ */
+import { createHash } from "node:crypto";
+import { basename, extname } from "node:path";
+import { describeSpace, canAbort, familyFacts, measureLayout, refusal } from "./family.ts";
+import type { GenerateEvent } from "../../../engine.ts";
+import { RepriseError, describe } from "../../../errors.ts";
+import { createLog } from "../../../log.ts";
+import type { Log, LogLevel } from "../../../log.ts";
+import { mapAbortFlag } from "../abort-flag.ts";
+import { CacheConnection } from "./cache-connection.ts";
+import { Context, headSizes } from "./context.ts";
+import { openLibrary } from "../model/library.ts";
+import { physicalCores } from "../model/machine.ts";
+import type { EngineSettings } from "../engine-settings.ts";
+import type { FromEngine, LoadedModel, StartOptions, ToEngine } from "../messages.ts";
+import { LoadableModel } from "../model/model-files.ts";
+import { isGpuBuild, Model } from "../model/model.ts";
+import { Scheduler } from "./scheduler.ts";
+import { failureOf, openServerChannel } from "../server-channel.ts";
+import { payloadBytes } from "./sequence-state.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import { StepThreads } from "./thread-choice.ts";
+import { TiledAttention } from "./tiled-attention.ts";
+
+/** How long a stopped decode waits for the message that says why. */
+const abortReasonMs = 500;
+/** Progress is told in steps of this share at least. */
+const progressStep = 0.01;
+/** Tokens per stored chunk. */
+const chunkTokens = 64;
+/** KV for every sequence is taken at the start, so that more than this is asked for. */
+const defaultContextTokens = 8192;
+/** Less holds no chat: templates alone take a dozen tokens. */
+const leastContextTokens = 16;
+
+const server = openServerChannel<ToEngine, FromEngine>();
+
+class EngineProcess {
+  readonly #log: Log = channelLog();
+  readonly #settings: EngineSettings;
+  readonly #files: LoadableModel;
+  readonly #model: Model;
+  readonly #contextTokens: number;
+  readonly #threads: number;
+  readonly #layout: PayloadLayout | undefined;
+  readonly #scheduler: Scheduler;
+  readonly #abortFlag: Uint8Array;
+  readonly #cells: number;
+  #cache: CacheConnection | undefined;
+  /** The state of the files in which the cache may be used. */
+  #digested: string | undefined;
+  #events: [number, GenerateEvent][] = [];
+  #abortReason: (() => void) | undefined;
+
+  constructor({ settings, model, abortFlag }: StartOptions) {
+    this.#settings = settings;
+    const { gpu, gpuLayers, deterministic, sequences } = settings;
+    const flag = mapAbortFlag(abortFlag);
+    this.#abortFlag = flag.bytes;
+    const library = openLibrary({
+      gpu,
+      log: this.#log,
+      onGpu: (build) => server.send({ kind: "gpu", build }),
+    });
+    this.#files = new LoadableModel(model);
+    this.#model = Model.load({ library, file: this.#files, gpuLayers, onProgress: progressTeller() });
+    this.#contextTokens = contextTokensOf(this.#model, settings.contextTokens);
+    this.#threads = settings.threads ?? physicalCores();
+
+    const facts = familyFacts(this.#model);
+    // ggml's CPU attention looks at every cell of a context for every row, head and layer, its own or not: one context for
+    // all sequences made a prompt beside three resident ones of 2,000 tokens take 2.4 times as long. GPUs gain more by batching.
+    const isApart = deterministic || !isGpuBuild(library.build);
+    const perContext = isApart ? 1 : sequences;
+    const count = isApart ? sequences : 1;
+    this.#cells = perContext * this.#contextTokens;
+    const threads = new StepThreads(this.#threads, settings);
+    const threadPool = this.#threads > 1 ? library.createThreadPool(this.#threads) : undefined;
+    const contexts = Array.from({ length: count }, () =>
+      Context.create({
+        library,
+        model: this.#model,
+        cells: this.#cells,
+        sequences: perContext,
+        contexts: count,
+        threads,
+        threadPool,
+        abortFlag: canAbort(facts) ? flag.address : undefined,
+      }),
+    );
+
+    let refused = refusal(facts);
+    const measured = contexts.map((context) => measureLayout(context))[0]!; // at least one context
+    if (refused === undefined && measured.layout === undefined) refused = "its state has a layout that is not known";
+    this.#layout = refused === undefined ? measured.layout : undefined;
+    if (refused !== undefined) this.#log.info(`KV of this model is not reused: ${refused}`);
+
+    this.#scheduler = new Scheduler({
+      model: this.#model,
+      contexts,
+      contextTokens: this.#contextTokens,
+      layout: this.#layout,
+      sliceTokens: deterministic ? chunkTokens : undefined,
+      shortSteps: !canAbort(facts),
+      stored: () => (this.#files.identity === this.#digested ? this.#cache?.stored : undefined),
+      weightsChanged: () => this.#weightsChanged(),
+      computeMsPerToken: Math.max(0.001, measured.decodeMs),
+      attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
+      listener: {
+        onStarted: (id) => server.send({ kind: "started", id }),
+        onEvent: (id, event) => this.#queueEvent(id, event),
+        onFailed: (id, error) => server.send({ kind: "failed", id, ...failureOf(error) }),
+        onSaved: (chunks) => server.send({ kind: "saved", chunks, unsavedChunks: this.#scheduler.unsavedChunks }),
+        onAborted: () => this.#aborted(),
+      },
+      log: this.#log,
+    });
+    const reuse = refused === undefined ? true : { refused };
+    server.send({ kind: "ready", model: this.#loaded(reuse) });
+  }
+
+  /** Serves until the process ends. */
+  run(): Promise<void> {
+    return this.#scheduler.run();
+  }
+
+  receive(message: ToEngine): void {
+    switch (message.kind) {
+      case "generate":
+        this.#scheduler.submit(message.request);
+        return;
+      case "cancel":
+        this.#abortFlag[0] = 0;
+        this.#scheduler.cancel(message.id);
+        this.#abortReason?.();
+        return;
+      case "ping":
+        server.send({ kind: "pong" });
+        return;
+      case "weights":
+        this.#digested = message.weights.identity;
+        this.#connectCache(message.weights.digest);
+        return;
+      case "start":
+        throw new Error("Bug: an engine process is started once");
+    }
+  }
+
+  /** A step's events travel as one message. */
+  #queueEvent(id: number, event: GenerateEvent): void {
+    if (this.#events.length === 0) {
+      queueMicrotask(() => {
+        server.send({ kind: "events", events: this.#events, unsavedChunks: this.#scheduler.unsavedChunks });
+        this.#events = [];
+      });
+    }
+    this.#events.push([id, event]);
+  }
+
+  /** Waits for the cancellation that the flag announced; a flag without one is taken down. */
+  async #aborted(): Promise<void> {
+    if (this.#abortFlag[0] !== 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, abortReasonMs);
+        this.#abortReason = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    this.#abortReason = undefined;
+    this.#abortFlag[0] = 0;
+  }
+
+  #weightsChanged(): boolean {
+    if (this.#files.look() === "unchanged") return false;
+    server.send({ kind: "changed" });
+    return true;
+  }
+
+  #connectCache(weights: string): void {
+    const { socketPath, deterministic } = this.#settings;
+    if (socketPath === undefined || this.#layout === undefined || this.#cache !== undefined) return;
+    const space = describeSpace({
+      model: this.#model,
+      layout: this.#layout,
+      weights,
+      chunkTokens,
+      cells: this.#cells,
+      exactness: deterministic ? this.#exactness() : undefined,
+    });
+    const session = { space, rank: 0, slotBytes: [payloadBytes(this.#layout, chunkTokens)] };
+    server.send({ kind: "guest", session });
+    this.#cache = new CacheConnection({ socketPath, session, log: this.#log });
+    this.#cache.connect().then(
+      () => server.send({ kind: "connected" }),
+      (error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`),
+    );
+  }
+
+  /** What bits depend on besides the model: the kernels of this processor, and how many threads share the work. */
+  #exactness(): string {
+    const machine = createHash("sha256").update(this.#model.functions.systemInfo()).digest("hex");
+    return `${machine.slice(0, 16)}/${this.#threads}`;
+  }
+
+  #loaded(reuse: LoadedModel["info"]["reuse"]): LoadedModel {
+    const { path, changed } = this.#files;
+    return {
+      info: {
+        name: basename(path, extname(path)),
+        contextTokens: this.#contextTokens,
+        vocabularySize: this.#model.vocabularySize,
+        architecture: this.#model.architecture,
+        parameters: this.#model.parameters,
+        created: changed,
+        reuse,
+      },
+    };
+  }
+}
+
+function contextTokensOf(model: Model, wanted: number | undefined): number {
+  const trained = model.trainedContext;
+  if (wanted === undefined) return Math.min(trained, defaultContextTokens);
+  if (wanted < leastContextTokens) {
+    throw new RepriseError(
+      "BAD_CONFIG",
+      `A context of ${wanted} tokens was asked for, answer included: use --context ${leastContextTokens} or more`,
+    );
+  }
+  if (wanted <= trained) return wanted;
+  throw new RepriseError(
+    "BAD_CONFIG",
+    `A context of ${wanted} tokens was asked for; this model was trained for ${trained}: use --context ${trained} or less`,
+  );
+}
+
+function attentionOf(model: Model, threads: number): TiledAttention {
+  const { functions, pointer, parameters } = model;
+  const shape = { layers: functions.layers(pointer), heads: functions.heads(pointer), headSize: headSizes(model).key };
+  return new TiledAttention({ ...shape, parameters, threads });
+}
+
+/** Tells the server how far loading is; stops it when the server is gone, since no message can arrive meanwhile. */
+function progressTeller(): (share: number) => boolean {
+  const parent = process.ppid;
+  let told = -1;
+  return (share) => {
+    if (share === 1 || share - told >= progressStep) {
+      server.send({ kind: "progress", share });
+      told = share;
+    }
+    return process.ppid === parent;
+  };
+}
+
+function channelLog(): Log {
+  // Levels are the server's to judge; the line's own time and level are cut off again.
+  const at = (level: LogLevel) => (message: string) => server.send({ kind: "log", level, message });
+  const log = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+  return { ...log, named: (part) => createLog({ level: "debug", part, write: (line) => log.debug(line.trim()) }) };
+}
+
+let engine: EngineProcess | undefined;
+
+server.listen((message) => {
+  if (engine !== undefined) {
+    engine.receive(message);
+    return;
+  }
+  if (message.kind !== "start") return;
+  try {
+    engine = new EngineProcess(message.options);
+  } catch (error) {
+    server.refuse(error);
+    return;
+  }
+  void engine.run();
+});

@@ -1,0 +1,158 @@
+/**
+ * A request while it runs: from its prompt over the tokens it draws to the events its client sees.
+ *
+ *     loading ──► prefill ──► decoding ──► ended
+ *     (stored KV)  (prompt slices)  (a token a step)
+ */
+import type { GenerateEvent, PromptReport, TokenLogprob } from "../../../engine.ts";
+import type { TierName } from "../../../tier.ts";
+import type { Context } from "./context.ts";
+import { logprobsOf } from "./logprobs.ts";
+import type { EngineRequest } from "../messages.ts";
+import type { Model } from "../model/model.ts";
+import { Sampler } from "./sampler.ts";
+import { TextStream } from "./text-stream.ts";
+import type { Released } from "./text-stream.ts";
+
+/** Who asks, for turns. */
+export function tenantOf({ cache }: EngineRequest): string {
+  return cache.tenant ?? "";
+}
+
+interface Drawn {
+  readonly token: number;
+  readonly logprob: (TokenLogprob & { readonly top: readonly TokenLogprob[] }) | undefined;
+}
+
+export type Phase = "loading" | "prefill" | "decoding";
+
+export class Generation {
+  readonly request: EngineRequest;
+  phase: Phase = "prefill";
+  /** The client left; the sequence is given up as soon as nobody waits for it. */
+  cancelled = false;
+  /** Drawn, but not computed yet. */
+  next = 0;
+  readonly reused: Partial<Record<TierName, number>> = {};
+  loadMs = 0;
+  readonly #model: Model;
+  readonly #contextTokens: number;
+  readonly #sampler: Sampler;
+  readonly #stream: TextStream<Drawn>;
+  readonly #accepted: number;
+  readonly #stopTokens: ReadonlySet<number>;
+  #prefillSince = 0;
+  #drawnTokens = 0;
+
+  constructor(request: EngineRequest, options: { model: Model; contextTokens: number; accepted: number }) {
+    this.request = request;
+    this.#model = options.model;
+    this.#contextTokens = options.contextTokens;
+    this.#accepted = options.accepted;
+    this.#stopTokens = new Set(request.stopTokens);
+    this.#sampler = new Sampler(options.model.functions, {
+      sampling: request.sampling,
+      vocabularySize: options.model.vocabularySize,
+      // A token that is to stop the answer may be drawn, also where the model's own end is ignored.
+      never: request.ignoreEnd ? options.model.endTokens.filter((token) => !this.#stopTokens.has(token)) : [],
+      prompt: request.tokens,
+      maxTokens: Math.min(request.maxTokens, options.contextTokens),
+    });
+    this.#stream = new TextStream(request.stop, { from: request.minTokens ?? 0 });
+  }
+
+  /** Loading is over; the rest of the prompt is computed from now on. */
+  startPrefill(): void {
+    this.phase = "prefill";
+    this.#prefillSince = performance.now();
+  }
+
+  countReused(tier: TierName, tokens: number): void {
+    if (tokens > 0) this.reused[tier] = (this.reused[tier] ?? 0) + tokens;
+  }
+
+  get reusedTokens(): number {
+    return Object.values(this.reused).reduce((sum, tokens) => sum + tokens, 0);
+  }
+
+  /** Draws the token after the batch's token `index`. @returns what the client sees of it; an end event is the last. */
+  draw(context: Context, index: number): GenerateEvent[] {
+    const events: GenerateEvent[] = [];
+    if (this.phase === "prefill") {
+      events.push({ kind: "prompt", report: this.#report() });
+      this.phase = "decoding";
+    }
+    const token = this.#sampler.sample(context, index, this.#notYet());
+    if (this.#model.isEnd(token) || this.#stopTokens.has(token)) return [...events, ...this.#end("stop")];
+
+    this.#drawnTokens += 1;
+    this.next = token;
+    const drawn = { token, logprob: this.#logprob(context, index, token) };
+    const released = this.#stream.push(drawn, this.#model.piece(token));
+    events.push(...textEvent(released));
+    if (released.stopped) return [...events, this.#endEvent("stop")];
+    const full = this.request.tokens.length + this.#drawnTokens >= this.#contextTokens;
+    if (full || this.#drawnTokens >= this.request.maxTokens) events.push(...this.#end("length"));
+    return events;
+  }
+
+  /** Gives the native sampler back. */
+  free(): void {
+    this.#sampler.free();
+  }
+
+  /** Tokens that would end the answer before it has as many as it must have. */
+  #notYet(): readonly number[] {
+    if (this.#drawnTokens >= (this.request.minTokens ?? 0)) return [];
+    return [...this.#model.endTokens, ...this.#stopTokens];
+  }
+
+  #end(reason: "stop" | "length"): GenerateEvent[] {
+    return [...textEvent(this.#stream.finish()), this.#endEvent(reason)];
+  }
+
+  #endEvent(reason: "stop" | "length"): GenerateEvent {
+    return { kind: "end", reason, completionTokens: this.#drawnTokens };
+  }
+
+  #report(): PromptReport {
+    const now = performance.now();
+    const promptTokens = this.request.tokens.length;
+    return {
+      promptTokens,
+      computedTokens: promptTokens - this.reusedTokens,
+      reused: { ...this.reused },
+      anywhereTokens: 0,
+      ttftMs: now - this.#accepted,
+      prefillMs: now - this.#prefillSince,
+      loadMs: this.loadMs,
+    };
+  }
+
+  #logprob(context: Context, index: number, token: number): Drawn["logprob"] {
+    if (this.request.logprobs === undefined) return undefined;
+    const { logprob, top } = logprobsOf(context.logits(index), token, this.request.logprobs);
+    return {
+      ...this.#named(token, logprob),
+      top: top.map((ranked) => this.#named(ranked.token, ranked.logprob)),
+    };
+  }
+
+  #named(token: number, logprob: number): TokenLogprob {
+    const bytes = this.#model.piece(token);
+    return { token, text: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob };
+  }
+}
+
+function textEvent(released: Released<Drawn>): GenerateEvent[] {
+  if (released.tokens.length === 0 && released.text === "") return [];
+  const logprobs = released.tokens.flatMap(({ logprob }) => (logprob === undefined ? [] : [logprob]));
+  return [
+    {
+      kind: "text",
+      text: released.text,
+      tokens: released.tokens.map(({ token }) => token),
+      ...(logprobs.length > 0 ? { logprobs } : {}),
+    },
+  ];
+}

@@ -1,0 +1,57 @@
+/**
+ * What the next step computes, and how much time what goes on beside it may take. Decides and moves nothing.
+ *
+ * Every sequence that answers computes its next token in every step; prompts get what room is left, as prefill-slices.ts cuts
+ * them. On CPU every sequence has a context of its own, and so a batch of its own; on GPU all share one.
+ */
+import { cutPrompts, sliceCost } from "./prefill-slices.ts";
+import type { SliceLimits } from "./prefill-slices.ts";
+import type { Batch, DecodeRow, RunningSequence, Step } from "./step.ts";
+
+export function planStep(running: readonly RunningSequence[], limits: SliceLimits): Step {
+  const decoding = running.filter(({ phase }) => phase === "decoding");
+  const prefilling = running.filter(({ phase }) => phase === "prefill");
+  const slices = cutPrompts(prefilling, decoding.length, limits);
+  const contextOf = new Map(running.map(({ sequence, context }) => [sequence, context]));
+  const contexts = new Set([...decoding, ...slices].map(({ sequence }) => contextOf.get(sequence)!)); // all are of those that run
+  const batches = [...contexts]
+    .sort((a, b) => a - b)
+    .map((context): Batch => {
+      const decodes = decoding.filter((each) => each.context === context).map(decodeRow);
+      const here = slices.filter(({ sequence }) => contextOf.get(sequence) === context);
+      return { context, decodes, slices: here, cost: decodes.length + sliceCost(here, limits) };
+    });
+  return { batches, decoding: decoding.length };
+}
+
+function decodeRow({ sequence, held, next }: RunningSequence): DecodeRow {
+  return { sequence, position: held, token: next };
+}
+
+/** What may go on between two steps, in milliseconds. */
+export interface Beside {
+  /** For copying in what the cache has of prompts: a step may take hundreds of milliseconds, an answer of the cache a few. */
+  readonly loadMs: number;
+  /** For giving the cache what was computed. */
+  readonly saveMs: number;
+}
+
+/** Time at most for saving between two steps, and while nothing else is to be done. */
+const mostSaveMs = 5;
+const idleSaveMs = 20;
+/** Time at most that loads get before a step. */
+const mostLoadMs = 25;
+/** While answers run, saving and loading take no more than these shares of the time that their next token takes. */
+const saveShare = 0.2;
+const loadShare = 0.5;
+
+/** @param stepMs what the last step took that had next tokens in it */
+export function planBeside(running: readonly RunningSequence[], stepMs: number): Beside {
+  const isAny = (phase: RunningSequence["phase"]) => running.some((each) => each.phase === phase);
+  // Answers go on at nearly their speed.
+  const timeFor = (share: number, mostMs: number) => (isAny("decoding") ? Math.min(mostMs, share * stepMs) : mostMs);
+  return {
+    loadMs: isAny("loading") ? timeFor(loadShare, mostLoadMs) : 0,
+    saveMs: running.length > 0 ? timeFor(saveShare, mostSaveMs) : idleSaveMs,
+  };
+}

@@ -1,0 +1,155 @@
+/**
+ * Loading the stored part of a prompt into a sequence, as long as that beats computing it: the cache knows how fast its tiers
+ * are and says how much of a hit is worth it. What comes is copied at once, while the chunks after it are still being read.
+ */
+import type { LoadedPart } from "../../../session.ts";
+import type { Root } from "../../../identity/keys.ts";
+import type { Tokens } from "../../../identity/tokens.ts";
+import { within } from "../../../deadline.ts";
+import { describe } from "../../../errors.ts";
+import type { Log } from "../../../log.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Generation } from "./generation.ts";
+import { isPayload } from "./sequence-state.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import type { StoredKv } from "./stored-kv.ts";
+
+export interface LoadOptions {
+  readonly stored: StoredKv;
+  readonly layout: PayloadLayout;
+  readonly sequence: Sequence;
+  readonly generation: Generation;
+  /** The measured cost of computing a token, in milliseconds. */
+  readonly computeMsPerToken: number;
+  /** Deterministic mode: whole chunks only. */
+  readonly wholeChunks: boolean;
+  /** Frees cells that nobody runs in; called when a payload finds no room. */
+  readonly makeRoom: () => void;
+  readonly log: Log;
+}
+
+/** Asking costs a round trip: it must not take longer than this, and is not worth it for fewer tokens. */
+const lookupDeadlineMs = 100;
+const worthwhileTokens = 16;
+/** A load may take as long as computing would, within these bounds. */
+const shortestLoadMs = 20;
+const longestLoadMs = 10_000;
+/** Beyond a deadline given to the cache: after that it hangs. */
+const graceMs = 50;
+/** Copying holds up everybody else's next token: it pauses after this long. */
+const copyMs = 20;
+
+/** Appends what is stored of the generation's prompt to its sequence. Never throws: what fails is computed. */
+export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
+  const { generation, sequence } = options;
+  const started = performance.now();
+  try {
+    const prompt = loadable(generation.request.tokens, options);
+    if (prompt.length - sequence.count < worthwhileTokens) return;
+    const worthTokens = await lookup(options, prompt);
+    const gain = worthTokens - sequence.count;
+    if (gain < worthwhileTokens || generation.cancelled) return;
+    const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
+    await load(options, prompt.subarray(0, worthTokens), deadlineMs);
+  } catch (error) {
+    options.log.debug(`stored KV is not used: ${describe(error)}`);
+  } finally {
+    generation.loadMs = performance.now() - started;
+  }
+}
+
+/** All but the last token, whose logits are needed; in deterministic mode whole chunks of that. */
+function loadable(tokens: Tokens, options: LoadOptions): Tokens {
+  const most = tokens.length - 1;
+  const { chunkTokens } = options.stored.session;
+  return tokens.subarray(0, options.wholeChunks ? Math.floor(most / chunkTokens) * chunkTokens : most);
+}
+
+/** @returns tokens of the stored prefix that are worth loading; where moved text begins it ends, since none is placed here */
+async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
+  const { stored, computeMsPerToken } = options;
+  const root = rootOf(options.generation);
+  const answer = await within(
+    stored.session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs, computeMsPerToken }),
+    lookupDeadlineMs + graceMs,
+  );
+  return answer === "late" ? 0 : Math.min(answer.worthTokens, answer.hitTokens);
+}
+
+function rootOf({ request: { cache } }: Generation): Root {
+  return { salt: cache.salt, tenant: cache.tenant, adapter: "" };
+}
+
+async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
+  const { generation, sequence, stored } = options;
+  const root = rootOf(generation);
+  const batches = stored.session.load(root, prompt, sequence.count, { deadlineMs })[Symbol.asyncIterator]();
+  const end = performance.now() + deadlineMs;
+  for (;;) {
+    const next = batches.next();
+    const result = await within(next, Math.max(1, end + graceMs - performance.now()));
+    if (result === "late") {
+      forgetLate(options, next);
+      void batches.return?.(); // ends when it ends: nobody waits for it
+      return;
+    }
+    if (result.done === true) return;
+    if ((await attachAll(options, result.value, end)) === "enough") {
+      await within(Promise.resolve(batches.return?.()), graceMs);
+      return;
+    }
+  }
+}
+
+/** Copies a batch into the sequence and gives it back. "enough": what follows is to be computed. */
+async function attachAll(options: LoadOptions, batch: readonly LoadedPart[], end: number): Promise<"more" | "enough"> {
+  const { generation, stored } = options;
+  let pauseAt = performance.now() + copyMs;
+  for (const [i, chunk] of batch.entries()) {
+    if (generation.cancelled || !attach(options, chunk) || performance.now() > end) {
+      stored.session.release(batch.slice(i).map(({ lease }) => lease));
+      return "enough";
+    }
+    stored.session.release([chunk.lease]);
+    if (performance.now() > pauseAt) {
+      await new Promise((resolve) => setImmediate(resolve));
+      pauseAt = performance.now() + copyMs;
+    }
+  }
+  return "more";
+}
+
+/** What arrives after all is leased: it is given back unread. */
+function forgetLate(options: LoadOptions, next: Promise<IteratorResult<readonly LoadedPart[]>>): void {
+  next.then(
+    (result) => {
+      if (result.done !== true) options.stored.session.release(result.value.map(({ lease }) => lease));
+    },
+    (error: unknown) => options.log.debug(`a late load failed: ${describe(error)}`),
+  );
+}
+
+/** Copies a chunk of the stored prefix into the sequence. @returns false when the rest is to be computed. */
+function attach(options: LoadOptions, chunk: LoadedPart): boolean {
+  const { sequence, generation, stored } = options;
+  const from = sequence.count;
+  const to = chunk.target + chunk.take;
+  if (chunk.kind !== "exact" || chunk.target > from || to <= from) return false;
+  if (options.wholeChunks && chunk.take < stored.session.chunkTokens) return false;
+  if (!stored.session.holds(chunk.lease)) return false;
+  const { offset, bytes } = chunk.slot;
+  if (!isPayload(options.layout, stored.pool.slot(offset, bytes), chunk)) {
+    options.log.warn(`a stored chunk at token ${chunk.firstToken} is not KV of this space; it is not used`);
+    return false;
+  }
+  const payload = { pointer: stored.pool.pointer(offset, bytes), bytes };
+  const { context, id } = sequence;
+  if (context.restore(id, from, to, payload) === "no room") {
+    options.makeRoom();
+    if (context.restore(id, from, to, payload) === "no room") return false;
+  }
+  sequence.append(generation.request.tokens.subarray(from, to));
+  if (options.wholeChunks) sequence.markReproducible();
+  generation.countReused(chunk.tier, to - from);
+  return true;
+}
