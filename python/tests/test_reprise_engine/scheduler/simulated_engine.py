@@ -108,7 +108,11 @@ class SimulatedEngine:
             self.step()
             if not self.requests:
                 time.sleep(0.001)  # what is left waits for the cache, on a machine that may be busy
-        left = f"{list(self.requests)}, held {list(self.held)}, jobs {self.side.open_jobs}"
+        requests = {
+            name: f"{r.state} {r.num_computed_tokens} of {r.num_tokens} in {len(r.blocks)} blocks"
+            for name, r in self.requests.items()
+        }
+        left = f"{requests}, {len(self.free)} blocks free, held {list(self.held)}, jobs {self.side.open_jobs}"
         raise AssertionError(
             f"still busy: {left}, keeps blocks {self.side.keeps_blocks}, idle worker {self.worker.idle}"
         )
@@ -188,10 +192,12 @@ class SimulatedEngine:
         self.free.append(block)
 
     def _preempt(self) -> set[str]:
-        running = [r for r in self.requests.values() if r.state == "running"]
-        if not running or self.rng.random() >= self.preempts:
+        with_blocks = [r for r in self.requests.values() if r.blocks and r.state != "remote"]
+        # Those that wait with what was loaded for them could hold all blocks between them, and none would ever run.
+        candidates = [r for r in with_blocks if r.state == "running"] or with_blocks
+        if not candidates or self.rng.random() >= self.preempts:
             return set()
-        request = self.rng.choice(running)
+        request = self.rng.choice(candidates)
         self._take_blocks(request)
         self.preemptions += 1
         return {request.request_id}
