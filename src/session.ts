@@ -41,6 +41,8 @@ export interface SessionOptions {
   readonly rank: number;
   /** By group: bytes of a full chunk's payload of one rank, the size of that group's slots. */
   readonly slotBytes: readonly number[];
+  /** What people call the model, for lists of what is stored. It identifies nothing; "" unless given. */
+  readonly model?: string;
 }
 
 /** A place in the pool. `bytes` is the payload's length, at most the slot's. */

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reprise.errors import RepriseError
+from reprise.kinds import MAX_TEXT_CHARACTERS
 from reprise.link import CacheLink
 from reprise.pool import Pool
 from reprise.protocol import ReservedPart
@@ -302,6 +303,7 @@ def connect(
         slot_bytes=[token_format.token_bytes * space.chunk_tokens],
         token=token,
         tenant=tenant,
+        model=model[:MAX_TEXT_CHARACTERS],
     )
     if not link.connect(timeout):
         link.close()

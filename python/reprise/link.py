@@ -38,13 +38,14 @@ class CacheLink(LinkLife):
     as long. `handshake_seconds`: how long the handshake may take.
     `registers_pool`: the pool will be registered with a device: it does not shrink while this link stands.
     `tenant`: whose share of the memory all texts of this link take; unless given, each salt has a share of its own.
+    `model`: what people call the model, for `reprise inspect`. It identifies nothing.
     `outgoing_limit_bytes`: what may wait in this process for a cache that reads slowly; beyond it requests are refused.
 
     Salts and adapters are any texts: what a text is stored under is their digest.
 
     The constructor opens nothing: the first `poll` or `connect` does. Raises TypeError when the space is malformed, and
-    RepriseError BAD_REQUEST when a text in it, or the token, is longer than a message holds, and when `slot_bytes` has
-    not as many entries as the space has groups.
+    RepriseError BAD_REQUEST when a text in it, the token or `model` is longer than a message holds, and when
+    `slot_bytes` has not as many entries as the space has groups.
     """
 
     #: Whose key was asked for last, and it.

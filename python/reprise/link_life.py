@@ -49,14 +49,16 @@ class LinkLife:
         outgoing_limit_bytes: int = 16 * 1024 * 1024,
         registers_pool: bool = False,
         tenant: str | None = None,
+        model: str = "",
     ) -> None:
-        _must_fit(space, token, slot_bytes)
+        _must_fit(space, {"token": token, "model": model}, slot_bytes)
         self.socket_path = socket_path
         self.space = space
         self.space_id = space_id(space)
         self.rank = rank
         self.slot_bytes = list(slot_bytes)
         self._token = token
+        self._model = model
         self._tenant = None if tenant is None else tenant_name(tenant)
         self._ping_seconds = ping_seconds
         self._handshake_seconds = handshake_seconds
@@ -217,6 +219,7 @@ class LinkLife:
                 rank=self.rank,
                 slot_bytes=self.slot_bytes,
                 token=self._token,
+                model=self._model,
                 features=self._features,
             ),
         )
@@ -277,7 +280,7 @@ class LinkLife:
         poller.poll(max(0.0, seconds) * 1000 + 0.5)
 
 
-def _must_fit(space: SpaceDescription, token: str, slot_bytes: Sequence[int]) -> None:
+def _must_fit(space: SpaceDescription, own_texts: Mapping[str, str], slot_bytes: Sequence[int]) -> None:
     """The cache would close the connection without a word, or refuse each attempt."""
     groups = len(groups_of(space))
     if groups > MAX_GROUPS or len(slot_bytes) != groups:
@@ -288,8 +291,8 @@ def _must_fit(space: SpaceDescription, token: str, slot_bytes: Sequence[int]) ->
         )
     if not all(isinstance(size, int) and size > 0 for size in slot_bytes):
         raise RepriseError("BAD_REQUEST", f"slot_bytes must be whole numbers above 0, not {list(slot_bytes)}")
-    texts = {name: getattr(space, name) for name in space.__struct_fields__} | {"token": token}
-    for name, text in texts.items():
+    texts = {name: getattr(space, name) for name in space.__struct_fields__}
+    for name, text in [*texts.items(), *own_texts.items()]:
         if isinstance(text, str) and (len(text) > MAX_TEXT_CHARACTERS or not is_utf8(text)):
             raise RepriseError(
                 "BAD_REQUEST",

@@ -1,7 +1,7 @@
 """The wire protocol, version 6, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
 
     guest                                        cache
-      hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token
+      hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token, model
             ◄─────────────────────────────────── welcome    spaceId, pool
       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
@@ -80,6 +80,8 @@ class Hello(_Message, tag="hello", kw_only=True):
     #: By group.
     slot_bytes: Annotated[list[Count], Meta(max_length=MAX_GROUPS)]
     token: Text
+    #: What people call the model; it identifies nothing.
+    model: Text
 
 
 class Lookup(_Message, tag="lookup"):

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reprise.errors import RepriseError
+from reprise.keys import is_utf8
+from reprise.kinds import MAX_TEXT_CHARACTERS
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
 from reprise.start import start_cache
@@ -171,6 +173,7 @@ class EngineGuest:
                     rank=rank,
                     slot_bytes=[geometry.slot_bytes],
                     registers_pool=True,
+                    model=_model_name(self._vllm_config),
                 )
                 for rank in range(geometry.ranks)
             ]
@@ -203,3 +206,9 @@ class EngineGuest:
 
 def _adapter_dtype(vllm_config: Any) -> str:
     return str(getattr(getattr(vllm_config, "lora_config", None), "lora_dtype", "")).removeprefix("torch.")
+
+
+def _model_name(vllm_config: Any) -> str:
+    """What people call the model, for lists of what is stored; "" where vLLM has no such name. Identifies nothing."""
+    name = getattr(vllm_config.model_config, "served_model_name", None)
+    return name[:MAX_TEXT_CHARACTERS] if isinstance(name, str) and is_utf8(name) else ""

@@ -5,6 +5,7 @@
  *     dataDir/  lock        held while a server lives
  *               secret      32 random bytes, 0600: what tenants' salts are derived with
  *               pool        the path of the memory tier's file
+ *               models.json what people call the models of the spaces
  *               disk/       the disk tier, unless --disk names other directories
  *               cache.sock  where engines connect, unless --socket says otherwise
  *
@@ -16,6 +17,7 @@ import { cacheFigures, type CacheStats } from "../cache/cache-stats.ts";
 import { figureSource, type FigureSource } from "../figures.ts";
 import { diskFigures } from "../tiers/disk/disk-figures.ts";
 import { within } from "../deadline.ts";
+import type { SpaceId } from "../identity/space.ts";
 import type { Slot } from "../session.ts";
 import type { PoolStats } from "../cache/pool/slot-pool.ts";
 import type { TierStats } from "../tier.ts";
@@ -29,9 +31,10 @@ import type { DiskTierStats } from "../tiers/disk/disk-stats.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import type { Resized } from "../http/admin/cache-size.ts";
 import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
-import { WireServer } from "../wire/cache/server.ts";
+import { WireServer, type WireServerOptions } from "../wire/cache/server.ts";
 import { mustFitSocketAddress } from "../wire/socket-place.ts";
 import { DataDirectory, isDriveFault } from "./data-directory.ts";
+import { ModelNames } from "./model-names.ts";
 import { SocketFolder, sweepSocketFolders } from "./socket-folder.ts";
 
 const dayMs = 24 * 3_600_000;
@@ -68,6 +71,7 @@ export class CacheHost implements AsyncDisposable {
   readonly swept: Promise<void>;
   readonly #pool: MemoryPool;
   readonly #directory: DataDirectory;
+  readonly #names: ModelNames | undefined;
   readonly #config: CacheHostOptions["config"];
 
   private constructor(parts: {
@@ -76,6 +80,7 @@ export class CacheHost implements AsyncDisposable {
     door: Door;
     config: CacheHostOptions["config"];
     directory: DataDirectory;
+    names: ModelNames | undefined;
     log: Log;
   }) {
     this.cache = parts.cache;
@@ -84,6 +89,7 @@ export class CacheHost implements AsyncDisposable {
     this.#socketFolder = parts.door.folder;
     this.#config = parts.config;
     this.#directory = parts.directory;
+    this.#names = parts.names;
     this.secret = parts.directory.secret;
     this.socketPath = parts.door.server.socketPath;
     this.swept = sweepSocketFolders({ signal: this.#ending.signal, log: parts.log });
@@ -110,8 +116,10 @@ export class CacheHost implements AsyncDisposable {
       undo.push(() => cache.close());
       // An adopted pool may have more in it than this configuration allows.
       if (pool.stats().capacityBytes > config.memory) void cache.resize(config.memory);
-      const door = await listen(config, cache, log.named("wire"));
-      return new CacheHost({ cache, pool, door, config, directory, log });
+      const names = directory.isReadOnly ? undefined : ModelNames.open(directory.path, log);
+      const onSession = (space: SpaceId, model: string) => names?.note(space, model);
+      const door = await listen({ socketPath: socketPathOf(config), cache, onSession, log: log.named("wire") }, config);
+      return new CacheHost({ cache, pool, door, config, directory, names, log });
     } catch (error) {
       for (const step of undo.toReversed()) await step();
       throw error;
@@ -176,6 +184,7 @@ export class CacheHost implements AsyncDisposable {
     this.#socketFolder?.[Symbol.dispose]();
     await this.swept;
     await this.cache.close();
+    await this.#names?.written();
     this.#directory[Symbol.dispose]();
   }
 }
@@ -205,16 +214,19 @@ function openPool(
 }
 
 /** Where the drive of the data directory takes no socket, the socket lies in a folder of its own, which goes with the server. */
-async function listen(config: CacheHostOptions["config"], cache: Cache, log: Log): Promise<Door> {
-  const socketPath = socketPathOf(config);
+async function listen(
+  options: WireServerOptions & { readonly log: Log },
+  config: Pick<Config, "socket">,
+): Promise<Door> {
+  const { socketPath, log } = options;
   try {
-    return { server: await WireServer.listen({ cache, socketPath, log }), folder: undefined };
+    return { server: await WireServer.listen(options), folder: undefined };
   } catch (error) {
     if (config.socket !== "" || !isDriveFault(error)) {
       if (error instanceof RepriseError) throw error;
       throw new RepriseError("BAD_CONFIG", `no socket can be made at ${socketPath}`, { cause: error });
     }
-    const door = await listenElsewhere(socketPath, cache, log);
+    const door = await listenElsewhere(options);
     log.warn(
       `no socket can be made at ${socketPath}: ${describe(error)}; engines reach the cache in ${dirname(door.server.socketPath)}`,
     );
@@ -222,17 +234,17 @@ async function listen(config: CacheHostOptions["config"], cache: Cache, log: Log
   }
 }
 
-async function listenElsewhere(wanted: string, cache: Cache, log: Log): Promise<Door> {
+async function listenElsewhere(options: WireServerOptions): Promise<Door> {
   let folder: SocketFolder | undefined;
   try {
     folder = SocketFolder.make();
-    const server = await WireServer.listen({ cache, socketPath: folder.socketPath, log });
+    const server = await WireServer.listen({ ...options, socketPath: folder.socketPath });
     return { server, folder };
   } catch (cause) {
     folder?.[Symbol.dispose]();
     throw new RepriseError(
       "BAD_CONFIG",
-      `no socket can be made at ${wanted}, nor in the folder for temporary files: give another place with --socket`,
+      `no socket can be made at ${options.socketPath}, nor in the folder for temporary files: give another place with --socket`,
       {
         cause,
       },

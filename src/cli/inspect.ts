@@ -2,11 +2,13 @@
 import { resolve } from "node:path";
 import { textTable } from "../bench/text-table.ts";
 import { formatBytes } from "../bytes.ts";
-import { inspectDisk, type DiskContents } from "../tiers/disk/inspect.ts";
+import { inspectDisk, type DiskContents, type SpaceOnDisk } from "../tiers/disk/inspect.ts";
 import { CacheControl } from "../wire/guest/control.ts";
+import { createLog } from "../log.ts";
 import { diskDirectories, socketPathOf } from "./cache-host.ts";
 import { mustBeThere } from "./data-directory.ts";
 import type { Command } from "./command.ts";
+import { readModelNames } from "./model-names.ts";
 
 type Running = { readonly [figure: string]: unknown } | undefined;
 
@@ -15,17 +17,20 @@ export const inspect: Command = {
   summary: "tells what a data directory holds, whether a server runs on it or not",
   operands: ["[DATA_DIR]"],
   options: { json: { value: undefined, help: "Print JSON." } },
-  settings: ["dataDir", "disk", "socket"],
+  settings: ["dataDir", "disk", "socket", "logLevel"],
 
   async run({ config, operands, own }) {
     const dataDir = resolve(operands[0] ?? config.dataDir);
     mustBeThere(dataDir);
     const running = await statsOf(socketPathOf({ dataDir, socket: config.socket }));
     const stored = await inspectDisk(diskDirectories({ dataDir, disk: config.disk }));
+    const names = readModelNames(dataDir, createLog({ level: config.logLevel }));
+    const spaces = stored.spaces.map((space) => ({ model: names.get(space.space) ?? null, ...space }));
+    const disk = { ...stored, spaces };
     process.stdout.write(
       own["json"] === undefined
-        ? page(dataDir, running, stored, Date.now())
-        : `${JSON.stringify({ dataDir, running: running ?? null, disk: stored }, undefined, 2)}\n`,
+        ? page(dataDir, running, disk, Date.now())
+        : `${JSON.stringify({ dataDir, running: running ?? null, disk }, undefined, 2)}\n`,
     );
     return 0;
   },
@@ -37,19 +42,33 @@ async function statsOf(socketPath: string): Promise<Running> {
   return control?.stats();
 }
 
-function page(dataDir: string, running: Running, stored: DiskContents, nowMs: number): string {
-  const { bytes, spaces, regions, hitsSavedAt } = stored;
-  const rows = spaces.map(({ space, roots, parts, chunks, chunksHit, hits, tokens, payloadBytes, oldest, newest }) => [
-    space.slice(0, 12),
+/** What is stored of a space, and what people call its model; null: nobody has said. */
+type NamedSpace = SpaceOnDisk & { readonly model: string | null };
+type NamedContents = Omit<DiskContents, "spaces"> & { readonly spaces: readonly NamedSpace[] };
+
+function rowOf(space: NamedSpace, nowMs: number): string[] {
+  const { model, roots, parts, chunks, chunksHit, hits, tokens, payloadBytes, oldest, newest } = space;
+  return [
+    model ?? "?",
+    space.space.slice(0, 12),
     ...[roots, parts, chunks, tokens, hits].map((figure) => figure.toLocaleString("en")),
     `${Math.round((100 * chunksHit) / chunks)} %`,
     formatBytes(payloadBytes),
     `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
-  ]);
+  ];
+}
+
+function page(dataDir: string, running: Running, stored: NamedContents, nowMs: number): string {
+  const { bytes, spaces, regions, hitsSavedAt } = stored;
+  const rows = spaces.map((space) => rowOf(space, nowMs));
   const table =
     rows.length === 0
       ? "No records.\n"
-      : textTable(["space", "roots", "parts", "chunks", "tokens", "hits", "ever hit", "KV", "written … ago"], rows, 1);
+      : textTable(
+          ["model", "space", "roots", "parts", "chunks", "tokens", "hits", "ever hit", "KV", "written … ago"],
+          rows,
+          2,
+        );
   const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
   const foreign = regions.filter(({ state }) => state === "foreign").length;
   const counted =

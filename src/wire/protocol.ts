@@ -2,7 +2,7 @@
  * The wire protocol: the verbs of session.ts as messages, each a MessagePack map in a frame (frames.ts).
  *
  *     guest                                        cache
- *       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token
+ *       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token, model
  *             ◄─────────────────────────────────── welcome    spaceId, pool
  *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
  *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
@@ -132,6 +132,8 @@ export const requests = {
     slotBytes: list(count(), maxGroups),
     /** "" when the cache asks for none. */
     token: text(maxTextCharacters),
+    /** What people call the model of the space; "" when it has no name. It identifies nothing. */
+    model: text(maxTextCharacters),
   },
   lookup: reading,
   load: { ...reading, from: count(), onlyReady: flag() },

@@ -27,6 +27,7 @@ export function helloMessage(change: object = {}): object {
     rank: 0,
     slotBytes: [slotBytes],
     token: "",
+    model: "",
     ...change,
   };
 }

@@ -7,11 +7,14 @@
 import type { Cache } from "../../cache/cache.ts";
 import type { LocalSession } from "../../cache/sessions/local-session.ts";
 import { RepriseError } from "../../errors.ts";
+import type { SpaceId } from "../../identity/space.ts";
 import { registeredPool, protocolVersion, type AnswerOf, type RequestOf } from "../protocol.ts";
 
 export interface HandshakeOptions {
   readonly cache: Pick<Cache, "openSession" | "stats">;
   readonly mayEnter: (token: string) => boolean;
+  /** Told of each session that was opened: whose it is, and what people call the model ("" when nobody says). */
+  readonly onSession?: ((spaceId: SpaceId, model: string) => void) | undefined;
   /** Why this guest cannot be served, told in answer to its hello. */
   readonly refusal?: RepriseError | undefined;
 }
@@ -26,7 +29,7 @@ export interface Entered {
 
 /** Opens the guest's session when it may enter; @returns the refusal when it may not. */
 export function enter(hello: RequestOf<"hello">, options: HandshakeOptions): Entered | RepriseError {
-  const { cache, mayEnter, refusal } = options;
+  const { cache, mayEnter, onSession, refusal } = options;
   if (refusal !== undefined) return refusal;
   if (hello.version !== protocolVersion)
     return new RepriseError(
@@ -40,6 +43,7 @@ export function enter(hello: RequestOf<"hello">, options: HandshakeOptions): Ent
     return new RepriseError("QUEUE_FULL", "the memory pool is being shrunk: connect when it has been");
   const session = openSession(hello, cache);
   if (session instanceof RepriseError) return session;
+  if (session !== undefined) onSession?.(session.spaceId, hello.model);
   const welcome: AnswerOf<"welcome"> = {
     type: "welcome",
     id: hello.id,

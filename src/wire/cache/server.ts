@@ -16,6 +16,7 @@ import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
 import { defaultChannelLimits, type ChannelLimits } from "../channel.ts";
 import { GuestConnection } from "./guest-connection.ts";
+import type { HandshakeOptions } from "./handshake.ts";
 import { watchLeases } from "./lease-expiry.ts";
 import { prepareSocketPlace } from "../socket-place.ts";
 
@@ -28,6 +29,8 @@ export interface WireServerOptions {
   /** Guests must know it; none is asked for when it is undefined. The socket's mode is the first guard. */
   readonly token?: string;
   readonly log?: Log;
+  /** Told of each session that guests open (handshake.ts). */
+  readonly onSession?: HandshakeOptions["onSession"];
   /** How long the leases of a broken connection stand: 5 s unless given. */
   readonly graceMs?: number;
   /** How long a guest may take to say hello: 5 s unless given. */
@@ -113,7 +116,7 @@ export class WireServer implements AsyncDisposable {
   }
 
   #accept(socket: Socket): void {
-    const { cache, token, log = silentLog, graceMs = 5000, helloMs = 5000, limits } = this.#options;
+    const { cache, token, log = silentLog, graceMs = 5000, helloMs = 5000, limits, onSession } = this.#options;
     const isOneTooMany = this.#connections.size >= this.#mostGuests;
     const connection = new GuestConnection(socket, {
       refusal: isOneTooMany
@@ -121,6 +124,7 @@ export class WireServer implements AsyncDisposable {
         : undefined,
       cache,
       mayEnter: (given) => token === undefined || isSame(given, token),
+      onSession,
       graceMs,
       helloMs,
       limits: { ...defaultChannelLimits, ...limits },

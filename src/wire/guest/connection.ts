@@ -54,6 +54,7 @@ export interface NoSession {
   readonly space: null;
   readonly rank: 0;
   readonly slotBytes: readonly [];
+  readonly model?: undefined;
 }
 
 export interface ConnectionOptions {
@@ -102,7 +103,7 @@ export class Connection {
 
   /** The handshake. @throws RepriseError CACHE_UNAVAILABLE, or the refusal's own code */
   async handshake(options: (SessionOptions | NoSession) & { readonly token?: string }): Promise<Welcome> {
-    const { space, rank, slotBytes, token = "" } = options;
+    const { space, rank, slotBytes, token = "", model = "" } = options;
     mustFit(options);
     this.#space = space === null ? undefined : spaceId(space);
     this.#groups = slotBytes.length;
@@ -114,6 +115,7 @@ export class Connection {
       rank,
       slotBytes,
       token,
+      model,
     });
     if (answer?.type === "error") {
       throw new RepriseError(answer.code, `the cache refused: ${answer.message}`);

@@ -28,11 +28,13 @@ export function listsOf<T>(items: readonly T[]): T[][] {
 export function mustFit({
   space,
   token = "",
+  model = "",
 }: {
   readonly space: SpaceDescription | null;
   readonly token?: string;
+  readonly model?: string | undefined;
 }): void {
-  const texts: [name: string, value: unknown][] = [...Object.entries(space ?? {}), ["token", token]];
+  const texts: [name: string, value: unknown][] = Object.entries({ ...space, token, model });
   for (const [name, value] of texts)
     if (typeof value === "string" && (value.length > maxTextCharacters || /\p{Surrogate}/u.test(value)))
       throw new RepriseError(

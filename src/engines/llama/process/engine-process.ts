@@ -194,7 +194,7 @@ class EngineProcess {
       cells: this.#cells,
       exactness: deterministic ? this.#exactness() : undefined,
     });
-    const session = { space, rank: 0, slotBytes: [payloadBytes(this.#layout, chunkTokens)] };
+    const session = { space, rank: 0, slotBytes: [payloadBytes(this.#layout, chunkTokens)], model: this.#name };
     server.send({ kind: "guest", session });
     this.#cache = new CacheConnection({ socketPath, session, log: this.#log });
     this.#cache.connect().then(
@@ -210,18 +210,22 @@ class EngineProcess {
   }
 
   #loaded(reuse: LoadedModel["info"]["reuse"]): LoadedModel {
-    const { path, changed } = this.#files;
     return {
       info: {
-        name: basename(path, extname(path)),
+        name: this.#name,
         contextTokens: this.#contextTokens,
         vocabularySize: this.#model.vocabularySize,
         architecture: this.#model.architecture,
         parameters: this.#model.parameters,
-        created: changed,
+        created: this.#files.changed,
         reuse,
       },
     };
+  }
+
+  /** What people call the model: its file's name. */
+  get #name(): string {
+    return basename(this.#files.path, extname(this.#files.path));
   }
 }
 
