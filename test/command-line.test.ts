@@ -222,23 +222,24 @@ test("bench first-light: our own server, from nothing to hits in memory after ki
   expect(of("restarted")?.reused["disk"]).toBeGreaterThan(300);
 }, 60_000);
 
-test("verify finds nothing to complain of in a sound cache", async () => {
-  const args = [
-    "verify",
-    "--threads",
-    "1",
-    "--model",
-    shippedModelPath,
-    "--memory",
-    "256MiB",
-    "--prompts",
-    isFull ? "6" : "3",
-    "--tokens",
-    "600",
-  ];
-  const { code, out, error } = await reprise(...args);
-  expect(error).toBe("");
-  expect(out).toMatch(/warm\s+[1-9]\d\.\d %/);
-  expect(out).toMatch(/equal\n$/);
+test("verify finds nothing to complain of in a sound cache, and shows on a terminal how far it is", async () => {
+  const size = ["--prompts", isFull ? "6" : "3", "--tokens", "600"];
+  const settings = ["--threads", "1", "--model", shippedModelPath, "--memory", "256MiB"];
+  const { code, shown } = await onTerminal(["verify", ...settings, ...size]);
+  const shares = [...shown.matchAll(/Verifying [=-]+ (\d+) %/g)].map(([, share]) => Number(share));
+  expect(new Set(shares).size).toBeGreaterThan(5);
+  expect(shares).toEqual(shares.toSorted((a, b) => a - b));
+  expect(shown).toMatch(/warm\s+[1-9]\d\.\d %/);
+  expect(shown).toMatch(/\u001b\[\?25h[^]*equal\r\n$/); // the cursor is back
   expect(code).toBe(0);
 }, 120_000);
+
+/** On a terminal of its own, made by `script`: both streams, and what moves the cursor. */
+function onTerminal(args: readonly string[]): Promise<{ code: number; shown: string }> {
+  const line = [process.execPath, commandPath, ...args].map((word) => `'${word}'`).join(" ");
+  return new Promise((resolve) => {
+    execFile("script", ["-qec", line, "/dev/null"], { timeout: 120_000, env }, (failure, shown) => {
+      resolve({ code: typeof failure?.code === "number" ? failure.code : failure === null ? 0 : -1, shown });
+    });
+  });
+}

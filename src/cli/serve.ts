@@ -40,7 +40,7 @@ export const serve: Command = {
     const ended = endRequested(log);
 
     await using host = await CacheHost.open({ config, log });
-    const progress = showProgress(`Loading ${modelPath}`);
+    using progress = showProgress(`Loading ${modelPath}`);
     await using engine = startEngine({
       config,
       modelPath,

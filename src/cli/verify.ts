@@ -19,6 +19,7 @@ import { RepriseError } from "../errors.ts";
 import { createLog, type Log } from "../log.ts";
 import { CacheHost } from "./cache-host.ts";
 import type { Command } from "./command.ts";
+import { type Progress, showProgress } from "./progress.ts";
 import { findModel, startEngine } from "./serve.ts";
 
 const answerTokens = 16;
@@ -56,20 +57,24 @@ interface Arm {
 async function compareRuns(config: Config, size: { promptCount: number; longest: number }): Promise<string[]> {
   const log = createLog({ level: config.logLevel === "info" ? "warn" : config.logLevel });
   const modelPath = findModel(config);
-  const first = await runArms({ config, modelPath, log }, async (run) => {
+  using progress = showProgress("Verifying");
+  const parts = { config, modelPath, log, progress: new TokenProgress(progress) };
+  const first = await runArms(parts, async (run) => {
     const prompts = await makePrompts(run.engine, size);
+    parts.progress.expect(4 * tokensOf(prompts)); // of the four runs below
     const cold = await run.answers(prompts, { salt: "", read: false, save: true });
     const warm = await run.answers(prompts, { salt: "", read: true, save: true });
     return { prompts, cold, warm };
   });
   const { prompts, cold, warm } = first;
-  const second = await runArms({ config, modelPath, log }, async (run) => {
+  const second = await runArms(parts, async (run) => {
     const restarted = await run.answers(prompts, { salt: "", read: true, save: true });
     const again = await run.answers(prompts, { salt: otherSalt, read: false, save: true });
     const stored = await run.storedBytes(prompts, "");
     const computed = await run.storedBytes(prompts, otherSalt);
     return { restarted, again, stored, computed };
   });
+  progress.end();
 
   const arms = { warm, "after the restart": second.restarted, "computed again": second.again };
   report({ cold, ...arms }, prompts);
@@ -92,7 +97,7 @@ async function compareRuns(config: Config, size: { promptCount: number; longest:
 
 /** A cache and an engine over the data directory, for as long as `work` runs. */
 async function runArms<T>(
-  parts: { config: Config; modelPath: string; log: Log },
+  parts: { config: Config; modelPath: string; log: Log; progress: TokenProgress },
   work: (run: { engine: LlamaEngine; answers: AnswerAll; storedBytes: DigestAll }) => Promise<T>,
 ): Promise<T> {
   await using host = await CacheHost.open(parts);
@@ -103,7 +108,7 @@ async function runArms<T>(
   try {
     const result = await work({
       engine,
-      answers: (prompts, cache) => answerAll(engine, prompts, cache),
+      answers: (prompts, cache) => answerAll(engine, prompts, { cache, progress: parts.progress }),
       storedBytes: async (prompts, salt) => {
         while (engine.stats().unsavedChunks > 0) await sleep(10);
         return digestAll(host, session, prompts, salt);
@@ -119,7 +124,31 @@ async function runArms<T>(
 type AnswerAll = (prompts: readonly Uint32Array[], cache: CacheUse) => Promise<Arm[]>;
 type DigestAll = (prompts: readonly Uint32Array[], salt: string) => Promise<string[]>;
 
-async function answerAll(engine: LlamaEngine, prompts: readonly Uint32Array[], cache: CacheUse): Promise<Arm[]> {
+/** How many of the prompts' tokens are done, as a share on the terminal. */
+class TokenProgress {
+  readonly #progress: Progress;
+  #expected = Number.POSITIVE_INFINITY;
+  #done = 0;
+
+  constructor(progress: Progress) {
+    this.#progress = progress;
+  }
+
+  expect(tokens: number): void {
+    this.#expected = tokens;
+  }
+
+  add(tokens: number): void {
+    this.#done += tokens;
+    this.#progress.update(this.#done / this.#expected);
+  }
+}
+
+async function answerAll(
+  engine: LlamaEngine,
+  prompts: readonly Uint32Array[],
+  { cache, progress }: { cache: CacheUse; progress: TokenProgress },
+): Promise<Arm[]> {
   const arms: Arm[] = [];
   for (const prompt of prompts) {
     const tokens: number[] = [];
@@ -130,6 +159,7 @@ async function answerAll(engine: LlamaEngine, prompts: readonly Uint32Array[], c
       if (event.kind === "text") tokens.push(...event.tokens);
     }
     arms.push({ tokens, reusedTokens });
+    progress.add(prompt.length);
   }
   return arms;
 }
@@ -176,7 +206,7 @@ async function makePrompts(
 }
 
 function report(arms: Readonly<Record<string, readonly Arm[]>>, prompts: readonly Uint32Array[]): void {
-  const total = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+  const total = tokensOf(prompts);
   process.stdout.write(`${prompts.length} prompts, ${total} tokens, ${answerTokens} generated after each\n`);
   for (const [name, answers] of Object.entries(arms)) {
     const reused = answers.reduce((sum, { reusedTokens }) => sum + reusedTokens, 0);
@@ -184,6 +214,10 @@ function report(arms: Readonly<Record<string, readonly Arm[]>>, prompts: readonl
       `${name.padEnd(20)}${((100 * reused) / total).toFixed(1).padStart(6)} % of the prompt tokens reused\n`,
     );
   }
+}
+
+function tokensOf(prompts: readonly Uint32Array[]): number {
+  return prompts.reduce((sum, { length }) => sum + length, 0);
 }
 
 function wholeNumber(name: string, given: string, least: number, most: number): number {
