@@ -41,7 +41,13 @@ function setting<T>(kind: Kind<T>, defaultValue: T, help: string, options: { def
 }
 
 export const settings = {
-  model: setting(path("FILE.gguf"), "", "The model.", { defaultText: "the small one that ships" }),
+  model: setting(
+    path("FILE.gguf or NAME"),
+    "",
+    "The model: a file, or the name of one that is on this machine already (`reprise models` lists them).",
+    { defaultText: "the small one that ships" },
+  ),
+  modelsDir: setting(paths("DIR"), [], "A folder with models, looked through for names; may be given several times."),
   chatTemplate: setting(
     path("FILE"),
     "",

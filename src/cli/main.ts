@@ -15,6 +15,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import("./serve.ts")).serve,
   cache: async () => (await import("./cache.ts")).cache,
   inspect: async () => (await import("./inspect.ts")).inspect,
+  models: async () => (await import("./models.ts")).models,
   verify: async () => (await import("./verify.ts")).verify,
   bench: async () => (await import("./bench.ts")).bench,
 };

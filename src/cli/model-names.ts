@@ -88,7 +88,8 @@ function isName(space: string, name: unknown): name is string {
 
 /** One line without control characters, nor those that turn or hide what is printed after them; cut to a length. */
 function printable(given: string): string {
-  return [...given.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "")].slice(0, maxNameCharacters).join("").trim();
+  const line = given.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "");
+  return Array.from(line).slice(0, maxNameCharacters).join("").trim();
 }
 
 function fileIn(dataDirectory: string): string {

@@ -1,10 +1,8 @@
 /** `reprise serve`: the cache, the engine and the HTTP server in one command, until a signal ends it. */
-import { statSync } from "node:fs";
 import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { formatBytes } from "../bytes.ts";
 import { type Config, settingNames } from "../config.ts";
-import { codeOf, describe, RepriseError } from "../errors.ts";
+import { RepriseError } from "../errors.ts";
 import type { EngineSettings } from "../engines/llama/engine-settings.ts";
 import { LlamaEngine } from "../engines/llama/server/engine.ts";
 import type { Engine, ModelInfo } from "../engine.ts";
@@ -14,6 +12,7 @@ import { createLog, type Log } from "../log.ts";
 import { version } from "../version.ts";
 import { hostsAllowedBy, mustBePrivate, mustKnowPages, readKeys } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
+import { type ChosenModel, chooseModel } from "./choose-model.ts";
 import { readChatTemplate } from "./chat-template-file.ts";
 import type { Command } from "./command.ts";
 import { showProgress } from "./progress.ts";
@@ -27,7 +26,7 @@ export const serve: Command = {
   summary: "runs the model behind an OpenAI-compatible server that reads each text once",
   options: {},
   settings: settingNames.filter((name) => name !== "metricsPort" && name !== "stopWhenUnused"),
-  operands: ["[FILE.gguf]"],
+  operands: ["[MODEL]"],
 
   async run({ config: given, operands }) {
     const config = withModel(given, operands[0]);
@@ -35,15 +34,15 @@ export const serve: Command = {
     const keys = readKeys(config);
     mustBePrivate(config.host, keys.apiKeys, "api-key");
     mustKnowPages(config.corsOrigin, keys.apiKeys);
-    const modelPath = findModel(config);
+    const model = await chooseModel(config);
     const chatTemplate = readChatTemplate(config);
     const ended = endRequested(log);
 
     await using host = await CacheHost.open({ config, log });
-    using progress = showProgress(`Loading ${modelPath}`);
+    using progress = showProgress(`Loading ${model.path}`);
     await using engine = startEngine({
       config,
-      modelPath,
+      model,
       chatTemplate,
       host,
       log,
@@ -98,7 +97,7 @@ function readyMessage(url: string, model: ModelInfo, { sequences, memory, disk, 
 /** The engine as this configuration wants it, connected to the host's cache. */
 export function startEngine(parts: {
   config: Config;
-  modelPath: string;
+  model: ChosenModel;
   chatTemplate?: string | undefined;
   host: CacheHost;
   log: Log;
@@ -106,9 +105,9 @@ export function startEngine(parts: {
 }): LlamaEngine {
   const { config, host } = parts;
   return LlamaEngine.start({
-    modelPath: parts.modelPath,
+    modelPath: parts.model.path,
     chatTemplate: parts.chatTemplate,
-    settings: engineSettings(config, host.socketPath),
+    settings: { ...engineSettings(config, host.socketPath), modelName: parts.model.name },
     dataDirectory: resolve(config.dataDir),
     maxWaiting: config.queue,
     log: parts.log.named("engine"),
@@ -121,27 +120,12 @@ export function engineSettings(config: Config, socketPath: string): EngineSettin
   return { contextTokens, sequences, threads, gpu, gpuLayers, deterministic, socketPath };
 }
 
-/** `reprise serve FILE.gguf` is `reprise serve --model FILE.gguf`. @throws RepriseError BAD_CONFIG when both are given */
+/** `reprise serve MODEL` is `reprise serve --model MODEL`. @throws RepriseError BAD_CONFIG when both are given */
 function withModel(config: Config, operand: string | undefined): Config {
   if (operand === undefined) return config;
   if (config.model !== "" && config.model !== operand)
     throw new RepriseError("BAD_CONFIG", `two models are given, ${operand} and ${config.model}: name one`);
   return { ...config, model: operand };
-}
-
-/** The model that was asked for, else the one that ships. @throws RepriseError MODEL_NOT_FOUND */
-export function findModel(config: Pick<Config, "model">): string {
-  const path =
-    config.model === ""
-      ? fileURLToPath(new URL("../../models/reprise-22m-q8_0.gguf", import.meta.url))
-      : resolve(config.model);
-  try {
-    if (statSync(path).isFile()) return path;
-  } catch (error) {
-    const why = codeOf(error) === "ENOENT" ? "there is no such file" : describe(error);
-    throw new RepriseError("MODEL_NOT_FOUND", `cannot read the model ${path}: ${why}`);
-  }
-  throw new RepriseError("MODEL_NOT_FOUND", `--model ${path} is not a file; give the path of a .gguf file`);
 }
 
 /** What `/cache/stats` answers: of the chunks that a power cut would lose, the engine has some as well. */

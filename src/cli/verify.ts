@@ -20,7 +20,8 @@ import { createLog, type Log } from "../log.ts";
 import { CacheHost } from "./cache-host.ts";
 import type { Command } from "./command.ts";
 import { type Progress, showProgress } from "./progress.ts";
-import { findModel, startEngine } from "./serve.ts";
+import { type ChosenModel, chooseModel } from "./choose-model.ts";
+import { startEngine } from "./serve.ts";
 
 const answerTokens = 16;
 const otherSalt = "verify: computed again";
@@ -56,9 +57,9 @@ interface Arm {
 
 async function compareRuns(config: Config, size: { promptCount: number; longest: number }): Promise<string[]> {
   const log = createLog({ level: config.logLevel === "info" ? "warn" : config.logLevel });
-  const modelPath = findModel(config);
+  const model = await chooseModel(config);
   using progress = showProgress("Verifying");
-  const parts = { config, modelPath, log, progress: new TokenProgress(progress) };
+  const parts = { config, model, log, progress: new TokenProgress(progress) };
   const first = await runArms(parts, async (run) => {
     const prompts = await makePrompts(run.engine, size);
     parts.progress.expect(4 * tokensOf(prompts)); // of the four runs below
@@ -97,7 +98,7 @@ async function compareRuns(config: Config, size: { promptCount: number; longest:
 
 /** A cache and an engine over the data directory, for as long as `work` runs. */
 async function runArms<T>(
-  parts: { config: Config; modelPath: string; log: Log; progress: TokenProgress },
+  parts: { config: Config; model: ChosenModel; log: Log; progress: TokenProgress },
   work: (run: { engine: LlamaEngine; answers: AnswerAll; storedBytes: DigestAll }) => Promise<T>,
 ): Promise<T> {
   await using host = await CacheHost.open(parts);

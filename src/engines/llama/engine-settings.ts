@@ -5,6 +5,8 @@
 import type { GpuUse } from "./model/library.ts";
 
 export interface EngineSettings {
+  /** What people call the model; undefined = its file's name. */
+  readonly modelName?: string | undefined;
   /** Tokens of prompt and answer of one request; undefined = the model's own, at most 8,192. */
   readonly contextTokens: number | undefined;
   /** Requests served at a time. */

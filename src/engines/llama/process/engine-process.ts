@@ -223,9 +223,9 @@ class EngineProcess {
     };
   }
 
-  /** What people call the model: its file's name. */
+  /** What people call the model. */
   get #name(): string {
-    return basename(this.#files.path, extname(this.#files.path));
+    return this.#settings.modelName ?? basename(this.#files.path, extname(this.#files.path));
   }
 }
 

@@ -1,0 +1,94 @@
+/**
+ * Which models lie on this machine already: the one that ships, those in folders that were named, and those that other programs
+ * have brought. They are used where they lie; nothing is downloaded, copied or run.
+ */
+import { stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { Candidate, FoundModel } from "./found-model.ts";
+import { ggufFiles } from "./gguf-files.ts";
+import { ggufKind } from "./gguf-kind.ts";
+import { huggingFaceModels } from "./hugging-face.ts";
+import { ollamaModels } from "./ollama.ts";
+import { pythonModels } from "./python-packages.ts";
+
+export interface WhereToLook {
+  readonly home: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Of `--models-dir`. */
+  readonly folders: readonly string[];
+  /** The model that ships. */
+  readonly shippedPath: string;
+}
+
+/** Folders below one that was named, and below LM Studio's (publisher, then model). */
+const folderDepth = 4;
+const partName = /-00001-of-(\d{5})\.gguf$/i;
+
+/** In the order of {@link WhereToLook}, then by source. A file that is found twice counts once. Never throws. */
+export async function findModels(where: WhereToLook): Promise<FoundModel[]> {
+  const found: FoundModel[] = [];
+  const seen = new Set<string>();
+  for (const candidate of await candidates(where)) {
+    const model = await look(candidate).catch(() => undefined); // it is gone, or not ours to read
+    if (model === undefined || seen.has(model.identity)) continue;
+    seen.add(model.identity);
+    found.push(model.found);
+  }
+  return found;
+}
+
+async function candidates({ home, environment, folders, shippedPath }: WhereToLook): Promise<Candidate[]> {
+  const variable = (name: string) => (environment[name] === "" ? undefined : environment[name]);
+  const cache = variable("XDG_CACHE_HOME") ?? join(home, ".cache");
+  const hub = variable("HF_HUB_CACHE") ?? join(variable("HF_HOME") ?? join(cache, "huggingface"), "hub");
+  const ollama = [variable("OLLAMA_MODELS"), join(home, ".ollama", "models"), "/usr/share/ollama/.ollama/models"];
+  const inFolder = async (source: Candidate["source"], root: string) =>
+    (await ggufFiles(root, folderDepth)).map((path): Candidate => ({ path, source }));
+  const lists = [
+    Promise.resolve([{ path: shippedPath, source: "Reprise" } as const]),
+    ...folders.map((folder) => inFolder("--models-dir", folder)),
+    ...ollama.flatMap((root) => (root === undefined ? [] : [ollamaModels(root)])),
+    ...[join(home, ".lmstudio", "models"), join(cache, "lm-studio", "models")].map((root) =>
+      inFolder("LM Studio", root),
+    ),
+    huggingFaceModels(hub),
+    inFolder("llama.cpp", variable("LLAMA_CACHE") ?? join(cache, "llama.cpp")),
+    pythonModels({ home, environment }),
+  ];
+  return (await Promise.all(lists)).flat();
+}
+
+/** Undefined: not a model that writes text. @throws Node's error when it cannot be read */
+async function look({ path, source, name }: Candidate): Promise<{ found: FoundModel; identity: string } | undefined> {
+  const { dev, ino, size, isFile } = await statsOf(path);
+  if (!isFile) return undefined;
+  const kind = await ggufKind(path);
+  // `clip` reads images for another model; adapters and the like say so.
+  if (kind === undefined || kind.type !== "model" || kind.architecture === "clip") return undefined;
+  const { architecture } = kind;
+  const bytes = size + (await laterPartsBytes(path));
+  const found = { name: name ?? nameOf(path), path, bytes, architecture, source };
+  return { found, identity: `${dev}:${ino}` };
+}
+
+async function statsOf(path: string) {
+  const stats = await stat(path);
+  return { dev: stats.dev, ino: stats.ino, size: stats.size, isFile: stats.isFile() };
+}
+
+function nameOf(path: string): string {
+  return basename(path)
+    .replace(partName, "")
+    .replace(/\.gguf$/i, "");
+}
+
+/** What the other parts of a split model take; those that are missing are told when it is loaded. */
+async function laterPartsBytes(path: string): Promise<number> {
+  const count = Number(partName.exec(path)?.[1] ?? 1);
+  let bytes = 0;
+  for (let part = 2; part <= Math.min(count, 512); part += 1) {
+    const name = basename(path).replace(/-00001-of-/i, `-${String(part).padStart(5, "0")}-of-`);
+    bytes += (await stat(join(dirname(path), name)).catch(() => undefined))?.size ?? 0;
+  }
+  return bytes;
+}
