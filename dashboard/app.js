@@ -149,6 +149,10 @@ function restore(chat) {
     turn.button.hidden = false;
     if (record.withNotes) longText.readOnly = example.hidden = true;
   }
+  if (longText.value.trim() === exampleNotes.trim()) {
+    const asked = chat.turns.map(({ text }) => text);
+    suggestions.replaceChildren(...exampleQuestions.filter((text) => !asked.includes(text)).map(suggestion));
+  }
   describeLongText();
   follow();
 }
@@ -216,6 +220,7 @@ async function run(turn, messages) {
       },
     });
     shown.show(reprise, turn.coldMs);
+    if (state.dataset.state !== "ok") void showServer(); // it is back, as this answer shows
     turn.record.runs.push({ report: reprise });
     turn.record.answer = text;
     turn.coldMs ??= reprise.ttft_ms;

@@ -37,7 +37,7 @@ export function createRun(number) {
       firstToken.replaceChildren("first token ", element("strong", "", seconds(report.ttft_ms)));
       figures.replaceChildren(...shown.map((source) => figure(source, counts[source])));
       const times = coldMs === undefined ? 0 : coldMs / Math.max(report.ttft_ms, 0.1);
-      faster.textContent = times >= 1.2 ? `${factor(times)}× sooner` : "";
+      faster.textContent = times >= 1.2 ? `${factor(times)}× faster` : "";
     },
     /** The run ended without a report. */
     end(word) {

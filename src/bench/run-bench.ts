@@ -66,7 +66,7 @@ export async function runBench(
       time: options.timeSeconds,
       "warm-up": options.warmUp,
       "stall-timeout": options.stallSeconds,
-      "characters-per-token": scale.charactersPerToken,
+      "characters-per-token": Number(scale.charactersPerToken.toFixed(2)),
       "characters-per-token-source": scale.source,
     },
     warmUp: warmUpWords(options.warmUp),

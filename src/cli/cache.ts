@@ -17,6 +17,7 @@ export const cache: Command = {
   settings: [
     "dataDir",
     "memory",
+    "poolDir",
     "disk",
     "scrubDays",
     "socket",

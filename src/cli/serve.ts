@@ -110,7 +110,7 @@ export function startEngine(parts: {
     settings: { ...engineSettings(config, host.socketPath), modelName: parts.model.name },
     dataDirectory: resolve(config.dataDir),
     maxWaiting: config.queue,
-    log: parts.log.named("engine"),
+    log: parts.log,
     ...(parts.onProgress === undefined ? {} : { onProgress: parts.onProgress }),
   });
 }

@@ -109,7 +109,7 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     expect(await bar(1)).toBe(
       `Prompt of ${words} tokens: 1 computed, ${(promptTokens - 1).toLocaleString("en")} memory`,
     );
-    expect(await runs.nth(1).locator(".faster").textContent()).toMatch(/^\d+× sooner$/);
+    expect(await runs.nth(1).locator(".faster").textContent()).toMatch(/^\d+× faster$/);
     const widths = await runs
       .nth(1)
       .locator(".bar i")
@@ -192,6 +192,30 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     await page.evaluate("sessionStorage.setItem('reprise-chat', '{\"turns\": 7}')");
     await page.reload();
     await page.getByRole("status").filter({ hasText: "ready" }).waitFor();
+    expectQuiet();
+    await page.close();
+  });
+
+  test("by keyboard alone: the example, one of its questions, the same again; the other questions outlast a reload", async () => {
+    await using server = await fakeServer({ fake: { script: () => ({ pieces: ["RK704."] }) } });
+    const { page, expectQuiet } = await open(server.url);
+    const press = async (name: string) => {
+      const isFocused = () => page.evaluate("document.activeElement.textContent.trim()");
+      for (let tabs = 0; (await isFocused()) !== name; tabs += 1) {
+        expect(tabs).toBeLessThan(20);
+        await page.keyboard.press("Tab");
+      }
+      await page.keyboard.press("Enter");
+    };
+    await press("Use example notes");
+    const questions = page.locator("#suggestions button");
+    const offered = await questions.allTextContents();
+    await press(offered[1]!); // there are four
+    await page.locator(".run [role=img]").waitFor();
+    await press("Same again");
+    await page.locator(".run [role=img]").nth(1).waitFor();
+    await page.reload();
+    expect(await questions.allTextContents()).toEqual(offered.filter((_, i) => i !== 1));
     expectQuiet();
     await page.close();
   });

@@ -51,7 +51,10 @@ export function barFigure(
   const names = [...new Set(bars.flatMap(({ parts }) => [...parts.keys()]))].toSorted(
     (a, b) => Number(a === grey) - Number(b === grey) || (a < b ? -1 : 1),
   );
-  const classOf = (name: string) => (name === grey ? "part-rest" : `part-${names.indexOf(name) % partColours}`);
+  const classOf = (name: string) => {
+    if (name === grey) return "part-rest";
+    return tiersOfPage.has(name) ? `part-${name}` : `part-${names.indexOf(name) % partColours}`;
+  };
   const legend = names.map(
     (name) =>
       `<li><svg class="key" aria-hidden="true"><rect class="${classOf(name)}" width="100%" height="100%"/></svg>${escapeHtml(name)}</li>`,
@@ -74,6 +77,9 @@ export function barFigure(
 }
 
 export const computedPart = "computed";
+
+/** Those that have the colours that the server's page gives them. */
+const tiersOfPage = new Set(["resident", "memory", "disk"]);
 
 /** As many `part-N` colours as report.css has. */
 const partColours = 6;

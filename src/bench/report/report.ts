@@ -58,7 +58,12 @@ ${barFigure(bars, { full: 1, text, grey: computedPart })}</section>`;
 function errorSection(result: BenchResult): string {
   const bars = errorBars(result);
   const most = Math.max(...bars.map(({ parts }) => [...parts.values()].reduce((sum, count) => sum + count, 0)), 0);
-  if (most === 0) return `<section><h2>Errors</h2><p>None: every request was answered, and rightly.</p></section>`;
+  if (most === 0) {
+    const checked = result.samples.filter((sample) => sample.checked).length;
+    const right =
+      checked === 0 ? "What was answered was not checked." : `All ${checked} answers that were checked were right.`;
+    return `<section><h2>Errors</h2><p>None: every request was answered. ${right}</p></section>`;
+  }
   return `<section><h2>Errors</h2>
 <p class="note">Requests that failed or were answered wrongly, of ${result.samples.length} in all.</p>
 ${barFigure(bars, { full: most, text: String })}${errorTexts(result)}</section>`;

@@ -98,7 +98,7 @@ class EngineProcess {
     const measured = contexts.map((context) => measureLayout(context))[0]!; // at least one context
     if (refused === undefined && measured.layout === undefined) refused = "its state has a layout that is not known";
     this.#layout = refused === undefined ? measured.layout : undefined;
-    if (refused !== undefined) this.#log.info(`KV of this model is not reused: ${refused}`);
+    if (refused !== undefined) this.#log.warn(`KV of this model is not reused: ${refused}`);
 
     this.#scheduler = new Scheduler({
       model: this.#model,
