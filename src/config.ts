@@ -19,6 +19,7 @@ import {
   integer,
   key,
   type Kind,
+  list,
   oneOf,
   onOff,
   origin,
@@ -80,6 +81,17 @@ export const settings = {
     {
       defaultText: "20GiB",
     },
+  ),
+  tier: setting(
+    list("STORE"),
+    [],
+    "A store that other hosts share, such as valkey://HOST:6379 (docs/shared-tiers.md); may be given several times, the fastest first.",
+  ),
+  tierKeyFile: setting(
+    path("FILE"),
+    "",
+    "Keys that seal what goes to shared stores, one a line, the same on all hosts (docs/shared-tiers.md).",
+    { defaultText: "none: nothing is sealed" },
   ),
   scrubDays: setting(
     integer("DAYS", 0, 3650),

@@ -23,6 +23,7 @@ export const tierTable = {
   resident: { number: 0, where: "in the engine" },
   memory: { number: 1, where: "in memory" },
   disk: { number: 2, where: "on disk" },
+  valkey: { number: 3, where: "in Valkey" },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly where: string }>>;
 export type TierName = keyof typeof tierTable;
 

@@ -113,8 +113,8 @@ export class Cache implements AsyncDisposable {
     const log = this.#log;
     this.#outages = new Outages({ counters, log, retryMs: options.retryMs ?? 5000 });
     const below = { store, tiers: this.#tiers, counters, outages: this.#outages };
-    this.#recovery = new Recovery({ ...below, spaces: this.#spaces });
     this.#loadOrCompute = new LoadOrCompute(now);
+    this.#recovery = new Recovery({ ...below, spaces: this.#spaces, loadOrCompute: this.#loadOrCompute, now });
     this.#promotion = new Promotion({ ...below, loadOrCompute: this.#loadOrCompute, log });
     const queueBytes = () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30);
     this.#writeBehind = new WriteBehind({ ...below, queueBytes });

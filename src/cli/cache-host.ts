@@ -20,7 +20,7 @@ import { within } from "../deadline.ts";
 import type { SpaceId } from "../identity/space.ts";
 import type { Slot } from "../session.ts";
 import type { PoolStats } from "../cache/pool/slot-pool.ts";
-import type { TierStats } from "../tier.ts";
+import type { Tier, TierStats } from "../tier.ts";
 import { formatBytes } from "../bytes.ts";
 import type { Config } from "../config.ts";
 import { availableMemoryBytes } from "../engines/llama/model/machine.ts";
@@ -35,6 +35,7 @@ import { WireServer, type WireServerOptions } from "../wire/cache/server.ts";
 import { mustFitSocketAddress } from "../wire/socket-place.ts";
 import { DataDirectory, isDriveFault } from "./data-directory.ts";
 import { ModelNames } from "./model-names.ts";
+import { openSharedTiers } from "./shared-tiers.ts";
 import { SocketFolder, sweepSocketFolders } from "./socket-folder.ts";
 
 const dayMs = 24 * 3_600_000;
@@ -42,7 +43,8 @@ const dayMs = 24 * 3_600_000;
 const resizeMs = 10_000;
 
 export interface CacheHostOptions {
-  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "scrubDays" | "socket">;
+  readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "scrubDays" | "socket"> &
+    Partial<Pick<Config, "tier" | "tierKeyFile">>;
   readonly log: Log;
 }
 
@@ -110,8 +112,9 @@ export class CacheHost implements AsyncDisposable {
       mustFit(config.memory, place, place.heldBytes);
       const pool = openPool(config, { place, directory, log: log.named("memory") });
       undo.push(() => pool[Symbol.asyncDispose]());
-      const tiers = await openDisk(config, directory, log);
-      undo.push(...tiers.map((tier) => () => tier[Symbol.asyncDispose]()));
+      const tiers: Tier[] = await openDisk(config, directory, log);
+      undo.push(async () => void (await Promise.all(tiers.map((tier) => tier[Symbol.asyncDispose]()))));
+      tiers.push(...openSharedTiers(config));
       const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
       undo.push(() => cache.close());
       // An adopted pool may have more in it than this configuration allows.

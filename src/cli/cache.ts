@@ -20,6 +20,8 @@ export const cache: Command = {
     "poolDir",
     "disk",
     "scrubDays",
+    "tier",
+    "tierKeyFile",
     "socket",
     "stopWhenUnused",
     "metricsPort",

@@ -25,6 +25,11 @@ export function paths(name: string): Kind<readonly string[]> {
   return { name, list: true, parse: (given) => [withHome(checkText(given))] };
 }
 
+/** Texts that whoever reads the setting parses. */
+export function list(name: string): Kind<readonly string[]> {
+  return { name, list: true, parse: (given) => [checkText(given)] };
+}
+
 /** A key that is typed: its text is in no message. */
 export function key(name: string): Kind<readonly string[]> {
   return {

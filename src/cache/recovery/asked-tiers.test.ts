@@ -197,3 +197,42 @@ test("what is known of a shared tier is bounded: what was found long ago is aske
   expect(asked).toBe(4 * chunks + 1000);
   only.cache.check();
 }, 60_000);
+
+test("what a shared tier lacks it is not asked for again, for some seconds", async () => {
+  const store = new SharedStore();
+  const tier = new SharedTier(store);
+  let now = 0;
+  await using host = await opened([tier], { now: () => now });
+  expect([await host.hitTokens(42), await host.hitTokens(42)]).toEqual([0, 0]);
+  expect(tier.counts.finds).toBe(1);
+  await using other = await opened([new SharedTier(store)]);
+  await save(other.session, other.pool, counting(20));
+  await other.cache.flush();
+  now = 5001;
+  expect(await host.hitTokens(42)).toBe(20);
+  expect(tier.counts.finds).toBe(2);
+  // What came after the part that it has is remembered as well.
+  expect(await host.hitTokens(42)).toBe(20);
+  expect(tier.counts.finds).toBe(2);
+});
+
+test("a shared tier is asked only where way and reading are shorter than computing", async () => {
+  const tier = new SharedTier(await storeWith(40));
+  let now = 0;
+  tier.beforeFind = () => {
+    now += 100; // the way there
+    return Promise.resolve();
+  };
+  await using host = await opened([tier], { now: () => now });
+  const ask = (first: number, computeMsPerToken: number) =>
+    host.session.lookup(bareRoot, counting(40, first), { ...wait, computeMsPerToken });
+  await ask(1000, 0.01); // nothing is known of it yet
+  expect(tier.counts.finds).toBe(1);
+  await ask(2000, 2); // 80 ms of computing
+  expect(tier.counts.finds).toBe(1);
+  await ask(3000, 4); // 160
+  expect(tier.counts.finds).toBe(2);
+  now += 10_000;
+  await ask(4000, 0.01); // it may have become faster
+  expect(tier.counts.finds).toBe(3);
+});

@@ -5,7 +5,8 @@
  *     text    │ in the index │ asked for by its keys │
  *              ─────────────► ───── found ─────►      into the index; found once more by the next match
  *
- * All such tiers are asked at the same time. One that fails or is late has nothing. A shared one is left alone for a while
+ * A shared tier is asked only where loading what it may have could beat computing it (tiering/load-or-compute.ts), and not again
+ * for some seconds for what it lacked (absent-chunks.ts). All tiers are asked at the same time. One that fails or is late has nothing. A shared one is left alone for a while
  * then (tiering/outages.ts), so that an absent one costs one lookup in some seconds its patience, not each of them.
  */
 import { within, withSignal } from "../../deadline.ts";
@@ -19,7 +20,9 @@ import { hasRows, type RowShape } from "../index/chunk-table.ts";
 import { chunksOf } from "../index/radix.ts";
 import type { Space, Spaces } from "../index/spaces.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
+import type { LoadOrCompute } from "../tiering/load-or-compute.ts";
 import type { Outages } from "../tiering/outages.ts";
+import { AbsentChunks } from "./absent-chunks.ts";
 import { placeRecord } from "./place-record.ts";
 import { TextKeys } from "./text-keys.ts";
 
@@ -29,10 +32,20 @@ export interface AskedTiersOptions {
   readonly store: ChunkStore;
   readonly counters: Counters;
   readonly outages: Outages;
+  readonly loadOrCompute: LoadOrCompute;
+  readonly now: () => number;
   /** Some of what the logs kept of the space has yet to come. */
   readonly isReturning: (space: Space) => boolean;
   /** A chunk was found ahead of its turn. */
   readonly onPlaced: (space: Space, key: ChunkKey, chunk: ChunkId) => void;
+}
+
+/** Who asks. */
+export interface Asker {
+  /** What computing a token costs it; undefined: it never said. */
+  readonly computeMsPerToken: number | undefined;
+  /** Bytes of KV of a token, of all ranks. */
+  readonly bytesPerToken: number;
 }
 
 /** A text's chunks that are not in the index. */
@@ -55,9 +68,11 @@ export class AskedTiers {
   readonly #shared: readonly Tier[];
   readonly #underWay = new Map<Tier, number>();
   readonly #stop = new AbortController();
+  readonly #absent: AbsentChunks;
 
   constructor(options: AskedTiersOptions) {
     this.#options = options;
+    this.#absent = new AbsentChunks(options.now);
     this.#shared = options.tiers.filter((tier) => ownedLog(tier) === undefined);
   }
 
@@ -71,17 +86,30 @@ export class AskedTiers {
    * Puts into the index what tiers have of a text: whole chunks, and a tail if it is the one that was stored. Resolves when
    * all have answered, or one has all of it. Never rejects.
    */
-  async bring(space: Space, root: RootKey, text: Tokens): Promise<void> {
-    const { tiers, isReturning, outages } = this.#options;
+  async bring(space: Space, root: RootKey, text: Tokens, asker: Asker): Promise<void> {
+    const { tiers, isReturning } = this.#options;
     const question = this.#questionOf(space, root, text);
     if (question.keys.count === 0) return;
     const logsToo = isReturning(space);
-    const asked = tiers.filter((tier) => (ownedLog(tier) === undefined ? !outages.isAway(tier) : logsToo));
+    const asked = tiers.filter((tier) =>
+      ownedLog(tier) === undefined ? this.#mayHave(tier, question, asker) : logsToo,
+    );
     const asks = asked.map((tier) => this.#ask(tier, question));
     await new Promise<void>((resolve) => {
       for (const ask of asks) void ask.then((found) => (found === question.keys.count ? resolve() : undefined));
       void Promise.all(asks).then(() => resolve());
     });
+  }
+
+  /** It is there, has not just said that it lacks the text, and what it may have is worth the way. */
+  #mayHave(tier: Tier, { space, text, known, keys }: Question, { computeMsPerToken, bytesPerToken }: Asker): boolean {
+    const { outages, loadOrCompute } = this.#options;
+    if (outages.isAway(tier) || this.#absent.has(tier, keys.at(0))) return false;
+    const tokens = text.length - known * space.description.chunkTokens;
+    return (
+      computeMsPerToken === undefined ||
+      loadOrCompute.isWorthAsking(tier.name, { tokens, computeMsPerToken, bytesPerToken })
+    );
   }
 
   /** What has not been found is not any more. */
@@ -104,6 +132,8 @@ export class AskedTiers {
     if ((this.#underWay.get(tier) ?? 0) >= mostTextsAsked) return 0;
     try {
       const found = await this.#answerOf(tier, question);
+      const { keys } = question;
+      if (ownedLog(tier) === undefined && found.length < keys.count) this.#absent.add(tier, keys.at(found.length));
       return this.#stop.signal.aborted ? 0 : this.#place(tier, question, found);
     } catch (error) {
       if (!this.#stop.signal.aborted) this.#options.outages.failed(tier, error);
@@ -116,7 +146,10 @@ export class AskedTiers {
     const stop = this.#stop.signal;
     if (ownedLog(tier) !== undefined) return this.#find(tier, question, stop);
     const find = (signal: AbortSignal) => within(this.#find(tier, question, signal), patienceMs);
+    const { loadOrCompute, now } = this.#options;
+    const began = now();
     const found = await withSignal(find, { stop, deadlineMs: patienceMs });
+    loadOrCompute.noteAsked(tier.name, now() - began);
     if (found === "late")
       throw new RepriseError(
         "TIER_UNAVAILABLE",

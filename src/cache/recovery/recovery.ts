@@ -8,8 +8,9 @@ import { ownedLog, type LogTier, type Tier, type TierOwner } from "../../tier.ts
 import type { Counters } from "../counters.ts";
 import type { Space, Spaces } from "../index/spaces.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
+import type { LoadOrCompute } from "../tiering/load-or-compute.ts";
 import type { Outages } from "../tiering/outages.ts";
-import { AskedTiers } from "./asked-tiers.ts";
+import { AskedTiers, type Asker } from "./asked-tiers.ts";
 import { ReturningRecords } from "./from-tiers.ts";
 
 export interface RecoveryParts {
@@ -19,6 +20,8 @@ export interface RecoveryParts {
   readonly store: ChunkStore;
   readonly counters: Counters;
   readonly outages: Outages;
+  readonly loadOrCompute: LoadOrCompute;
+  readonly now: () => number;
 }
 
 export class Recovery {
@@ -60,8 +63,8 @@ export class Recovery {
   }
 
   /** Asks for a text, and puts what is found into the index. Never rejects. */
-  bring(space: Space, root: RootKey, tokens: Tokens): Promise<void> {
-    return this.#asked.bring(space, root, tokens);
+  bring(space: Space, root: RootKey, tokens: Tokens, asker: Asker): Promise<void> {
+    return this.#asked.bring(space, root, tokens, asker);
   }
 
   /** Resolves when what the logs kept is known, and that of open spaces can be found. */

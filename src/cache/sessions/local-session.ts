@@ -72,7 +72,7 @@ export class LocalSession implements CacheSession {
   }
 
   async lookup(root: AnyRoot, asked: Tokens, { computeMsPerToken, deadlineMs }: ReadOptions): Promise<Lookup> {
-    const brought = this.#broughtBack(root, asked, deadlineMs);
+    const brought = this.#broughtBack(root, asked, { deadlineMs, computeMsPerToken });
     const tokens = brought === undefined ? asked : await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
@@ -88,7 +88,7 @@ export class LocalSession implements CacheSession {
     { deadlineMs, onlyReady = false, onFound, computeMsPerToken }: LoadOptions,
   ): AsyncGenerator<readonly LoadedPart[], void, void> {
     const deadline = performance.now() + deadlineMs;
-    const brought = onlyReady ? undefined : this.#broughtBack(root, asked, deadlineMs); // nothing is waited for then
+    const brought = onlyReady ? undefined : this.#broughtBack(root, asked, { deadlineMs, computeMsPerToken }); // nothing is waited for then
     const tokens = brought === undefined ? asked : await brought;
     const path = this.#match(root, tokens);
     const found = this.#lookups.found(path, computeMsPerToken);
@@ -195,14 +195,25 @@ export class LocalSession implements CacheSession {
    *
    * @returns the text, copied: the memory of `tokens` is the caller's again while this waits (session.ts).
    */
-  #broughtBack(root: AnyRoot, tokens: Tokens, deadlineMs: number): Promise<Tokens> | undefined {
+  #broughtBack(
+    root: AnyRoot,
+    tokens: Tokens,
+    { deadlineMs, computeMsPerToken }: ReadOptions,
+  ): Promise<Tokens> | undefined {
     const { recovery, limits } = this.#context;
     if (!recovery.mayHaveMore(this.#space) || this.#closed) return undefined;
     if (this.#tokensIn(this.#match(root, tokens)) === tokens.length) return undefined;
     const text = tokens.slice();
     const { key } = keyedRoot(this.#space.id, root);
-    const work = recovery.bring(this.#space, key, text.subarray(0, limits.tokensPerRequest));
+    const asker = { computeMsPerToken, bytesPerToken: this.#bytesPerToken };
+    const work = recovery.bring(this.#space, key, text.subarray(0, limits.tokensPerRequest), asker);
     return within(work, deadlineMs).then(() => text);
+  }
+
+  /** KV of a token, of all ranks; of a full chunk's snapshots a share. */
+  get #bytesPerToken(): number {
+    const { slotBytes, space } = this.#options;
+    return (space.tensorParallel * slotBytes.reduce((sum, bytes) => sum + bytes, 0)) / space.chunkTokens;
   }
 
   /** How fast the guest computes. Of the ranks of one engine the first tells. */

@@ -22,12 +22,16 @@ import { ReadSpeed, type ReadFigures } from "./read-speed.ts";
 const clearly = 0.8;
 /** Texts remembered that were computed although they were stored. */
 const rememberedTexts = 4096;
+/** What a new time of asking weighs. */
+const learned = 0.3;
 /** A tier whose hits are left alone is tried again so often. */
 const probeMs = 10_000;
 
 export class LoadOrCompute {
   readonly #now: () => number;
   readonly #speeds = new Map<TierName, ReadSpeed>();
+  /** What shared tiers take to say what they have, and when they last did. */
+  readonly #askMs = new Map<TierName, { readonly ms: number; readonly at: number }>();
   /** The first chunk of each that was not in memory. A name that was given anew costs a needless read. */
   readonly #recomputed = new Set<ChunkId>();
 
@@ -45,6 +49,24 @@ export class LoadOrCompute {
   /** Weighs a text's hits, which are to be added in their order. `aheadBytes`: what a load reads at a time. */
   weigh(computeMsPerToken: number, aheadBytes: number): Weighing {
     return new Weighing((tier) => this.speed(tier), computeMsPerToken, aheadBytes);
+  }
+
+  /** A shared tier took so long to say what it has of a text. */
+  noteAsked(tier: TierName, ms: number): void {
+    const known = this.#askMs.get(tier);
+    this.#askMs.set(tier, { ms: known === undefined ? ms : known.ms + (ms - known.ms) * learned, at: this.#now() });
+  }
+
+  /**
+   * Asking a shared tier for so many tokens could pay, should it have all of them: way and reading together are clearly shorter than
+   * computing. Of a tier that was not asked for a while nothing is known any more: it is asked.
+   */
+  isWorthAsking(tier: TierName, text: { tokens: number; computeMsPerToken: number; bytesPerToken: number }): boolean {
+    const asked = this.#askMs.get(tier);
+    if (asked === undefined || this.#now() - asked.at >= probeMs) return true;
+    const bytes = text.tokens * text.bytesPerToken;
+    const loadMs = asked.ms + this.speed(tier).expectedMs(bytes, bytes);
+    return loadMs / clearly < text.tokens * text.computeMsPerToken;
   }
 
   /** True when something of a tier whose hits are left alone should be read, to see how fast it is now. */

@@ -1,0 +1,38 @@
+/** `--tier` and `--tier-key-file` as tiers. Nothing is waited for: a store that is away now is used when it is there. */
+import type { Config } from "../config.ts";
+import { RepriseError } from "../errors.ts";
+import type { Tier } from "../tier.ts";
+import { readTierKeys, type TierKey } from "../tiers/shared/tier-keys.ts";
+import { ValueTier } from "../tiers/shared/value-tier.ts";
+import { isValkeyAddress, parseValkeyAddress } from "../tiers/valkey/address.ts";
+import { ValkeyStore } from "../tiers/valkey/valkey-store.ts";
+
+/** A chunk of 64 MiB on each of eight ranks. */
+const maxRecordBytes = 512 * 1024 * 1024;
+
+/** In the order in which they were given. @throws RepriseError BAD_CONFIG */
+export function openSharedTiers({
+  tier = [],
+  tierKeyFile = "",
+}: Partial<Pick<Config, "tier" | "tierKeyFile">>): Tier[] {
+  if (tier.length === 0) return [];
+  const keys = tierKeyFile === "" ? [] : readTierKeys(tierKeyFile);
+  const makers = tier.map((address) => makerOf(address, keys)); // all are read before any is opened
+  const tiers = makers.map((make) => make());
+  const twice = tiers.find(({ name }, i) => tiers.findIndex((each) => each.name === name) < i);
+  if (twice === undefined) return tiers;
+  for (const each of tiers) void each[Symbol.asyncDispose]();
+  throw new RepriseError("BAD_CONFIG", `--tier names two stores of one kind (${twice.name}): give one of each`);
+}
+
+function makerOf(address: string, keys: readonly TierKey[]): () => Tier {
+  if (isValkeyAddress(address)) {
+    const parsed = parseValkeyAddress(address);
+    return () => new ValueTier({ store: new ValkeyStore(parsed), keys, prefix: parsed.prefix, maxRecordBytes });
+  }
+  const [scheme] = /^[\w+]*:/.exec(address) ?? [];
+  throw new RepriseError(
+    "BAD_CONFIG",
+    `--tier ${scheme === undefined ? "" : `${scheme}…: `}there is no store of that kind; there are: valkey://, valkeys://, redis://, rediss://`,
+  );
+}

@@ -1,0 +1,167 @@
+/** Real Valkey and Redis servers of the tests' own: one, a primary with a replica and sentinels, a cluster, TLS. */
+import { execFile, execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { Redis } from "ioredis";
+
+/** Programs that are here, by what they call themselves. Where CI is set both must be there. */
+export const programs: readonly { readonly name: string; readonly path: string }[] = [
+  { name: "redis", path: "/usr/bin/redis-server" },
+  { name: "valkey", path: process.env["REPRISE_TEST_VALKEY"] ?? "/usr/bin/valkey-server" },
+].filter(({ path }) => existsSync(path) || process.env["CI"] !== undefined);
+
+export interface StoreServer extends AsyncDisposable {
+  readonly port: number;
+  readonly folder: string;
+  readonly process: ChildProcess;
+  /** Ends it at once. */
+  kill(): Promise<void>;
+  /** Starts it again on the same port and folder. */
+  restart(): Promise<void>;
+  command(...words: readonly string[]): Promise<unknown>;
+}
+
+/** @param options configuration, as on the command line without dashes: `{ maxmemory: "64mb" }` */
+export async function startStore(
+  options: Readonly<Record<string, string>> = {},
+  program = programs[0]!.path,
+): Promise<StoreServer> {
+  const folder = mkdtempSync(join(tmpdir(), "reprise-store-"));
+  const port = await freePort();
+  const secure = options["tls-port"] !== undefined;
+  const ports = secure ? { port: "0", "tls-port": String(port) } : { port: String(port) };
+  const given = { bind: "127.0.0.1", save: "", dir: folder, "io-threads": "1", ...options, ...ports };
+  const { sentinel, ...settings } = given as Record<string, string>;
+  if (sentinel !== undefined) writeFileSync(join(folder, "sentinel.conf"), sentinel);
+  const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, ...value.split("|")]);
+  const args = sentinel === undefined ? flags : [join(folder, "sentinel.conf"), "--sentinel", "--port", String(port)];
+  const launch = async () => {
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    child.stdout?.resume();
+    for (let tries = 0; ; tries += 1) {
+      if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`);
+      if (await answers(port, secure)) return child;
+      if (tries > 500) throw new Error(`${program} does not answer`);
+      await sleep(10);
+    }
+  };
+  let child = await launch();
+  const kill = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, "exit");
+    child.kill("SIGKILL");
+    await ended;
+  };
+  return {
+    port,
+    folder,
+    get process() {
+      return child;
+    },
+    kill,
+    async restart() {
+      child = await launch();
+    },
+    async command(...words) {
+      const [name, ...more] = words;
+      const client = new Redis({ port, host: "127.0.0.1", lazyConnect: true });
+      try {
+        await client.connect();
+        return await client.call(name!, ...more);
+      } finally {
+        client.disconnect();
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      await kill();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Three nodes that share all slots. */
+export async function startCluster(): Promise<AsyncDisposable & { readonly nodes: readonly StoreServer[] }> {
+  const nodes = await Promise.all(
+    [0, 1, 2].map((i) => startStore({ "cluster-enabled": "yes", "cluster-config-file": `nodes-${i}.conf` })),
+  );
+  const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`);
+  await promisify(execFile)("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"]);
+  for (const node of nodes)
+    while (!String(await node.command("CLUSTER", "INFO")).includes("cluster_state:ok")) await sleep(20);
+  return {
+    nodes,
+    async [Symbol.asyncDispose]() {
+      for (const node of nodes) await node[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** A primary, its replica, and three sentinels that watch them as `mymaster`. */
+export async function startSentinels(): Promise<
+  AsyncDisposable & {
+    readonly primary: StoreServer;
+    readonly replica: StoreServer;
+    readonly sentinels: readonly StoreServer[];
+  }
+> {
+  const primary = await startStore();
+  const replica = await startStore({ replicaof: `127.0.0.1|${primary.port}`, "repl-diskless-sync-delay": "0" });
+  while (!String(await replica.command("INFO", "replication")).includes("master_link_status:up")) await sleep(20);
+  const sentinel = [
+    `sentinel monitor mymaster 127.0.0.1 ${primary.port} 2`,
+    "sentinel down-after-milliseconds mymaster 500",
+    "sentinel failover-timeout mymaster 2000",
+    "bind 127.0.0.1",
+    "",
+  ].join("\n");
+  const sentinels = await Promise.all([0, 1, 2].map(() => startStore({ sentinel })));
+  for (const each of sentinels)
+    while (!/num-other-sentinels,2,/.test(String(await each.command("SENTINEL", "MASTER", "mymaster"))))
+      await sleep(20);
+  return {
+    primary,
+    replica,
+    sentinels,
+    async [Symbol.asyncDispose]() {
+      for (const each of [...sentinels, replica, primary]) await each[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** A certificate for 127.0.0.1, signed by itself. */
+export function makeCertificate(folder: string): { readonly key: string; readonly certificate: string } {
+  const [key, certificate] = [join(folder, "key.pem"), join(folder, "certificate.pem")];
+  const subject = ["-subj", "/CN=reprise-test", "-addext", "subjectAltName=IP:127.0.0.1"];
+  const how = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+  execFileSync("openssl", [...how, "-keyout", key, "-out", certificate, ...subject], { stdio: "ignore" });
+  return { key, certificate };
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  await new Promise((closed) => server.close(closed));
+  return port;
+}
+
+async function answers(port: number, secure: boolean): Promise<boolean> {
+  const tls = secure ? { tls: { rejectUnauthorized: false } } : {};
+  const client = new Redis({ port, host: "127.0.0.1", lazyConnect: true, retryStrategy: () => null, ...tls });
+  let said = "";
+  client.on("error", (error) => (said = String(error)));
+  try {
+    await client.connect();
+    await client.ping();
+    return true;
+  } catch (error) {
+    return /NOAUTH/.test(`${said} ${String(error)}`); // it has a password, so it is there
+  } finally {
+    client.disconnect();
+  }
+}
