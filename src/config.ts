@@ -47,7 +47,7 @@ export const settings = {
     "The model: a file, or the name of one that is on this machine already (`reprise models` lists them).",
     { defaultText: "the small one that ships" },
   ),
-  modelsDir: setting(paths("DIR"), [], "A folder with models, looked through for names; may be given several times."),
+  modelsDir: setting(paths("DIR"), [], "A folder to search for models by name; may be given several times."),
   chatTemplate: setting(
     path("FILE"),
     "",
