@@ -8,6 +8,7 @@ wheel can be built on the other, since nothing is compiled from C.
 """
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -30,6 +31,8 @@ UNUSED_SUFFIXES = (
 )
 UNUSED_FOLDERS = (
     "@koromix/*/musl_*",
+    "@node-llama-cpp/*/bins/*/libllama-common.*",
+    "@node-llama-cpp/*/bins/*/llama-addon.node",
     "@msgpackr-extract/*/*.musl.node",
     "@opentelemetry/api/build/es*",
     "bintrees/test",
@@ -77,7 +80,32 @@ def make_bundle(bundle: Path, npm_arch: str) -> None:
     (bundle / "models").mkdir()
     for model in (REPOSITORY / "models").glob("*.gguf"):
         shutil.copy(model, bundle / "models")
+    complete_licences(bundle / "node_modules")
     drop_unused(bundle / "node_modules")
+
+
+def complete_licences(modules: Path) -> None:
+    """Gives platform packages that have no licence file that of the package they belong to."""
+    manifests = {path.parent: json.loads(path.read_text()) for path in packages_in(modules)}
+    for package, manifest in manifests.items():
+        if licence_of(package):
+            continue
+        name = manifest["name"]
+        owners = [folder for folder, other in manifests.items() if name in other.get("optionalDependencies", {})]
+        licence = next(filter(None, map(licence_of, owners)), None)
+        if licence is None:
+            sys.exit(f"{name} has no licence file, nor has a package that it belongs to")
+        shutil.copy(licence, package)
+
+
+def packages_in(modules: Path) -> list[Path]:
+    """The package.json of every package."""
+    return [*modules.glob("[!@]*/package.json"), *modules.glob("@*/*/package.json")]
+
+
+def licence_of(package: Path) -> Path | None:
+    """A package's licence file."""
+    return next((path for path in package.iterdir() if path.name.upper().startswith("LICEN")), None)
 
 
 def drop_unused(modules: Path) -> None:

@@ -48,16 +48,16 @@ export const settings = {
     "The model: a file, or the name of one that is on this machine already (`reprise models` lists them).",
     { defaultText: "the small one that ships" },
   ),
-  modelsDir: setting(paths("DIR"), [], "A folder with models, looked through for names; may be given several times."),
+  modelsDir: setting(paths("DIR"), [], "A folder to search for models by name; may be given several times."),
   chatTemplate: setting(
     path("FILE"),
     "",
-    "A Jinja template for chats, in place of the model's own; also for models that have none (docs/http.md).",
+    "A Jinja template for chats instead of the model's own; also for models that have none (docs/http.md).",
     { defaultText: "the model's own" },
   ),
-  host: setting(address(), "127.0.0.1", "Address to listen on. Other than loopback needs keys (docs/keys.md)."),
+  host: setting(address(), "127.0.0.1", "Address to listen on. Any other than loopback needs keys (docs/keys.md)."),
   port: setting(integer("N", 0, 65_535), 8080, "Port to listen on; 0 takes a free one."),
-  dataDir: setting(path("DIR"), join(home(), ".reprise"), "Where the disk tier, the secret and small files live.", {
+  dataDir: setting(path("DIR"), join(home(), ".reprise"), "Where the disk tier, the secret and small files are kept.", {
     defaultText: "~/.reprise",
   }),
   memory: setting(
@@ -71,13 +71,13 @@ export const settings = {
   poolDir: setting(
     path("DIR"),
     "",
-    "Where the pool's file lies: memory, such as another tmpfs, or a hugetlbfs mount for huge pages.",
+    "Where the pool's file is kept. This must be memory: another tmpfs, or a hugetlbfs mount for huge pages.",
     { defaultText: "/dev/shm" },
   ),
   disk: setting(
     drives({ least: 1024 ** 2 }),
     [{ directory: undefined, bytes: 20 * 1024 ** 3 }],
-    "Size of the disk tier in the data directory, or in DIR; may be given several times, once for each drive. 0 turns it off.",
+    "Size of the disk tier, in the data directory or in DIR; may be given several times, once for each drive. 0 turns it off.",
     {
       defaultText: "20GiB",
     },
@@ -96,7 +96,7 @@ export const settings = {
   scrubDays: setting(
     integer("DAYS", 0, 3650),
     7,
-    "Days from one search of the disk tier for rotten bytes to the next; 0 is never. In between an idle server does not touch the disk.",
+    "Days between two checks of the whole disk tier for rotten bytes; 0 is never. In between an idle server does not touch the disk.",
   ),
   context: setting<number | undefined>(
     integer("N", 1, 1 << 24),
@@ -105,7 +105,7 @@ export const settings = {
     { defaultText: "the model's own, 8192 at most" },
   ),
   sequences: setting(integer("N", 1, 255), 4, "Requests that run at the same time."),
-  queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a sequence; one more is answered 429."),
+  queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a sequence; the next one gets a 429."),
   threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute.", {
     defaultText: "one per physical core",
   }),
@@ -116,7 +116,7 @@ export const settings = {
   deterministic: setting(
     onOff(),
     false,
-    "The same text for the same prompt, bit for bit, whatever is cached and whoever else is served. Slower.",
+    "Answer the same prompt with the same text, bit for bit, whatever is cached and whoever else is served. Slower.",
   ),
   socket: setting(path("PATH"), "", "Unix socket where engines reach the cache.", {
     defaultText: "cache.sock in the data directory",
@@ -124,24 +124,24 @@ export const settings = {
   metricsPort: setting<number | undefined>(
     integer("N", 0, 65_535),
     undefined,
-    "Port where `reprise cache` gives its figures (/metrics, /health, /cache/stats); 0 takes a free one.",
+    "Port where `reprise cache` serves its figures (/metrics, /health, /cache/stats); 0 takes a free one.",
     { defaultText: "none" },
   ),
   stopWhenUnused: setting(
     integer("SECONDS", 0, 10_000_000),
     0,
-    "`reprise cache` ends by itself when no engine has been connected for this long; 0 is never.",
+    "End `reprise cache` when no engine has been connected for this long; 0 is never.",
     { defaultText: "never" },
   ),
   apiKey: setting(
     key("KEY"),
     [],
-    "A key that clients must send; may be given several times. Each key is a tenant. Who lists processes sees flags: prefer a file.",
+    "A key that clients must send; may be given several times. Each key is a tenant. Anyone who lists processes sees flags: prefer a file.",
   ),
   apiKeyFile: setting(
     paths("FILE"),
     [],
-    "A file of such keys, one a line, that others cannot read (docs/keys.md); may be given several times.",
+    "A file of such keys, one per line, that others cannot read (docs/keys.md); may be given several times.",
   ),
   adminKey: setting(
     key("KEY"),
@@ -152,12 +152,12 @@ export const settings = {
   metrics: setting(
     oneOf("admin", "open"),
     "admin",
-    "Who may read /metrics where there are keys: who has an admin key, or everybody.",
+    "Who may read /metrics when there are keys: holders of an admin key, or everybody.",
   ),
   allowedHost: setting(
     hostName(),
     [],
-    "A name under which a loopback server without keys may be asked for, such as a proxy's; may be given several times.",
+    "Another name under which a loopback server without keys answers, such as a proxy's; may be given several times.",
     { defaultText: "loopback's names" },
   ),
   corsOrigin: setting(
@@ -168,7 +168,7 @@ export const settings = {
   drain: setting(
     integer("SECONDS", 0, 86_400),
     5,
-    "How long answers that are being given may go on after SIGTERM or Ctrl-C; what is not ended then is cut, and told so.",
+    "How long running answers may go on after SIGTERM or Ctrl-C; those that have not ended by then are cut off with an error.",
   ),
   logLevel: setting(oneOf<LogLevel>("debug", "info", "warn", "error"), "info", "What to print on stderr."),
 } as const;

@@ -106,9 +106,9 @@ test("docs/errors.md is the table of error codes", async () => {
   const page = [
     "# Errors",
     "",
-    "Every failure that Reprise reports has a code; programs read the code, people the message. On the command line the exit",
-    "code is 2 when the command was used wrongly (`BAD_CONFIG`), 3 when another server has the data directory already",
-    "(`DATA_DIRECTORY_IN_USE`), and 1 otherwise. Over HTTP see [http.md](http.md).",
+    "Every failure that Reprise reports has a code. Programs should read the code; the message is for people. On the command line",
+    "the exit code is 2 when the command was used wrongly (`BAD_CONFIG`), 3 when another server already has the data directory",
+    "(`DATA_DIRECTORY_IN_USE`), and 1 otherwise. For HTTP see [http.md](http.md#errors).",
     "",
     "| code | meaning |",
     "| --- | --- |",

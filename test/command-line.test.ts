@@ -122,6 +122,12 @@ test("no such model, not a GGUF, a GGUF cut short: exit 1, and the message names
   }
 }, 60_000);
 
+test("the cache alone takes --pool-dir too, and refuses one that is not there", async () => {
+  const { code, error } = await reprise("cache", "--data-dir", temporaryDirectory(), "--pool-dir", "/nowhere");
+  expect(code).toBe(2);
+  expect(error).toContain("--pool-dir /nowhere cannot be used");
+});
+
 test("a data directory that cannot be one: exit 2 at once, one line, no stack trace; for each command", async () => {
   const directory = temporaryDirectory();
   writeFileSync(join(directory, "file"), "");

@@ -1,4 +1,5 @@
-/** What is installed is what was looked at: exact versions with checksums, and no script of theirs that runs. */
+/** What is installed is what was looked at: exact versions with checksums, known licences, and no script of theirs that runs. */
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -9,6 +10,9 @@ interface Entry {
   readonly integrity?: string;
   readonly resolved?: string;
   readonly hasInstallScript?: boolean;
+  readonly license?: string;
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
 }
 
 const read = (name: string) => readFileSync(join(repositoryRoot, name), "utf8");
@@ -45,3 +49,57 @@ test("no dependency's install script runs; a new one that has some is looked at 
   // Both would build what came prebuilt already.
   expect(withScripts).toEqual(["node_modules/koffi", "node_modules/msgpackr-extract"]);
 });
+
+/** They ask for their notice to be kept, and for nothing else. */
+const allowedLicences = ["MIT", "ISC", "0BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "BSL-1.0"];
+
+test("THIRD-PARTY.md names every package that an installation brings, with the lock file's versions and licences", () => {
+  const listed = new Map<string, string>();
+  for (const [name = "", version, licence, , platforms] of tableRows(read("THIRD-PARTY.md")))
+    for (const platform of name.endsWith("*") ? platforms!.split(", ") : [""])
+      listed.set(`${name.replace(/\*$/, "")}${platform}`, `${version} ${licence}`);
+
+  const brought = broughtPackages();
+  expect(brought.size).toBeGreaterThan(60);
+  for (const [name, { version, license = "MIT" }] of brought)
+    expect(listed.get(name), name).toBe(`${version} ${license}`);
+  const ofPython = [...read("python/pyproject.toml").matchAll(/^ {2}"([\w-]+)(>=[\d.,<]+)/gm)];
+  expect(ofPython.length).toBe(2);
+  for (const [, name, versions] of ofPython) expect(listed.get(name!), name).toMatch(`${versions} `);
+});
+
+test("THIRD-PARTY.md has no licence that asks for more than its notice", () => {
+  const rows = tableRows(read("THIRD-PARTY.md"));
+  expect(rows.length).toBeGreaterThan(35);
+  for (const [name, , licence] of rows) expect(allowedLicences, name).toContain(licence);
+});
+
+test("THIRD-PARTY.md is what its script makes of the installed packages", () => {
+  const said = execFileSync(process.execPath, ["scripts/third-party.mjs", "--check"], { cwd: repositoryRoot });
+  expect(said.toString()).toMatch(/^THIRD-PARTY\.md is current/);
+});
+
+/** Lock entries by name, from our dependencies on, optional ones included. */
+function broughtPackages(): Map<string, Entry> {
+  const brought = new Map<string, Entry>();
+  const visit = ({ dependencies, optionalDependencies }: Entry): void => {
+    for (const name of Object.keys({ ...dependencies, ...optionalDependencies })) {
+      if (brought.has(name)) continue;
+      const entry = packages[`node_modules/${name}`]!; // `npm ci` refuses a lock that lacks one
+      brought.set(name, entry);
+      visit(entry);
+    }
+  };
+  visit(packages[""]!); // the package itself
+  return brought;
+}
+
+/** The cells of all rows of a page's tables, heads left out; of a cell that is a link its text. */
+function tableRows(page: string): string[][] {
+  const lines = page.split("\n");
+  const isRow = (line: string, index: number) => /^\| (?!-)/.test(line) && !lines[index + 1]?.startsWith("| ---");
+  return lines.filter(isRow).map((line) => {
+    const cells = line.split("|").slice(1, -1);
+    return cells.map((cell) => cell.trim().replace(/^\[(.*)\]\(.*\)$/, "$1"));
+  });
+}

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import files, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +17,15 @@ assert said == f"reprise {version('reprise-kv')}\n", said
 assert reprise.__version__ == version("reprise-kv")
 manifest = Path(reprise.__file__).parent / "bundle" / "package.json"
 assert json.loads(manifest.read_text())["version"] == version("reprise-kv")
+
+# Whoever installs the wheel gets the licence of everything in it.
+licences = [file.name for file in files("reprise-kv") or [] if file.parent.name == "licenses"]
+assert sorted(licences) == ["LICENSE", "THIRD-PARTY.md"], licences
+modules = manifest.parent / "node_modules"
+packages = [path.parent for pattern in ("[!@]*", "@*/*") for path in modules.glob(f"{pattern}/package.json")]
+assert len(packages) > 25, packages
+for package in packages:
+    assert any(file.name.upper().startswith("LICEN") for file in package.iterdir()), package
 
 # vLLM's processes import the connector's package before anything else is known to be there.
 assert callable(reprise_vllm.register)

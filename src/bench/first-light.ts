@@ -32,7 +32,7 @@ export const firstLightOptions: WorkloadOptions = {
   "output-len": { value: "TOKENS", help: "length of each answer that is not checked", default: "24" },
   others: {
     value: "N",
-    help: "requests that then take the server's sequences, all at once; 0 leaves that arm out",
+    help: "requests that take the server's sequences in between, all at once; 0 leaves that arm out",
     default: "4",
   },
   "other-tokens": { value: "TOKENS", help: "length of the text in each of those", default: "300" },

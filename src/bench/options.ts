@@ -11,25 +11,28 @@ import { workloads } from "./workloads.ts";
 export const runOptions = {
   url: { value: "URL", help: "A server to measure; may be given several times.", repeated: true },
   label: { value: "NAME", help: "Names for the URLs, in their order. [host:port]", repeated: true },
-  "api-key": { value: "KEY", help: "The servers' key: one for all, or one for each URL.", repeated: true },
+  "api-key": { value: "KEY", help: "API key of the servers: one for all, or one for each URL.", repeated: true },
   "admin-key": {
     value: "KEY",
-    help: "For the figures (/metrics) of a server whose --api-key may not read them: one for all, or one for each URL.",
+    help: "Key for the figures (/metrics), if --api-key may not read them: one for all, or one for each URL.",
     repeated: true,
   },
   start: {
     value: "COMMAND",
-    help: 'Starts the server of the URL at the same place in the order, and ends it after; "" starts none. No shell.',
+    help: 'Command that starts the server of each URL, in their order, without a shell; it is ended afterwards. "" starts none.',
     repeated: true,
   },
-  rounds: { value: "N", help: "How often every server is measured, by turns, their order reversed each time. [1]" },
-  time: { value: "SECONDS", help: "No request begins later than this in a round (or step) of one server. [300]" },
-  seed: { value: "N", help: "Equal seeds make equal texts; round n has seed + n. [1]" },
+  rounds: {
+    value: "N",
+    help: "How often every server is measured. Servers take turns, in reversed order every other round. [1]",
+  },
+  time: { value: "SECONDS", help: "Time per server and round (or step) in which requests may begin. [300]" },
+  seed: { value: "N", help: "The same seed makes the same texts; round n has seed + n. [1]" },
   "warm-up": { value: "N", help: "Short requests to every server before the first round, not counted. [1]" },
   "stall-timeout": { value: "SECONDS", help: "Longest silence of a server before a request counts as stalled. [120]" },
-  json: { value: "FILE", help: "Write the whole result: every sample, and what is needed to repeat it." },
+  json: { value: "FILE", help: "Write the whole result: every sample, and what is needed to repeat the run." },
   csv: { value: "FILE", help: "Write one line per sample." },
-  report: { value: "FILE.html", help: "Write one page with facts, table and plots that opens offline." },
+  report: { value: "FILE.html", help: "Write a page with facts, table and plots that opens offline." },
 } as const;
 
 /** Everything that can be asked for by name, and the options that only it has. */

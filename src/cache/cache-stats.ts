@@ -13,7 +13,11 @@ export const levelTable = {
   chunks: { unit: "chunks", help: "Chunks in the index, placeholders included.", statsOnly: true },
   sessions: { unit: "sessions", help: "Engines that are connected, each rank counted." },
   leases: { unit: "leases", help: "Chunks that engines are reading or writing, each use counted." },
-  reservedBytes: { unit: "bytes", help: "Bytes of memory reserved in which nothing is stored yet.", statsOnly: true },
+  reservedBytes: {
+    unit: "bytes",
+    help: "Bytes of memory that are reserved, with nothing stored in them yet.",
+    statsOnly: true,
+  },
   pinnedBytes: { unit: "bytes", help: "Bytes of memory that pins keep in place.", statsOnly: true },
 } as const satisfies Record<string, StatisticRow>;
 
@@ -65,13 +69,13 @@ const tierFigures: readonly Figure<CacheStats>[] = [
   {
     name: "reprise_tier_read_latency_seconds",
     kind: "gauge",
-    help: "How long a read takes that finds the tier at rest, by tier.",
+    help: "How long a read takes while nothing else is read, by tier.",
     ...byTier(({ readLatencyMs }) => (readLatencyMs === undefined ? undefined : readLatencyMs / 1000)),
   },
   {
     name: "reprise_tier_read_bytes_per_second",
     kind: "gauge",
-    help: "How fast a tier is read, by tier.",
+    help: "Bytes per second while many reads follow each other, by tier.",
     ...byTier(({ readBytesPerSecond }) => readBytesPerSecond),
   },
 ];
@@ -82,7 +86,7 @@ export const cacheFigures: readonly Figure<CacheStats>[] = [
   {
     name: "reprise_engine_prefill_tokens_per_second",
     kind: "gauge",
-    help: "Prompt tokens that an engine computes, by space.",
+    help: "Prompt tokens that an engine computes per second, by space.",
     label: "space",
     read: ({ engines }) => engines.map(({ space, prefillTokensPerSecond }) => [space, prefillTokensPerSecond] as const),
   },

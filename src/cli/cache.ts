@@ -12,7 +12,7 @@ import { endRequested } from "./signals.ts";
 
 export const cache: Command = {
   name: "cache",
-  summary: "runs the cache alone, for engines such as vLLM; clear empties it, compact gives back disk room",
+  summary: "runs the cache alone, for engines such as vLLM; clear empties it, compact frees disk space",
   options: {},
   settings: [
     "dataDir",
@@ -34,9 +34,12 @@ export const cache: Command = {
   ],
   variants: {
     "": { summary: "runs the cache alone", options: {} },
-    clear: { summary: "forgets all that is stored, in memory and on disk, whether a cache runs or not", options: {} },
+    clear: {
+      summary: "forgets everything that is stored, in memory and on disk, whether or not a cache runs",
+      options: {},
+    },
     compact: {
-      summary: "gives disk room back that holds nothing reachable any more; loses nothing, whether a cache runs or not",
+      summary: "frees disk space that nothing reachable uses any more; loses nothing, whether or not a cache runs",
       options: {},
     },
   },

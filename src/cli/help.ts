@@ -12,7 +12,7 @@ export function generalHelp(commands: readonly Command[]): string {
     "",
     ...commands.map(({ name, summary }) => `  ${name.padEnd(10)}${summary}`),
     "",
-    "reprise COMMAND --help tells a command's options; reprise --version the version.",
+    "reprise COMMAND --help lists the options of a command; reprise --version prints the version.",
     "",
   ].join("\n");
 }
@@ -40,7 +40,7 @@ export function commandHelp(command: Command, typed?: string): string {
     ...(variant !== undefined || variants.length === 0
       ? []
       : [
-          `Usage: reprise ${command.name} ${optional === undefined ? "NAME" : "[NAME]"} [OPTION …]; NAME --help tells a name's own options.`,
+          `Usage: reprise ${command.name} ${optional === undefined ? "NAME" : "[NAME]"} [OPTION …]; NAME --help lists the options of that name.`,
           "",
           ...named.map(([name, { summary }]) => `  ${name.padEnd(26)}${summary}`),
           "",
@@ -64,14 +64,14 @@ export function configurationDocs(): string {
     "",
     "Each setting is a flag, an environment variable and a key in the YAML file given with `--config FILE.yaml` (the flag's",
     "name without dashes in front, such as `data-dir: /var/lib/reprise`). The flag wins over the environment, the environment over",
-    "the file, the file over the default. Lists are repeated flags, comma-separated variables without spaces, YAML lists; what wins",
-    "takes the place of the whole list. Sizes are written `512MiB`, `2GiB`, `20GB`. All faults are reported together; the exit code is",
-    "then 2.",
+    "the file, the file over the default. A list is written as repeated flags, as a variable with commas and no spaces, or as a YAML",
+    "list; the source that wins replaces the whole list. Sizes are written `512MiB`, `2GiB`, `20GB`. All faults are reported together,",
+    "with exit code 2.",
     "",
-    "Values in the file are the texts that stand there: `00123` keeps its zeros, `true` is the word. A setting without a value is a",
-    "fault, as are an unknown one, one that stands twice, an empty list and a tag. Unknown variables that begin with `REPRISE_` are",
-    "left alone, with one warning; those that Kubernetes makes for a Service named `reprise` or `reprise-…` (`REPRISE_SERVICE_HOST`,",
-    "`REPRISE_PORT=tcp://…`) without one. Keys: [keys.md](keys.md).",
+    "Values in the file are taken as they are written: `00123` keeps its zeros, `true` is the word. These are faults: a setting without",
+    "a value, an unknown setting, one that is given twice, an empty list, and a tag. Unknown variables that begin with `REPRISE_` are",
+    "ignored, with one warning. Those that Kubernetes makes for a Service named `reprise` or `reprise-…` (`REPRISE_SERVICE_HOST`,",
+    "`REPRISE_PORT=tcp://…`) are ignored without one. For keys see [keys.md](keys.md).",
     "",
     "| flag | environment | default | meaning |",
     "| --- | --- | --- | --- |",

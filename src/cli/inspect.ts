@@ -14,7 +14,7 @@ type Running = { readonly [figure: string]: unknown } | undefined;
 
 export const inspect: Command = {
   name: "inspect",
-  summary: "tells what a data directory holds, whether a server runs on it or not",
+  summary: "shows what a data directory holds, whether or not a server runs on it",
   operands: ["[DATA_DIR]"],
   options: { json: { value: undefined, help: "Print JSON." } },
   settings: ["dataDir", "disk", "socket", "logLevel"],

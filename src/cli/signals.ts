@@ -11,7 +11,7 @@ export function endRequested(log: Log): Promise<"ended"> {
         if (asked) process.exit(128 + constants.signals[signal]);
         asked = true;
         log.info(
-          `${signal}: closing; answers that are being given end first, and what is not saved is written (once more ends at once)`,
+          `${signal}: closing; running answers may finish, and what is not saved yet is written (a second signal ends at once)`,
         );
         resolve("ended");
       });

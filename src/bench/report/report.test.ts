@@ -25,6 +25,12 @@ test.runIf(libraryIsHere)("nothing in the report points outside", async () => {
   expect(html).not.toMatch(/unsafe-|<link|<img|\ssrc=|@import|url\(/);
 });
 
+test.runIf(libraryIsHere)("the chart library that the report carries has its licence with it", async () => {
+  const html = await renderReport(sampleResult());
+  expect(html).toContain("Copyright (c) 2022 Leon Sorokin");
+  expect(html).toContain("Permission is hereby granted, free of charge");
+});
+
 test.runIf(libraryIsHere)("text of servers and users cannot break out of the report", async () => {
   const evil = `</script></title><img src=x onerror="alert(1)"><!--`;
   const html = await renderReport(everyTextIs(evil, sampleResult({ users: 2, turns: 2, rounds: 1 })));

@@ -36,7 +36,7 @@ export function chatRequest({ id, group, messages, outputTokens, expected }: Cha
 export function checkedShareOption(what: string, share: string): WorkloadOption {
   return {
     value: "SHARE",
-    help: `share of the ${what} whose answers are checked, at any length (for the shipped model; 0 for others)`,
+    help: `share of the ${what} whose answers are checked, whatever their length (for the shipped model; 0 for others)`,
     default: share,
   };
 }

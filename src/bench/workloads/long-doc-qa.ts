@@ -26,10 +26,14 @@ export const longDocQa: WorkloadDefinition = {
     "repeat-count": { value: "N", help: "how often each document is asked about after the first time", default: "2" },
     repeat: {
       value: "ORDER",
-      help: "random; tile: all documents, then all again; interleave: each as often as it comes, then the next",
+      help: "random; tile: all documents, then all again; interleave: one document as often as it is asked about, then the next",
       default: "random",
     },
-    "hit-miss-ratio": { value: "HITS:MISSES", help: "of the repeated, some are changed to miss: 3:1", default: "1:0" },
+    "hit-miss-ratio": {
+      value: "HITS:MISSES",
+      help: "changes some of the repeated questions so that they miss, such as 3:1",
+      default: "1:0",
+    },
     "max-inflight-requests": { value: "N", help: "requests at a time", default: "4" },
     "checked-share": checkedShareOption("requests", "0.1"),
   },

@@ -19,7 +19,7 @@ export const rag: WorkloadDefinition = {
     pool: { value: "N", help: "different documents", default: "50" },
     k: { value: "N", help: "documents in a prompt", default: "5" },
     "document-length": { value: "TOKENS", help: "length of each document", default: "500" },
-    zipf: { value: "S", help: "how uneven documents are asked for: 0 = all alike", default: "1.0" },
+    zipf: { value: "S", help: "how unevenly documents are drawn: 0 = all alike", default: "1.0" },
     requests: { value: "N", help: "requests in all", default: "100" },
     "output-len": { value: "TOKENS", help: "length of each answer", default: "100" },
     concurrency: { value: "N", help: "requests at a time", default: "1" },

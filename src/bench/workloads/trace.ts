@@ -22,7 +22,7 @@ export const trace: WorkloadDefinition = {
     trace: { value: "FILE", help: "JSON lines: timestamp, input_length, output_length, hash_ids", default: "" },
     speed: { value: "FACTOR", help: "2 replays twice as fast", default: "1" },
     "max-input-length": { value: "TOKENS", help: "leave out longer prompts", default: "none" },
-    "max-requests": { value: "N", help: "stop after so many", default: "none" },
+    "max-requests": { value: "N", help: "stop after that many", default: "none" },
     "checked-share": checkedShareOption("requests", "0.1"),
   },
   create(given, scale) {

@@ -14,7 +14,7 @@ export const completionFields = {
   logprobs: used(
     ["OpenAI", "vLLM", "llama-server"],
     integer(0, maximumLogprobs),
-    `0 to ${maximumLogprobs} of the likeliest tokens, and always the one that was chosen`,
+    `0 to ${maximumLogprobs} of the most likely tokens, and always the one that was chosen`,
     "off",
   ),
 

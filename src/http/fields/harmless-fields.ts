@@ -4,7 +4,7 @@ import { type Api, type Fields, ignored } from "./field.ts";
 const vllm = ["vLLM"] as const satisfies readonly Api[];
 const llama = ["llama-server"] as const satisfies readonly Api[];
 
-const bookkeeping = "bookkeeping of the service that OpenAI runs";
+const bookkeeping = "bookkeeping of OpenAI's service";
 const withBeams = "only counts with `use_beam_search`, which is refused";
 const withGrammar = "only counts with a grammar, which is refused";
 const withSampler = (name: string) => `only counts with \`${name}\`, which is refused`;
@@ -37,18 +37,15 @@ export const harmlessFields = {
   reasoning_budget_message: ignored(llama, withBudget),
   n_keep: ignored(llama, noShift),
   n_discard: ignored(llama, noShift),
-  n_cache_reuse: ignored(llama, "reuse stays exact: only beginnings are reused"),
-  id_slot: ignored(llama, "any slot gives the same answer"),
-  backend_sampling: ignored(llama, "where tokens are chosen does not change which"),
-  sse_ping_interval: ignored(llama, "comments are no part of an answer; they come every 10 s"),
+  n_cache_reuse: ignored(llama, "reuse stays exact: only prefixes are reused"),
+  id_slot: ignored(llama, "every sequence gives the same answer"),
+  backend_sampling: ignored(llama, "where tokens are chosen does not change which ones"),
+  sse_ping_interval: ignored(llama, "comments are not part of an answer; they come every 10 s"),
   stream_interval: ignored(vllm, "how an answer is cut into chunks does not change it"),
   priority: ignored(vllm, "changes when an answer comes, not what it says"),
-  request_id: ignored(vllm, "answers have ids of their own; `x-request-id` is kept"),
+  request_id: ignored(vllm, "answers have their own ids; `x-request-id` is kept"),
   session_id: ignored(vllm, "what belongs together is found by its text"),
   return_token_offsets: ignored(vllm, "vLLM itself ignores it here"),
   return_mm_kwargs: ignored(vllm, "vLLM itself ignores it here"),
-  routed_experts_prompt_start: ignored(
-    vllm,
-    "only counts where experts are told, which vLLM does by a flag of its own",
-  ),
+  routed_experts_prompt_start: ignored(vllm, "only counts where experts are reported, for which vLLM has a flag"),
 } as const satisfies Fields;

@@ -3,15 +3,15 @@ import * as v from "valibot";
 import { type Fields, ignored, refused, used } from "./field.ts";
 import { flag, text } from "./schemas.ts";
 
-const model = used(["vLLM"], text(512), "as in a request for an answer; another is a 404", "the loaded model");
+const model = used(["vLLM"], text(512), "as in a chat request; any other name is a 404", "the loaded model");
 
 export const tokenizeFields = {
   model,
-  content: used(["llama-server"], v.nullish(v.string()), "the text", "must be given, under one of both names"),
-  prompt: used(["vLLM"], v.nullish(v.string()), "the same; `content` counts before it"),
-  add_special: used(["llama-server"], flag, "true: the model's first token (BOS), if it has the habit", "false"),
-  add_special_tokens: used(["vLLM"], flag, "the same; `add_special` counts before it", "false, also with `prompt`"),
-  parse_special: used(["llama-server"], flag, "true: names of special tokens become these tokens", "true"),
+  content: used(["llama-server"], v.nullish(v.string()), "the text", "must be given, under one of the two names"),
+  prompt: used(["vLLM"], v.nullish(v.string()), "the same; `content` takes precedence"),
+  add_special: used(["llama-server"], flag, "true: with the model's first token (BOS), if the model uses one", "false"),
+  add_special_tokens: used(["vLLM"], flag, "the same; `add_special` takes precedence", "false, also with `prompt`"),
+  parse_special: used(["llama-server"], flag, "true: the names of special tokens become those tokens", "true"),
   with_pieces: used(
     ["llama-server"],
     flag,

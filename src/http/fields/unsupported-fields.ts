@@ -64,22 +64,22 @@ export const unsupportedFields = {
   mirostat: refused(llama, [0], sampler),
   adaptive_target: refused(llama, [], sampler, negative),
   min_keep: refused(llama, [0], sampler),
-  repeat_last_n: refused(llama, [64], "penalties look back on 64 tokens, or on the whole answer", withoutPenalty),
-  penalize_nl: refused(llama, [true], "line breaks are penalised as all other tokens", withoutPenalty),
+  repeat_last_n: refused(llama, [64], "penalties look back 64 tokens, or over the whole answer", withoutPenalty),
+  penalize_nl: refused(llama, [true], "line breaks are penalised like all other tokens", withoutPenalty),
   watermarking: refused(vllm, [false], sampler),
   logits_processors: refused(vllm, [[]], sampler),
-  repetition_detection: refused(vllm, [], "answers do not end by their repetitions"),
-  t_max_predict_ms: refused(llama, [0], "answers do not end by the clock", negative),
-  t_max_prompt_ms: refused(llama, [0], "answers do not end by the clock", negative),
+  repetition_detection: refused(vllm, [], "answers are not ended for repeating themselves"),
+  t_max_predict_ms: refused(llama, [0], "answers are not ended by the clock", negative),
+  t_max_prompt_ms: refused(llama, [0], "answers are not ended by the clock", negative),
 
   // Thinking
-  thinking_token_budget: refused(vllm, [-1], "thinking is not told from the answer"),
-  reasoning_budget_tokens: refused(llama, [-1], "thinking is not told from the answer"),
-  reasoning_format: refused(llama, ["none", "auto"], "thinking is not told from the answer"),
-  reasoning_control: refused(llama, [false], "thinking is not told from the answer"),
+  thinking_token_budget: refused(vllm, [-1], "thinking is not separated from the answer"),
+  reasoning_budget_tokens: refused(llama, [-1], "thinking is not separated from the answer"),
+  reasoning_format: refused(llama, ["none", "auto"], "thinking is not separated from the answer"),
+  reasoning_control: refused(llama, [false], "thinking is not separated from the answer"),
 
   // The prompt
-  truncate_prompt_tokens: refused(vllm, [], "prompts are never cut; shorten it"),
+  truncate_prompt_tokens: refused(vllm, [], "prompts are never cut; shorten the prompt"),
   lora: refused(llama, [[]], "adapters are not loaded"),
 
   // What an answer should say besides

@@ -59,7 +59,7 @@ export const engineFigures: readonly Figure<EngineStats>[] = [
   {
     name: "reprise_requests_waiting",
     kind: "gauge",
-    help: "Requests that wait for a place in the engine.",
+    help: "Requests that wait for a sequence.",
     read: ({ waitingRequests }) => waitingRequests,
   },
 ];
@@ -72,9 +72,9 @@ export interface ServedStats {
 
 export const schedulerFigures: readonly Figure<ServedStats>[] = [
   ofModel("num_requests_running", "gauge", "Requests in the engine.", ({ runningRequests }) => runningRequests),
-  ofModel("num_requests_waiting", "gauge", "Requests that wait for the engine.", (stats) => stats.waitingRequests),
+  ofModel("num_requests_waiting", "gauge", "Requests that wait for a sequence.", (stats) => stats.waitingRequests),
   // Not the pool's fill: a warm cache is always full, and a scheduler would take that for a busy server.
-  ofModel("kv_cache_usage_perc", "gauge", "Share of the engine's places in use; 1 = all.", (stats) =>
+  ofModel("kv_cache_usage_perc", "gauge", "Share of the engine's sequences in use; 1 = all.", (stats) =>
     Math.min(1, stats.runningRequests / Math.max(1, stats.sequences)),
   ),
   ofModel("prompt_tokens_total", "counter", "Tokens of all prompts.", ({ promptTokens }) => promptTokens),

@@ -16,25 +16,25 @@ export const diskFigures: readonly Figure<MaybeDisk>[] = [
   {
     name: "reprise_disk_drives",
     kind: "gauge",
-    help: "Drives that take part; one that failed too often does not.",
+    help: "Drives in use; one that failed too often is not.",
     read: (disk) => disk?.drives.filter(({ gone }) => !gone).length,
   },
   {
     name: "reprise_disk_recovering",
     kind: "gauge",
-    help: "1 while what lay on the drives at the start is being read.",
+    help: "1 while what was on the drives at the start is being read.",
     read: (disk) => (disk?.recovering === true ? 1 : 0),
   },
   {
     name: "reprise_disk_live_bytes",
     kind: "gauge",
-    help: "Bytes of records that can be read; the rest of the tier's bytes may be compacted.",
+    help: "Bytes of records that can be read; compacting frees what the tier has beyond them.",
     read: (disk) => disk?.liveBytes,
   },
   {
     name: "reprise_disk_torn_records_total",
     kind: "counter",
-    help: "Records found at the start whose writing had not ended.",
+    help: "Records found at the start that had not been written completely.",
     read: (disk) => disk?.tornRecords,
   },
   {
@@ -46,7 +46,7 @@ export const diskFigures: readonly Figure<MaybeDisk>[] = [
   {
     name: "reprise_disk_scrub_rounds_total",
     kind: "counter",
-    help: "How often all there was has been read again.",
+    help: "How often everything on the drives has been read again.",
     read: (disk) => disk?.scrubRounds,
   },
   {
