@@ -85,7 +85,8 @@ function sourceFiles(directory) {
 
 /** npm as it runs now when npm started us, else the one on the PATH. */
 function npm(...args) {
-  const flags = ["--no-audit", "--no-fund", "--loglevel=error"];
+  // No dependency's script is needed, and each could do anything (ARCHITECTURE.md, Dependencies).
+  const flags = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const script = process.env.npm_execpath;
   return script?.endsWith(".js") ? [process.execPath, script, ...args, ...flags] : ["npm", ...args, ...flags];
 }
