@@ -30,7 +30,7 @@ export interface ValkeyAddress {
   /** The same of one tenant. */
   readonly maxTenantBytes: number | undefined;
   readonly prefix: string;
-  /** To the server, for reading; half as many more write. */
+  /** To a server, for reading; as many more write. */
   readonly connections: number;
 }
 

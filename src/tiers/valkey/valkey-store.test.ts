@@ -101,7 +101,7 @@ describe.skipIf(programs.length === 0)("a server", () => {
       const { record, payloads } = newRecord();
       return tier.write(record, payloads, noSignal).then(() => "written", (error: Error) => error.message); // prettier-ignore
     };
-    expect(await said(`valkey://127.0.0.1:${server.port}`)).toMatch(/NOAUTH/);
+    expect(await said(`valkey://127.0.0.1:${server.port}`)).toMatch(/NOAUTH|unauthenticated/);
     expect(await said(`valkey://:wrong@127.0.0.1:${server.port}`)).toMatch(/WRONGPASS/);
     expect(await said("valkey://127.0.0.1:1")).toMatch(/^Valkey at 127\.0\.0\.1:1: .*ECONNREFUSED/);
     await using tier = await open(`valkey://:right@127.0.0.1:${server.port}`);
