@@ -213,6 +213,14 @@ export interface CacheSession {
   touch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number>;
 
   /**
+   * Brings what is stored of `tokens`, here or in a shared store, into the pool, for a request that will come: for a router or an
+   * agent that knows of it before the engine does. What comes may be evicted again, the oldest first, as all else.
+   *
+   * @returns tokens that are in the pool, from the start of the text.
+   */
+  prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number>;
+
+  /**
    * Brings what is stored of `tokens` into the pool and keeps it there for `seconds` (an hour at most), for a session that
    * will come back. A further pin can only lengthen the time; 0 ends it. Pins may take a quarter of the pool together.
    *

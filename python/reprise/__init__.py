@@ -13,6 +13,7 @@ from reprise.pending import (
     PendingCommit,
     PendingLoad,
     PendingLookup,
+    PendingPrefetch,
     PendingReserve,
     PendingStats,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PendingCommit",
     "PendingLoad",
     "PendingLookup",
+    "PendingPrefetch",
     "PendingReserve",
     "PendingStats",
     "Pool",

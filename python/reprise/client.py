@@ -138,6 +138,17 @@ class Cache:
             return Hit(0, {})
         return Hit(pending.hit_tokens, pending.tokens_by_tier)
 
+    def prefetch(self, tokens: TokenIds) -> int:
+        """Brings what is stored of a text, on this host or in a shared store, into memory, for a load that will come.
+
+        Returns how many tokens from its start are there now.
+        """
+        self._connect_again()
+        pending = self.link.prefetch(pack_tokens(tokens), self._salt, self._adapter, self._deadline_ms)
+        if pending is None or not self.link.wait(pending, self._deadline_ms / 1000):
+            return 0
+        return pending.ready_tokens
+
     def load(self, tokens: TokenIds, *, from_token: int = 0) -> LoadedText:
         """Fetches what is known of a text, as far as it is there in time.
 

@@ -26,6 +26,7 @@ from reprise.pending import (
     PendingLoad,
     PendingLookup,
     PendingPing,
+    PendingPrefetch,
     PendingReserve,
     PendingStats,
 )
@@ -207,17 +208,21 @@ class Connection:
                 pending.tell(answer.segments, answer.worth_tokens)
             case PendingLoad(found=True), protocol.Parts():
                 pending.parts += answer.parts
-            case PendingLoad(), protocol.Loaded():
-                pass
             case PendingReserve(), protocol.Reserved():
                 pending.parts = answer.parts
                 pending.full = answer.full
+            case PendingPrefetch(), protocol.Prefetched():
+                pending.ready_tokens = answer.ready_tokens
             case PendingStats(), protocol.Figures():
                 pending.stats = answer.stats
             case PendingClear(), protocol.Cleared():
                 pending.bytes_by_tier = answer.bytes_by_tier
                 pending.chunks_in_use = answer.chunks_in_use
-            case (PendingCommit(), protocol.Committed()) | (PendingPing(), protocol.Pong()):
+            case (
+                (PendingLoad(), protocol.Loaded())
+                | (PendingCommit(), protocol.Committed())
+                | (PendingPing(), protocol.Pong())
+            ):
                 pass
             case _, protocol.Welcome() if self.welcome is None and type(pending) is Pending:
                 self.welcome = answer

@@ -21,6 +21,7 @@ from reprise.pending import (
     PendingCommit,
     PendingLoad,
     PendingLookup,
+    PendingPrefetch,
     PendingReserve,
     PendingStats,
 )
@@ -108,6 +109,19 @@ class CacheLink(LinkLife):
                 from_token=whole_number(from_token),
                 only_ready=only_ready,
             ),
+        )
+
+    def prefetch(
+        self, tokens: TokenBuffer, salt: str = "", adapter: str = "", deadline_ms: float = 10_000
+    ) -> PendingPrefetch | None:
+        """Brings what is stored of `tokens`, on this host or in a shared store, into memory. None: not sent."""
+        view = _cut(tokens)
+        root = self._root(salt, adapter)
+        return self._ask(
+            PendingPrefetch,
+            len(view),
+            deadline_ms,
+            lambda id, ms: protocol.Prefetch(id=id, deadline_ms=ms, root=root, tenant=self._tenant, tokens=view),
         )
 
     def reserve(

@@ -90,6 +90,14 @@ class PendingReserve(Pending):
 
 
 @dataclass(slots=True, eq=False)
+class PendingPrefetch(Pending):
+    """Ends when what is stored of a text is in memory."""
+
+    #: From the start of the text.
+    ready_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class PendingCommit(Pending):
     """Ends when the written parts are visible."""
 

@@ -5,8 +5,8 @@
             ◄─────────────────────────────────── welcome    spaceId, pool
       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
-      touch · pin ─────────────────────────────►            the same
-            ◄─────────────────────────── touched · pinned
+      touch · pin · prefetch ──────────────────►            the same
+            ◄────────────── touched · pinned · prefetched
       load ────────────────────────────────────►
             ◄───────────────── found, parts, parts, … loaded         all that are ready go together; `cancel` ends it
       release · abandon · bye ──────────────────►            no answer
@@ -137,6 +137,14 @@ class Pin(_Message, tag="pin"):
     seconds: Count
 
 
+class Prefetch(_Message, tag="prefetch"):
+    root: Digest
+    tenant: Digest | None
+    tokens: memoryview
+    id: Count
+    deadline_ms: Milliseconds
+
+
 class WrittenPart(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """What was written into a reserved slot."""
 
@@ -187,6 +195,7 @@ Request = (
     | Reserve
     | Touch
     | Pin
+    | Prefetch
     | Commit
     | Abandon
     | Stats
@@ -342,6 +351,11 @@ class Pinned(_Message, tag="pinned"):
     pinned_tokens: Count
 
 
+class Prefetched(_Message, tag="prefetched"):
+    id: Count
+    ready_tokens: Count
+
+
 class Figures(_Message, tag="figures"):
     id: Count
     stats: dict[str, Any]
@@ -388,6 +402,7 @@ Answer = (
     | Committed
     | Touched
     | Pinned
+    | Prefetched
     | Figures
     | Cleared
     | Compacted

@@ -183,10 +183,13 @@ export class Cache implements AsyncDisposable {
    *
    * @returns the most tokens kept in any of them.
    */
-  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
-    const bySpace = new Map([...this.#sessions].map((session) => [session.spaceId, session]));
-    const kept = await Promise.all([...bySpace.values()].map((session) => session.pin(root, tokens, seconds, wait)));
-    return Math.max(0, ...kept);
+  pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
+    return this.#mostInAnySpace((session) => session.pin(root, tokens, seconds, wait));
+  }
+
+  /** Brings what is stored of a text, here or in a shared store, into the pool. @returns as {@link pin} */
+  prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
+    return this.#mostInAnySpace((session) => session.prefetch(root, tokens, wait));
   }
 
   stats(): CacheStats {
@@ -313,6 +316,11 @@ export class Cache implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  async #mostInAnySpace(work: (session: LocalSession) => Promise<number>): Promise<number> {
+    const bySpace = new Map([...this.#sessions].map((session) => [session.spaceId, session]));
+    return Math.max(0, ...(await Promise.all(Array.from(bySpace.values(), work))));
   }
 
   #logs(): LogTier[] {

@@ -18,7 +18,7 @@ import type { Command } from "./command.ts";
 import { showProgress } from "./progress.ts";
 import { endRequested } from "./signals.ts";
 
-/** How long bringing a text that is to be pinned into memory may take. */
+/** How long bringing a text into memory may take that is to be pinned or prefetched. */
 const pinMs = 10_000;
 
 export const serve: Command = {
@@ -55,6 +55,7 @@ export const serve: Command = {
         cacheFigures: host.figures(),
         pin: (text, tokens, seconds) =>
           host.cache.pin({ ...text, adapter: "" }, tokens, seconds, { deadlineMs: pinMs }),
+        prefetch: (text, tokens) => host.cache.prefetch({ ...text, adapter: "" }, tokens, { deadlineMs: pinMs }),
         resizeMemory: (capacityBytes) => host.resize(capacityBytes),
         ...keys,
         openMetrics: config.metrics === "open",

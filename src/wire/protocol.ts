@@ -6,8 +6,8 @@
  *             ◄─────────────────────────────────── welcome    spaceId, pool
  *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
  *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
- *       touch · pin ─────────────────────────────►            the same
- *             ◄─────────────────────────── touched · pinned
+ *       touch · pin · prefetch ──────────────────►            the same
+ *             ◄────────────── touched · pinned · prefetched
  *       load ────────────────────────────────────►
  *             ◄─────────────── found, parts, parts, … loaded         all that are ready go together; `cancel` ends it
  *       release · abandon · bye ──────────────────►            no answer
@@ -142,6 +142,7 @@ export const requests = {
   reserve: aboutText,
   touch: aboutText,
   pin: { ...aboutText, seconds: count() },
+  prefetch: aboutText,
   commit: { ...waiting, parts: rows({ lease, bytes: longCount() }, maxListed) },
   abandon: { leases },
   stats: waiting,
@@ -207,6 +208,7 @@ export const answers = {
   committed: numberedOnly,
   touched: { id, hitTokens: count() },
   pinned: { id, pinnedTokens: count() },
+  prefetched: { id, readyTokens: count() },
   figures: { id, stats: anyMap() },
   /** Bytes that became free, by tier; chunks that are still in use and go as soon as they are not. */
   cleared: { id, bytesByTier: countByName(longCount()), chunksInUse: count() },

@@ -36,6 +36,7 @@ test("a guest in another place saves and loads through the pool it maps", async 
   });
   expect(await loadAndVerify(guest, memory, tokens)).toBe(10);
   expect(await guest.touch(bareRoot, counting(12), wait)).toBe(10);
+  expect(await guest.prefetch(bareRoot, counting(12), wait)).toBe(10);
   expect(await guest.pin(bareRoot, counting(12), 60, wait)).toBe(10);
   expect(await guest.stats(wait)).toMatchObject({ pinnedBytes: 3 * slotBytes });
   expect(await guest.pin(bareRoot, counting(12), 0, wait)).toBe(10);

@@ -79,6 +79,7 @@ export class FakeCache implements StoredKv {
       release: (leases) => leases.forEach((lease) => this.leases.delete(lease)),
       touch: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
       // Nothing is ever evicted here.
+      prefetch: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
       pin: (root, tokens) => Promise.resolve(this.#lookup(root, tokens).hitTokens),
       reserve: (root, tokens) => this.#answer("reserve", () => this.#reserve(root, tokens)),
       commit: (parts) => this.#answer("commit", () => this.#commit(parts)),

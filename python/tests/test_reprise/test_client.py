@@ -49,6 +49,22 @@ def test_what_was_saved_comes_back_token_by_token(cache: CacheProcess) -> None:
         assert np.array_equal(loaded(other, [0, 1, 2, 3, 4, 99]), kv_of([0, 1, 2, 3, 4]))
 
 
+def test_what_is_on_disk_is_prefetched_into_memory(folder: Path) -> None:
+    tokens = list(range(10))
+    cache = CacheProcess(folder, disk=True)
+    with connect(cache) as mine:
+        assert mine.prefetch(tokens) == 0
+        mine.save(tokens, kv_of(tokens))
+    cache.stop()
+    cache = CacheProcess(folder, disk=True)
+    with connect(cache) as mine:
+        eventually(lambda: mine.lookup(tokens) == (10, {"disk": 10}))
+        assert mine.prefetch(tokens) == 10
+        assert mine.lookup(tokens) == (10, {"memory": 10})
+        assert mine.stats()["leases"] == 0
+    cache.stop()
+
+
 def test_a_function_is_asked_for_the_chunks_that_are_missing_only(cache: CacheProcess) -> None:
     asked = []
 

@@ -198,6 +198,17 @@ test("what is known of a shared tier is bounded: what was found long ago is aske
   only.cache.check();
 }, 60_000);
 
+test("a text is prefetched: the next load finds it in memory, and no lease is left", async () => {
+  const tier = new SharedTier(await storeWith(42));
+  await using host = await opened([tier]);
+  expect(await host.session.prefetch(bareRoot, counting(60), wait)).toBe(40); // whole chunks
+  expect(await host.session.lookup(bareRoot, counting(40), wait)).toMatchObject({
+    segments: [{ from: 0, to: 40, tier: "memory" }],
+  });
+  expect(host.cache.stats().leases).toBe(0);
+  expect(await host.session.prefetch(bareRoot, counting(60, 1000), wait)).toBe(0);
+});
+
 test("what a shared tier lacks it is not asked for again, for some seconds", async () => {
   const store = new SharedStore();
   const tier = new SharedTier(store);

@@ -138,6 +138,15 @@ export class LocalSession implements CacheSession {
     return Promise.resolve(this.#tokensIn(path));
   }
 
+  async prefetch(root: AnyRoot, tokens: Tokens, wait: WaitOptions): Promise<number> {
+    let readyTokens = 0;
+    for await (const batch of this.load(root, tokens, 0, wait)) {
+      for (const { target, take } of batch) readyTokens = target + take;
+      this.release(batch.map(({ lease }) => lease));
+    }
+    return readyTokens;
+  }
+
   async pin(root: AnyRoot, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
     let keptTokens = 0;
     let full = false;

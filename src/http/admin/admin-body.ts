@@ -1,4 +1,4 @@
-/** What the tokenizer's addresses and `/cache/pin` are sent. */
+/** What the tokenizer's addresses, `/cache/pin` and `/cache/prefetch` are sent. */
 import * as v from "valibot";
 import type { ModelInfo } from "../../engine.ts";
 import { parse, readerOf, refuse } from "../fields/field.ts";
@@ -9,10 +9,10 @@ import { toPrompt, toTokens } from "../fields/tokens.ts";
 const readTokenize = readerOf(tokenizeFields);
 const readDetokenize = readerOf(detokenizeFields);
 
+const prefetchSchema = v.object({ prompt: v.unknown(), cache_salt: text(1024) });
 const pinSchema = v.object({
-  prompt: v.unknown(),
+  ...prefetchSchema.entries,
   seconds: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(3600)),
-  cache_salt: text(1024),
 });
 
 export interface ParsedTokenize {
@@ -43,6 +43,15 @@ export function parseDetokenize(
   const fields = readDetokenize(body);
   if (!Array.isArray(fields.tokens)) refuse("tokens", "must be an array of token ids");
   return { model: fields.model ?? undefined, tokens: toTokens(fields.tokens, "tokens", model) };
+}
+
+/** The body of `/cache/prefetch`. @throws RepriseError BAD_REQUEST with the field. */
+export function parsePrefetch(
+  body: unknown,
+  model: ModelInfo,
+): { prompt: string | Uint32Array; cacheSalt: string | undefined } {
+  const { prompt, cache_salt: cacheSalt } = parse(prefetchSchema, body);
+  return { prompt: toPrompt(prompt, model), cacheSalt: cacheSalt ?? undefined };
 }
 
 /** The body of `/cache/pin`. @throws RepriseError BAD_REQUEST with the field. */

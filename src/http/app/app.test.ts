@@ -286,6 +286,20 @@ describe("around the answers", () => {
     expect(await (await app.request("/cache/stats")).json()).toEqual({ anything: [1, { at: "all" }] });
   });
 
+  test("a prompt is prefetched as a completion would read it, for the tenant that asks", async () => {
+    const asked: unknown[] = [];
+    const prefetch = (...args: [object, Uint32Array]) => Promise.resolve(asked.push(args) + 2);
+    const { app } = fakeApp({ prefetch });
+    const done = await post(app, "/cache/prefetch", { prompt: "one two one", cache_salt: "mine" });
+    expect(await done.json()).toEqual({ prompt_tokens: 4, ready_tokens: 3 });
+    expect(asked).toEqual([[{ salt: "mine", tenant: undefined }, Uint32Array.from([0, 1, 2, 3])]]);
+    for (const body of [{}, { prompt: 7 }, { prompt: "x", cache_salt: 7 }])
+      expect((await post(app, "/cache/prefetch", body)).status).toBe(400);
+    const locked = fakeApp({ prefetch, apiKeys: ["key"] });
+    expect((await post(locked.app, "/cache/prefetch", { prompt: "x" })).status).toBe(401);
+    expect(asked).toHaveLength(1);
+  });
+
   test("a prompt is pinned as a completion would read it, for the tenant that asks", async () => {
     const asked: unknown[] = [];
     const pin = (...args: [object, Uint32Array, number]) => Promise.resolve(asked.push(args) + 1);

@@ -26,6 +26,7 @@ export interface AppOptions {
   readonly cacheFigures: readonly FigureSource[];
   /** Keeps what is stored of a text in memory for so many seconds. @returns tokens that are kept */
   readonly pin: (text: Pick<CacheUse, "salt" | "tenant">, tokens: Uint32Array, seconds: number) => Promise<number>;
+  readonly prefetch: (text: Pick<CacheUse, "salt" | "tenant">, tokens: Uint32Array) => Promise<number>;
   /** What `/cache/resize` does; the address is not there without it. */
   readonly resizeMemory?: ResizeMemory;
   /** Each is a tenant. None: whoever reaches the server may use it. */
@@ -76,7 +77,10 @@ export function createApp(options: AppOptions): App {
   });
   guardFigures(app, access, options);
   app.route("/", answerRoutes(forms, { engine, access, bodies, metrics, log, limits, version }));
-  app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies, access, pin: options.pin }));
+  app.route(
+    "/",
+    adminRoutes({ engine, cacheStats, metrics, bodies, access, pin: options.pin, prefetch: options.prefetch }),
+  );
   if (options.resizeMemory !== undefined)
     app.route("/", cacheSizeRoutes({ resize: options.resizeMemory, bodies, access }));
   // As middleware and not as a route: for a route, every path would be one that may be asked with GET.

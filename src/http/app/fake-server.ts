@@ -17,6 +17,7 @@ export function fakeApp(options: Partial<AppOptions> & { fake?: FakeEngineOption
     cacheStats: () => ({ skippedTokens: { disk: 7 } }),
     cacheFigures: [],
     pin: () => Promise.resolve(0),
+    prefetch: () => Promise.resolve(0),
     apiKeys: [],
     serverSecret: "test secret",
     log: silentLog,

@@ -205,6 +205,10 @@ export class GuestConnection implements Holder {
         const { tokens, seconds } = request;
         return { type: "pinned", id, pinnedTokens: await session.pin(rootOf(request), tokens, seconds, request) };
       }
+      case "prefetch": {
+        const readyTokens = await session.prefetch(rootOf(request), request.tokens, request);
+        return { type: "prefetched", id, readyTokens };
+      }
       case "commit":
         await session.commit(request.parts, request);
         return { type: "committed", id };
@@ -241,7 +245,7 @@ function isUnbound(request: Numbered): request is Unbound {
   return ["stats", "clear", "compact", "ping"].includes(request.type);
 }
 
-function rootOf({ root, tenant }: RequestOf<"lookup" | "load" | "reserve" | "touch" | "pin">): KeyedRoot {
+function rootOf({ root, tenant }: RequestOf<"lookup" | "load" | "reserve" | "touch" | "pin" | "prefetch">): KeyedRoot {
   return { key: root, tenant };
 }
 

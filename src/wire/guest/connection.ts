@@ -194,6 +194,11 @@ export class Connection {
     return answer?.type === "pinned" ? answer.pinnedTokens : undefined;
   }
 
+  async prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number | undefined> {
+    const answer = await this.#ask({ type: "prefetch", ...this.#textFields(root, tokens) }, wait);
+    return answer?.type === "prefetched" ? answer.readyTokens : undefined;
+  }
+
   async commit(parts: readonly WrittenPart[], wait: WaitOptions): Promise<void> {
     const isWritten = ({ bytes }: WrittenPart) => Number.isSafeInteger(bytes) && bytes > 0;
     this.giveBack(

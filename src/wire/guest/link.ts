@@ -155,6 +155,10 @@ export class CacheLink implements CacheSession {
     return (await this.#connection?.pin(root, tokens, seconds, wait)) ?? 0;
   }
 
+  async prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
+    return (await this.#connection?.prefetch(root, tokens, wait)) ?? 0;
+  }
+
   async reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation> {
     return (await this.#connection?.reserve(root, tokens, wait)) ?? { parts: [], full: true };
   }
