@@ -94,5 +94,11 @@ def _host_bytes(kv: Any) -> Any:
     if hasattr(kv, "detach") and hasattr(kv, "data_ptr"):
         import torch
 
-        return kv.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        flat = kv.detach().contiguous().flatten().view(torch.uint8)
+        try:
+            return flat.cpu().numpy()
+        except RuntimeError:  # NumPy is not installed, and without it torch shows nobody its memory
+            copy = bytearray(flat.numel())
+            torch.frombuffer(copy, dtype=torch.uint8).copy_(flat)
+            return copy
     return kv

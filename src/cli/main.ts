@@ -37,7 +37,7 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
   }
   if (!Object.hasOwn(commands, name)) {
     const known = Object.keys(commands);
-    return fail(`reprise: no command is called "${name}"${nearest(name, known)}; there are: ${known.join(", ")}`, 2);
+    return fail(`reprise: no command is called "${name}"; there are: ${known.join(", ")}${nearest(name, known)}`, 2);
   }
   const command = await commands[name]!(); // it is there, by the line above
   if (typed.includes("--help") || typed.includes("-h")) {

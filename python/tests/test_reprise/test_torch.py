@@ -1,5 +1,8 @@
 """Tensors go in and come out in their own type, over the cache's own memory."""
 
+import subprocess
+import sys
+
 import pytest
 
 import reprise
@@ -34,3 +37,20 @@ def test_a_tensor_that_is_not_contiguous_is_saved_as_it_reads(cache: CacheProces
         assert mine.save(range(4), tensor[:, :, :]) == 4
         with mine.load(range(4)) as known:
             assert torch.equal(known.chunks[0].tensor(), tensor)
+
+
+WITHOUT_NUMPY = """
+import sys, warnings
+sys.modules["numpy"] = None  # as where it is not installed
+warnings.simplefilter("ignore")
+import reprise, torch
+tensor = torch.arange(24, dtype=torch.bfloat16).reshape(4, 2, 3)
+with reprise.connect(socket=sys.argv[1], model="toy", dtype="bfloat16", token_shape=(2, 3)) as mine:
+    assert mine.save(range(4), tensor) == 4
+    with mine.load(range(4)) as known:
+        assert torch.equal(known.chunks[0].tensor(), tensor)
+"""
+
+
+def test_tensors_go_in_and_come_out_where_there_is_no_numpy(cache: CacheProcess) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_NUMPY, cache.socket_path], check=True, timeout=60)
