@@ -95,9 +95,7 @@ function bind(server: Server, host: string, port: number): Promise<void> {
       const inUse = codeOf(cause) === "EADDRINUSE";
       reject(
         inUse
-          ? new RepriseError("ADDRESS_IN_USE", `${host}:${port} is taken by another program; choose another port.`, {
-              cause,
-            })
+          ? new RepriseError("ADDRESS_IN_USE", `${host}:${port} is taken by another program: choose another --port`)
           : new RepriseError("BAD_CONFIG", `Cannot listen on ${host}:${port}: ${describe(cause)}.`, {
               cause,
               field: "host",

@@ -4,7 +4,6 @@
  */
 import { assert } from "../../errors.ts";
 import type { GenerateEvent, PromptReport } from "../../engine.ts";
-import { tierNames } from "../../tier.ts";
 import { openAiError } from "../openai-error.ts";
 import type { Refusal } from "../refusal.ts";
 import { dataFrame } from "../sse.ts";
@@ -108,7 +107,7 @@ function repriseOf(report: PromptReport): object {
   return {
     prompt_tokens: report.promptTokens,
     computed_tokens: report.computedTokens,
-    reused: { ...Object.fromEntries(tierNames.map((tier) => [tier, 0])), ...report.reused },
+    reused: { resident: 0, memory: 0, disk: 0, ...report.reused }, // stores that hosts share where something came from there
     anywhere_tokens: report.anywhereTokens,
     ttft_ms: tenths(report.ttftMs),
     prefill_ms: tenths(report.prefillMs),
