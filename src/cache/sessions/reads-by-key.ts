@@ -37,6 +37,10 @@ export interface ChunkInReading {
    * @throws RepriseError TIER_UNAVAILABLE
    */
   payload(part: number, room: (bytes: number) => Uint8Array, signal: AbortSignal): Promise<Uint8Array | undefined>;
+  /** The checksum of a part in the pool, where a tier has computed it or {@link noteChecksum} has told it. */
+  checksum(part: number): bigint | undefined;
+  /** The reader has computed it: it is known from now on. */
+  noteChecksum(part: number, checksum: bigint): void;
   release(): void;
 }
 
@@ -79,6 +83,10 @@ export class ReadsByKey {
       payloadBytes,
       isInPool: (part) => this.#isInPool(chunk, part),
       payload: (part, room, signal) => this.#payload(chunk, { part, bytes: payloadBytes[part]! }, room, signal), // one of its parts
+      checksum: (part) => (this.#isInPool(chunk, part) ? store.pool.sealOf(chunks.slot(chunk, part)!) : undefined), // it has one
+      noteChecksum: (part, checksum) => {
+        if (this.#isInPool(chunk, part)) store.pool.seal(chunks.slot(chunk, part)!, checksum); // likewise
+      },
       release: () => {
         if (leases.release(holder, lease) !== undefined) this.#letGo(chunk);
       },

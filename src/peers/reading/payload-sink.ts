@@ -3,7 +3,7 @@ import { leafBytes, leavesOf, rootOf } from "../../tiers/payload-checksum.ts";
 
 const pageBytes = 4096;
 /** Read at a time: a whole number of leaves. */
-const pieceBytes = 4 * leafBytes;
+const pieceBytes = 2 * leafBytes;
 
 export class PayloadSink {
   readonly #view: Uint8Array;

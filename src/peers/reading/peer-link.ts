@@ -9,6 +9,7 @@
  * Memory is given to the socket piece by piece, never more than the payload lacks. When a fetch is aborted whose bytes may be on
  * their way, the connection ends: so nothing touches the memory afterwards.
  */
+import { setMaxListeners } from "node:events";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { describe, RepriseError } from "../../errors.ts";
@@ -125,6 +126,7 @@ export class PeerLink {
     const bytes = wanted.reduce((sum, { view }) => sum + view.length, 0);
     const request = { type: "fetch", id: this.#nextId(), key, parts } as const;
     const abort = () => this.#abort(request.id);
+    setMaxListeners(0, signal); // one for each that is under way
     signal.addEventListener("abort", abort);
     this.wantedBytes += bytes;
     try {

@@ -73,6 +73,7 @@ export class PeerTier implements Tier {
   ): Promise<readonly FoundRecord[]> {
     const text = new TakenKeys(keys);
     const faults: unknown[] = [];
+    const settled = new AbortController();
     let best: { readonly host: number; readonly found: (readonly number[])[] } | undefined;
     const asks = this.#hosts.map(async (host, number) => {
       try {
@@ -88,8 +89,9 @@ export class PeerTier implements Tier {
       for (const ask of asks) void ask.then((had) => (had === "all of it" ? resolve() : undefined));
       void Promise.all(asks).then(() => resolve());
       if (signal.aborted) resolve();
-      signal.addEventListener("abort", () => resolve());
+      signal.addEventListener("abort", () => resolve(), { once: true, signal: settled.signal });
     });
+    settled.abort();
     if (best !== undefined) return best.found.map((payloadBytes) => ({ id: this.#newId(best!.host), payloadBytes }));
     throw faults[0] ?? new RepriseError("TIER_UNAVAILABLE", "no host answered in time");
   }

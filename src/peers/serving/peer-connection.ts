@@ -48,7 +48,7 @@ export interface PeerConnectionOptions extends PeerTimes {
 }
 
 /** Sent at a time: hashed while it is in the processor's caches. A whole number of leaves. */
-const pieceBytes = 4 * leafBytes;
+const pieceBytes = 2 * leafBytes;
 /** Pieces after which other work is let in. */
 const piecesPerTurn = 4;
 const pageBytes = 4096;
@@ -160,8 +160,10 @@ export class PeerConnection {
       if (this.#channel.isOver) return;
       if (payload === undefined) return this.#send({ type: "gone", id });
       this.#send({ type: "payload", id, part, length });
-      const checksum = await this.#sendPayload(payload);
+      const known = chunk.checksum(part);
+      const checksum = await this.#sendPayload(payload, known);
       if (checksum === undefined) return;
+      if (known === undefined) chunk.noteChecksum(part, checksum);
       checksums.push(checksum);
       sent += length;
     }
@@ -186,19 +188,19 @@ export class PeerConnection {
     }
   }
 
-  /** @returns its checksum (payload-checksum.ts); undefined when the connection has ended */
-  async #sendPayload(payload: Uint8Array): Promise<bigint | undefined> {
+  /** @returns its checksum (payload-checksum.ts), computed unless it is known; undefined when the connection has ended */
+  async #sendPayload(payload: Uint8Array, known: bigint | undefined): Promise<bigint | undefined> {
     const leaves: bigint[] = [];
     let before: Promise<boolean> = Promise.resolve(true);
     for (let at = 0, pieces = 1; at < payload.length; at += pieceBytes, pieces += 1) {
       const piece = payload.subarray(at, at + pieceBytes);
-      leaves.push(...leavesOf(piece.length === pieceBytes ? piece : paddedCopy(piece)));
+      if (known === undefined) leaves.push(...leavesOf(piece.length === pieceBytes ? piece : paddedCopy(piece)));
       const taken = this.#taken(piece);
       if (!(await before)) return undefined;
       before = taken;
       if (pieces % piecesPerTurn === 0) await new Promise((resolve) => setImmediate(resolve));
     }
-    return (await before) ? rootOf(leaves) : undefined;
+    return (await before) ? (known ?? rootOf(leaves)) : undefined;
   }
 
   async #taken(piece: Uint8Array): Promise<boolean> {
@@ -209,6 +211,7 @@ export class PeerConnection {
   }
 
   #restIn(): void {
+    this.#deadline.cancel();
     this.#deadline = this.#endIn(this.#options.idleMs, "asked for nothing");
   }
 
