@@ -20,7 +20,6 @@ import { parseBytes } from "../src/bytes.ts";
 import { Cache } from "../src/cache/cache.ts";
 import { bareRoot, type ChunkKey, chunkKeys, rootKey } from "../src/identity/keys.ts";
 import { opaqueSpace, spaceId } from "../src/identity/space.ts";
-import type { RecordId } from "../src/tier.ts";
 import { PeerTier } from "../src/peers/reading/peer-tier.ts";
 import { PeerServer } from "../src/peers/serving/peer-server.ts";
 import { MemoryPool } from "../src/tiers/memory.ts";
@@ -79,12 +78,12 @@ async function serve(folder: string): Promise<void> {
     socket.once("data", () => {
       let at = 0;
       const next = () => {
-        while (at < totalBytes) {
-          const piece = pool.view(at, rawPieceBytes); // whatever lies there: chunks, as a rule
-          at += rawPieceBytes;
-          if (!socket.write(piece)) return void socket.once("drain", next);
-        }
-        socket.end();
+        if (at >= totalBytes) return socket.end();
+        const piece = pool.view(at, rawPieceBytes); // whatever lies there: chunks, as a rule
+        at += rawPieceBytes;
+        if (socket.write(piece)) next();
+        else socket.once("drain", next);
+        return undefined;
       };
       next();
     });
@@ -116,7 +115,7 @@ async function read(): Promise<void> {
   const how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=bench".split(" ");
   const files = ["-keyout", join(folder, "key.pem"), "-out", join(folder, "certificate.pem")];
   execFileSync("openssl", [...how, "-addext", `subjectAltName=IP:${values.host}`, ...files], { stdio: "ignore" });
-  const same = ["bytes", "chunk", "host"].flatMap((name) => [`--${name}`, String(values[name as "bytes"])]);
+  const same = (["bytes", "chunk", "host"] as const).flatMap((name) => [`--${name}`, values[name]]);
   const child = spawn(process.execPath, ["scripts/run-ts.mjs", "bench/peer.ts", "--serve", folder, ...same], {
     stdio: ["pipe", "pipe", "inherit"],
   });
@@ -200,8 +199,7 @@ async function readAll(tier: PeerTier, keys: readonly ChunkKey[], slots: readonl
   let next = 0;
   const readInto = async (slot: Uint8Array) => {
     for (let i = next++; i < keys.length; i = next++)
-      if ((await tier.read(found[i]!.id as RecordId, keys[i]!, [slot], noSignal)) !== "read")
-        throw new Error("it is there");
+      if ((await tier.read(found[i]!.id, keys[i]!, [slot], noSignal)) !== "read") throw new Error("it is there");
   };
   await Promise.all(slots.map(readInto));
 }

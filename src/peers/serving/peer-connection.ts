@@ -7,7 +7,6 @@
  * All of it falls with the connection.
  */
 import type { Socket } from "node:net";
-import type { Cache } from "../../cache/cache.ts";
 import type { ChunkInReading, ReadsByKey } from "../../cache/sessions/reads-by-key.ts";
 import { atDeadline } from "../../deadline.ts";
 import { codeOf, describe, RepriseError } from "../../errors.ts";
@@ -27,6 +26,12 @@ import {
 import { isSame } from "../../wire/same-secret.ts";
 import type { ReadRoom } from "./read-room.ts";
 
+/** What other hosts see of the cache. */
+export interface ReadCache {
+  reads(): Pick<ReadsByKey, "find" | "read" | "close">;
+}
+type Reads = ReturnType<ReadCache["reads"]>;
+
 export interface PeerTimes {
   /** How long it may take to say hello, TLS included. */
   readonly helloMs: number;
@@ -37,7 +42,7 @@ export interface PeerTimes {
 }
 
 export interface PeerConnectionOptions extends PeerTimes {
-  readonly cache: Pick<Cache, "reads">;
+  readonly cache: ReadCache;
   /** undefined: none is asked for. */
   readonly token: string | undefined;
   readonly room: ReadRoom;
@@ -64,7 +69,7 @@ export class PeerConnection {
   readonly #gone = new AbortController();
   readonly #waiting: Exclude<PeerRequest, { type: "hello" }>[] = [];
   #deadline: { cancel(): void };
-  #reads: ReadsByKey | undefined;
+  #reads: Reads | undefined;
   #working = false;
 
   constructor(socket: Socket, options: PeerConnectionOptions) {
@@ -116,7 +121,7 @@ export class PeerConnection {
     this.#restIn();
   }
 
-  async #work(reads: ReadsByKey): Promise<void> {
+  async #work(reads: Reads): Promise<void> {
     this.#working = true;
     this.#deadline.cancel();
     try {
@@ -133,7 +138,7 @@ export class PeerConnection {
     if (!this.#channel.isOver) this.#restIn();
   }
 
-  async #answer(reads: ReadsByKey, request: Exclude<PeerRequest, { type: "hello" }>): Promise<void> {
+  async #answer(reads: Reads, request: Exclude<PeerRequest, { type: "hello" }>): Promise<void> {
     const { id } = request;
     if (request.type === "ping") return this.#send({ type: "pong", id });
     if (request.type === "find") {

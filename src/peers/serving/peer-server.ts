@@ -6,17 +6,16 @@
  */
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
-import type { Cache } from "../../cache/cache.ts";
 import { connectionsFor } from "../../descriptors.ts";
 import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
 import { alignedBuffer } from "../../tiers/disk/aligned.ts";
 import { idleMs } from "../protocol.ts";
-import { PeerConnection, type PeerTimes } from "./peer-connection.ts";
+import { PeerConnection, type PeerTimes, type ReadCache } from "./peer-connection.ts";
 import { ReadRoom } from "./read-room.ts";
 
 export interface PeerServerOptions {
-  readonly cache: Pick<Cache, "reads">;
+  readonly cache: ReadCache;
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
@@ -58,7 +57,10 @@ export class PeerServer implements AsyncDisposable {
     server.maxConnections = options.maxConnections ?? connectionsFor("peers", 256);
     server.on("connection", (socket: Socket) => this.#keep(socket));
     server.on(options.tls === undefined ? "connection" : "secureConnection", (socket: Socket) => this.#accept(socket));
-    server.on("tlsClientError", (error) => this.#log.debug(`a host could not connect: ${describe(error)}`));
+    server.on("tlsClientError", (error: Error, socket: Socket) => {
+      socket.destroy(); // nobody else does
+      this.#log.debug(`a host could not connect: ${describe(error)}`);
+    });
   }
 
   /** @throws RepriseError ADDRESS_IN_USE, or BAD_CONFIG when the address or the certificate cannot be used */
