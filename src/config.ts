@@ -18,6 +18,7 @@ import {
   hostName,
   integer,
   key,
+  listenAddress,
   type Kind,
   list,
   oneOf,
@@ -85,13 +86,26 @@ export const settings = {
   tier: setting(
     list("STORE"),
     [],
-    "A store that other hosts share, such as valkey://HOST:6379 (docs/shared-tiers.md); may be given several times, the fastest first.",
+    "A store that other hosts share, such as valkey://HOST:6379, or another host's cache, peer://HOST:PORT (docs/shared-tiers.md); may be given several times, the fastest first.",
   ),
   tierKeyFile: setting(
     path("FILE"),
     "",
     "Keys that seal what goes to shared stores, one a line, the same on all hosts (docs/shared-tiers.md).",
     { defaultText: "none: nothing is sealed" },
+  ),
+  listen: setting(
+    listenAddress(),
+    "",
+    "Where other hosts read from this one's cache (docs/shared-tiers.md). Any other than loopback needs a certificate and a token; port 0 takes a free one.",
+    { defaultText: "nowhere" },
+  ),
+  listenCert: setting(path("FILE"), "", "Certificate that --listen shows, PEM, with those that signed it behind it."),
+  listenKey: setting(path("FILE"), "", "Its private key, PEM; a file that others cannot read."),
+  tokenFile: setting(
+    path("FILE"),
+    "",
+    "A file with the token that other hosts must show at --listen, which others cannot read.",
   ),
   scrubDays: setting(
     integer("DAYS", 0, 3650),

@@ -6,8 +6,8 @@ import { readFileSync } from "node:fs";
 
 /** What is assumed where the system does not say: the usual limit of a shell on macOS. */
 const unknownLimit = 256;
-/** Parts of the limit: half for HTTP, an eighth for guests of the cache's socket, and the rest is ours. */
-const shares = { http: 1 / 2, guests: 1 / 8 } as const;
+/** Parts of the limit: half for HTTP, an eighth for guests of the cache's socket, as much for other hosts, and the rest is ours. */
+const shares = { http: 1 / 2, guests: 1 / 8, peers: 1 / 8 } as const;
 
 /** Connections that clients of this kind may have at a time, `most` where the limit allows them. */
 export function connectionsFor(kind: keyof typeof shares, most: number, limit: number = descriptorLimit()): number {

@@ -24,6 +24,8 @@ export const tierTable = {
   memory: { number: 1, where: "in memory" },
   disk: { number: 2, where: "on disk" },
   valkey: { number: 3, where: "in Valkey" },
+  /** 4 is S3's. */
+  peer: { number: 5, where: "on another host" },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly where: string }>>;
 export type TierName = keyof typeof tierTable;
 
@@ -111,6 +113,8 @@ export interface Compacted {
 
 export interface Tier extends AsyncDisposable {
   readonly name: TierName;
+  /** What it has is written elsewhere: nobody calls {@link write}, which rejects all, and no chunk waits for it. */
+  readonly isReadOnly?: true;
 
   /**
    * What it has of consecutive chunks of a text: the leading ones of `keys`, up to the first that it lacks. Keys are hashed

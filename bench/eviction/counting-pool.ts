@@ -42,6 +42,10 @@ export class CountingPool implements SlotPool {
 
   seal(): void {}
 
+  sealOf(): undefined {
+    return undefined;
+  }
+
   surviving(): readonly [] {
     return [];
   }

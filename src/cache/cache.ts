@@ -11,6 +11,7 @@ import type { Root } from "../identity/keys.ts";
 import type { Tokens } from "../identity/tokens.ts";
 import type { ChunkId } from "./index/chunk-id.ts";
 import { LocalSession } from "./sessions/local-session.ts";
+import { ReadsByKey } from "./sessions/reads-by-key.ts";
 import { Adoption } from "./recovery/from-pool.ts";
 import { ChunkStore } from "./pool/chunk-store.ts";
 import { flag } from "./index/chunk-table.ts";
@@ -61,6 +62,8 @@ export interface CacheOptions {
   readonly limits?: Partial<CacheLimits>;
   /** Bytes of slots that may be held for writing to the first tier, half of it for the next …: a quarter of the pool, at most 1 GiB, unless given. */
   readonly writeBehindBytes?: number;
+  /** Other hosts may read what this cache has ({@link Cache.reads}): its chunks are found by their keys as well. */
+  readonly foundByKey?: boolean;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
   /** How long guests of a process that died may go on copying out of and into the pool it left: 5 s unless given. */
@@ -105,7 +108,7 @@ export class Cache implements AsyncDisposable {
     const counters = this.#counters;
     const { pool, policy = new HazardPolicy(), now = () => performance.now() } = options;
     this.#now = now;
-    const chunks = new StoredChunks(this.#tiers);
+    const chunks = new StoredChunks(this.#tiers, options);
     this.#events = new ChunkEvents({ chunks, counters, indexes: () => this.#spaces.indexes() });
     const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, events: this.#events, now });
     this.#store = store;
@@ -190,6 +193,13 @@ export class Cache implements AsyncDisposable {
   /** Brings what is stored of a text, here or in a shared store, into the pool. @returns as {@link pin} */
   prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
     return this.#mostInAnySpace((session) => session.prefetch(root, tokens, wait));
+  }
+
+  /** Reads for somebody who knows chunks by their keys alone: another host. Its leases fall when it is closed. */
+  reads(): ReadsByKey {
+    if (this.#closed) throw new RepriseError("CACHE_UNAVAILABLE", "the cache is closed");
+    const holder = (this.#lastHolder += 1) as HolderId;
+    return new ReadsByKey({ store: this.#store, leases: this.#leases, holder, now: this.#now });
   }
 
   stats(): CacheStats {

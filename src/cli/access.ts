@@ -3,6 +3,7 @@ import { type Config, flagName } from "../config.ts";
 import { readKeyFile } from "../config/keys.ts";
 import { describe, RepriseError } from "../errors.ts";
 import { loopbackHosts } from "../http/shell.ts";
+import { isLoopback } from "../loopback.ts";
 
 /** Of both kinds together: every request is compared with each. */
 const mostKeys = 1000;
@@ -75,8 +76,4 @@ export function hostsAllowedBy(
 ): { readonly allowedHosts?: readonly string[] } {
   if (!isLoopback(host) || keys.length > 0) return {};
   return { allowedHosts: [...loopbackHosts, host, ...allowedHost] };
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }

@@ -32,9 +32,11 @@ import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import type { Resized } from "../http/admin/cache-size.ts";
 import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
 import { WireServer, type WireServerOptions } from "../wire/cache/server.ts";
+import type { PeerServer, PeerServerStats } from "../peers/serving/peer-server.ts";
 import { mustFitSocketAddress } from "../wire/socket-place.ts";
 import { DataDirectory, isDriveFault } from "./data-directory.ts";
 import { ModelNames } from "./model-names.ts";
+import { listenForPeers, type ListenSetting, readListening } from "./listen-for-peers.ts";
 import { openSharedTiers } from "./shared-tiers.ts";
 import { SocketFolder, sweepSocketFolders } from "./socket-folder.ts";
 
@@ -44,12 +46,14 @@ const resizeMs = 10_000;
 
 export interface CacheHostOptions {
   readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "scrubDays" | "socket"> &
-    Partial<Pick<Config, "tier" | "tierKeyFile">>;
+    Partial<Pick<Config, "tier" | "tierKeyFile" | ListenSetting>>;
   readonly log: Log;
 }
 
 export interface CacheHostStats extends Omit<CacheStats, "memory" | "tiers"> {
   readonly tiers: { readonly [tier: string]: PoolStats | TierStats };
+  /** What other hosts read; undefined: they cannot. */
+  readonly peers?: PeerServerStats;
   /** Chunks that a power cut would lose now: not yet written below the pool. */
   readonly unsavedChunks: number;
 }
@@ -66,6 +70,7 @@ export class CacheHost implements AsyncDisposable {
   /** What tenants' salts are derived with. */
   readonly secret: Buffer;
   readonly #server: WireServer;
+  readonly #peers: PeerServer | undefined;
   readonly #socketFolder: SocketFolder | undefined;
   /** Ends what goes on beside the cache. */
   readonly #ending = new AbortController();
@@ -80,6 +85,7 @@ export class CacheHost implements AsyncDisposable {
     cache: Cache;
     pool: MemoryPool;
     door: Door;
+    peers: PeerServer | undefined;
     config: CacheHostOptions["config"];
     directory: DataDirectory;
     names: ModelNames | undefined;
@@ -88,6 +94,7 @@ export class CacheHost implements AsyncDisposable {
     this.cache = parts.cache;
     this.#pool = parts.pool;
     this.#server = parts.door.server;
+    this.#peers = parts.peers;
     this.#socketFolder = parts.door.folder;
     this.#config = parts.config;
     this.#directory = parts.directory;
@@ -104,6 +111,7 @@ export class CacheHost implements AsyncDisposable {
    */
   static async open({ config, log }: CacheHostOptions): Promise<CacheHost> {
     mustFitSocketAddress(socketPathOf(config));
+    const listening = readListening(config);
     const undo: (() => Promise<void> | void)[] = [];
     try {
       const directory = await DataDirectory.take(config.dataDir, log);
@@ -114,15 +122,18 @@ export class CacheHost implements AsyncDisposable {
       undo.push(() => pool[Symbol.asyncDispose]());
       const tiers: Tier[] = await openDisk(config, directory, log);
       undo.push(async () => void (await Promise.all(tiers.map((tier) => tier[Symbol.asyncDispose]()))));
-      tiers.push(...openSharedTiers(config));
-      const cache = await Cache.open({ pool, tiers, log: log.named("cache") });
+      tiers.push(...openSharedTiers(config, log));
+      const foundByKey = listening !== undefined;
+      const cache = await Cache.open({ pool, tiers, foundByKey, log: log.named("cache") });
       undo.push(() => cache.close());
       // An adopted pool may have more in it than this configuration allows.
       if (pool.stats().capacityBytes > config.memory) void cache.resize(config.memory);
+      const peers = await listenForPeers(listening, cache, log);
+      undo.push(() => peers?.close());
       const names = directory.isReadOnly ? undefined : ModelNames.open(directory.path, log);
       const onSession = (space: SpaceId, model: string) => names?.note(space, model);
       const door = await listen({ socketPath: socketPathOf(config), cache, onSession, log: log.named("wire") }, config);
-      return new CacheHost({ cache, pool, door, config, directory, names, log });
+      return new CacheHost({ cache, pool, door, peers, config, directory, names, log });
     } catch (error) {
       for (const step of undo.toReversed()) await step();
       throw error;
@@ -134,11 +145,17 @@ export class CacheHost implements AsyncDisposable {
     return this.#pool.view(offset, bytes);
   }
 
+  /** Where other hosts read, as `--listen` says it, with the port that was taken. */
+  get peerAddress(): string | undefined {
+    return this.#peers?.address;
+  }
+
   /** What `/cache/stats` answers. */
   stats(): CacheHostStats {
     const { memory, tiers, writeBehind, ...rest } = this.cache.stats();
     const unsavedChunks = writeBehind.chunks + writeBehind.waitingChunks;
-    return { tiers: { memory, ...tiers }, unsavedChunks, writeBehind, ...rest };
+    const peers = this.#peers === undefined ? {} : { peers: this.#peers.stats() };
+    return { tiers: { memory, ...tiers }, unsavedChunks, ...peers, writeBehind, ...rest };
   }
 
   /** What `/metrics` shows of the cache and its tiers. */
@@ -183,6 +200,7 @@ export class CacheHost implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
+    await this.#peers?.close();
     await this.#server[Symbol.asyncDispose]();
     this.#socketFolder?.[Symbol.dispose]();
     await this.swept;

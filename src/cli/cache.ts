@@ -22,6 +22,10 @@ export const cache: Command = {
     "scrubDays",
     "tier",
     "tierKeyFile",
+    "listen",
+    "listenCert",
+    "listenKey",
+    "tokenFile",
     "socket",
     "stopWhenUnused",
     "metricsPort",
@@ -59,6 +63,7 @@ async function runCache(config: Config): Promise<number> {
   await using host = await CacheHost.open({ config, log });
   await using _figures = await giveFigures(config, adminKeys, host, log);
   process.stdout.write(`Reprise is ready at unix:${host.socketPath}\n`);
+  if (host.peerAddress !== undefined) process.stdout.write(`Other hosts read at ${host.peerAddress}\n`);
 
   const ends: Promise<"ended" | "unused">[] = [ended];
   if (config.stopWhenUnused > 0) ends.push(host.unusedFor(config.stopWhenUnused * 1000, closing.signal));

@@ -73,7 +73,7 @@ export const serve: Command = {
     const outcome = await Promise.race([engine.ready.then(() => "ready" as const), ended]);
     progress.end();
     if (outcome === "ready") {
-      process.stdout.write(readyMessage(server.url, await engine.ready, config));
+      process.stdout.write(readyMessage(server.url, await engine.ready, { ...config, peerAddress: host.peerAddress }));
       await ended;
     }
     await server.close({ graceMs: config.drain * 1000 });
@@ -82,7 +82,11 @@ export const serve: Command = {
 };
 
 /** What is there now, where to look at it, and what of the machine it may take. The first line is for programs too. */
-function readyMessage(url: string, model: ModelInfo, { sequences, memory, disk, dataDir }: Config): string {
+function readyMessage(
+  url: string,
+  model: ModelInfo,
+  { sequences, memory, disk, dataDir, peerAddress }: Config & { readonly peerAddress: string | undefined },
+): string {
   const context = `${model.contextTokens.toLocaleString("en")} tokens of context`;
   const diskBytes = disk.reduce((sum, { bytes }) => sum + bytes, 0);
   const below = diskBytes === 0 ? "" : `, ${formatBytes(diskBytes)} on disk (${dataDir})`;
@@ -91,6 +95,7 @@ function readyMessage(url: string, model: ModelInfo, { sequences, memory, disk, 
     `  model   ${model.name}: ${context}, ${sequences} ${sequences === 1 ? "request" : "requests"} at a time`,
     `  page    ${url}/`,
     `  room    up to ${formatBytes(memory)} of memory${below}`,
+    ...(peerAddress === undefined ? [] : [`  hosts   read at ${peerAddress}`]),
     "",
   ].join("\n");
 }

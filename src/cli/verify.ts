@@ -39,7 +39,8 @@ export const verify: Command = {
     const longest = wholeNumber("tokens", own["tokens"] ?? "2000", 64, 1 << 20);
     const dataDir = mkdtempSync(join(tmpdir(), "reprise-verify-"));
     try {
-      const isolated: Config = { ...config, dataDir, socket: "", deterministic: true };
+      const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "" };
+      const isolated: Config = { ...config, ...unheard, dataDir, deterministic: true };
       const differences = await compareRuns(isolated, { promptCount, longest });
       for (const difference of differences) process.stderr.write(`${difference}\n`);
       process.stdout.write(differences.length === 0 ? "equal\n" : `${differences.length} differences\n`);

@@ -53,6 +53,18 @@ export function address(): Kind<string> {
   };
 }
 
+/** `ADDRESS:PORT`; an IPv6 address has brackets around it. */
+export function listenAddress(): Kind<string> {
+  return {
+    name: "ADDRESS:PORT",
+    parse(given) {
+      const [, port] = /^(?:\[[\da-fA-F:%.]+\]|[\w.-]+):(\d{1,5})$/.exec(given) ?? [];
+      if (Number(port) <= 65_535) return given;
+      throw new Error(`"${given}" is no address and port to listen on, such as 0.0.0.0:7000 or [::1]:7000`);
+    },
+  };
+}
+
 /** An origin as browsers send it, since it is compared with that, or `*`. */
 export function origin(): Kind<readonly string[]> {
   return { name: "ORIGIN", list: true, parse: (given) => [parseOrigin(given)] };

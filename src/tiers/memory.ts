@@ -194,6 +194,11 @@ export class MemoryPool implements SlotPool {
     extent.notes.seal(slotAt(extent, offset), checksum);
   }
 
+  sealOf(offset: number): bigint | undefined {
+    const extent = this.#extentAt(offset);
+    return extent.notes.sealOf(slotAt(extent, offset));
+  }
+
   *surviving(): Iterable<KeptSlot> {
     for (const offset of this.#unclaimed) {
       const extent = this.#extentAt(offset);
@@ -204,8 +209,7 @@ export class MemoryPool implements SlotPool {
   }
 
   async isIntact(offset: number, bytes: number): Promise<boolean> {
-    const extent = this.#extentAt(offset);
-    const seal = extent.notes.sealOf(slotAt(extent, offset));
+    const seal = this.sealOf(offset);
     return seal === undefined || (await payloadChecksum(this.view(offset, bytes))) === seal;
   }
 

@@ -55,8 +55,8 @@ export class Channel {
   }
 
   /** Lets long frames in: the peer has said who it is. */
-  handshakeDone(): void {
-    this.#reader.limitBytes = maxFrameBytes;
+  handshakeDone(limitBytes = maxFrameBytes): void {
+    this.#reader.limitBytes = limitBytes;
   }
 
   /** Whether a message of that length may be sent now: what goes beyond the limit ends the connection. */
@@ -69,6 +69,16 @@ export class Channel {
     this.#write(lendFrame(message));
     if (this.#socket.writableLength > this.#limits.maxOutgoingBytes)
       this.destroy(new RepriseError("PROTOCOL", "a peer does not read what is sent to it"));
+  }
+
+  /**
+   * Sends bytes that are in no frame, behind what was sent before, out of the memory they lie in.
+   *
+   * @returns false when the connection has ended; either way nobody reads them any more
+   */
+  sendBytes(bytes: Uint8Array): Promise<boolean> {
+    if (this.#over) return Promise.resolve(false);
+    return new Promise((resolve) => this.#socket.write(bytes, () => resolve(!this.#over)));
   }
 
   /** Ends the connection after what was sent, as far as the peer takes it. */

@@ -70,6 +70,11 @@ export class FrameReader {
     giveBack(piece);
   }
 
+  /** What follows the last frame and is in none: as much as there is, up to `most`. Valid until more is pushed. */
+  takeBytes(most: number): Buffer {
+    return this.#take(Math.min(most, this.#end - this.#start));
+  }
+
   /** The next whole frame's body, valid until more is pushed. @throws RepriseError PROTOCOL when a frame is empty or longer than allowed */
   next(): Buffer | undefined {
     if (this.#wanted === undefined) {

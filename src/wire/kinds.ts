@@ -91,6 +91,46 @@ export function digest<T extends string>(): Kind<T> {
   };
 }
 
+/** Many digests, one after the other without anything between. */
+export function digests<T extends string>(most: number): Kind<readonly T[]> {
+  return {
+    shape: { kind: "digests", most },
+    fault: (name, value) =>
+      value instanceof Uint8Array && value.length % 32 === 0 && value.length <= 32 * most
+        ? undefined
+        : `${name} is not a row of at most ${most} digests`,
+    read(value) {
+      const { buffer, byteOffset, length } = value as Uint8Array; // has no fault
+      const bytes = Buffer.from(buffer, byteOffset, length);
+      return Array.from({ length: length / 32 }, (_, i) => bytes.toString("hex", 32 * i, 32 * i + 32) as T);
+    },
+    write: (value) => Buffer.from(value.join(""), "hex"),
+  };
+}
+
+/** Checksums of 128 bits, little-endian, one after the other. */
+export function checksums(most: number): Kind<readonly bigint[]> {
+  return {
+    shape: { kind: "checksums", most },
+    fault: (name, value) =>
+      value instanceof Uint8Array && value.length % 16 === 0 && value.length <= 16 * most
+        ? undefined
+        : `${name} is not a row of at most ${most} checksums`,
+    read(value) {
+      const { buffer, byteOffset, length } = value as Uint8Array; // has no fault
+      const view = new DataView(buffer, byteOffset, length);
+      return Array.from(
+        { length: length / 16 },
+        (_, i) => view.getBigUint64(16 * i, true) | (view.getBigUint64(16 * i + 8, true) << 64n),
+      );
+    },
+    write(value) {
+      const halves = value.flatMap((each) => [each & 0xffff_ffff_ffff_ffffn, each >> 64n]);
+      return new Uint8Array(BigUint64Array.from(halves).buffer);
+    },
+  };
+}
+
 /** Token ids, u32 LE. What is read lies in the frame and is valid as long as that is; what is sent is not copied. */
 export function tokens(): Kind<Tokens> {
   return {

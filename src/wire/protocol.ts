@@ -42,9 +42,7 @@ import {
   count,
   countByName,
   digest,
-  type FieldKinds,
   flag,
-  type Kind,
   line,
   list,
   longCount,
@@ -55,9 +53,8 @@ import {
   rows,
   text,
   tokens,
-  type Typed,
 } from "./kinds.ts";
-import { decodeValue } from "./msgpack.ts";
+import { messageKinds, type Messages, parseMessage, writeMessage } from "./messages.ts";
 
 export const protocolVersion = 6;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
@@ -222,68 +219,34 @@ export const answers = {
   },
 } as const;
 
-type Messages<Table extends { readonly [type: string]: FieldKinds }> = {
-  [Type in keyof Table]: { readonly type: Type } & Typed<Table[Type]>;
-}[keyof Table];
-
 export type Request = Messages<typeof requests>;
 export type Answer = Messages<typeof answers>;
 export type RequestOf<Type extends Request["type"]> = Extract<Request, { type: Type }>;
 export type AnswerOf<Type extends Answer["type"]> = Extract<Answer, { type: Type }>;
 
-const requestKinds = withTypes(requests);
-const answerKinds = withTypes(answers);
+const requestKinds = messageKinds(requests);
+const answerKinds = messageKinds(answers);
 
 /** Reads a guest's message. Its tokens lie in `body` and are valid as long as that is. @throws RepriseError PROTOCOL unless every field is as it must be */
 export function parseRequest(body: Uint8Array): Request {
-  return parse(requestKinds, body, "a request") as Request;
+  return parseMessage(requestKinds, body, "a request") as Request;
 }
 
 /** Reads a cache's message. @throws RepriseError PROTOCOL unless every field is as it must be */
 export function parseAnswer(body: Uint8Array): Answer {
-  return parse(answerKinds, body, "an answer") as Answer;
+  return parseMessage(answerKinds, body, "an answer") as Answer;
 }
 
 /** A guest's message as it is encoded. Its tokens are not copied. @throws RepriseError BAD_REQUEST when a field does not fit */
 export function requestMap(request: Request): object {
-  const { map, fault } = write(requestKinds, request);
+  const { map, fault } = writeMessage(requestKinds, request);
   if (fault !== undefined) throw new RepriseError("BAD_REQUEST", `a cache takes no ${request.type} whose ${fault}`);
   return map;
 }
 
 /** A cache's message as it is encoded. */
 export function answerMap(answer: Answer): object {
-  const { map, fault } = write(answerKinds, answer);
+  const { map, fault } = writeMessage(answerKinds, answer);
   assert(fault === undefined, `a cache was to send ${answer.type} whose ${fault}`);
   return map;
-}
-
-type Kinds = ReadonlyMap<unknown, Kind<object>>;
-
-/** Each message as one kind, its type included. */
-function withTypes(table: { readonly [type: string]: FieldKinds }): Kinds {
-  return new Map(
-    Object.entries(table).map(([type, fields]) => [type, record({ type: oneOf([type], "a type"), ...fields })]),
-  );
-}
-
-function parse(kinds: Kinds, body: Uint8Array, what: string): object {
-  const value = decodeValue(body);
-  if (typeof value !== "object" || value === null || !("type" in value))
-    throw wrong("message is not a map with a type");
-  const kind = kinds.get(value["type"]);
-  if (kind === undefined) throw wrong(`type is not ${what}`);
-  const fault = kind.fault("message", value);
-  if (fault !== undefined) throw wrong(fault);
-  return kind.read(value);
-}
-
-function write(kinds: Kinds, message: { readonly type: string }): { map: object; fault: string | undefined } {
-  const kind = kinds.get(message.type)!; // Request and Answer name no others
-  const map = kind.write(message) as object;
-  return { map, fault: kind.fault("message", map) };
-}
-
-function wrong(fault: string): RepriseError {
-  return new RepriseError("PROTOCOL", `a peer sent a message whose ${fault}`);
 }

@@ -19,6 +19,8 @@ export interface ServerOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** Files that it may have open at a time. */
   readonly openFiles?: number;
+  /** The network namespace that it runs in. */
+  readonly netns?: string;
 }
 
 export interface RunningServer {
@@ -76,8 +78,12 @@ export function childrenOf(pid: number): { readonly engine: number; readonly tok
   return { engine, tokenizers };
 }
 
-function launch(typed: readonly string[], { environment = {}, openFiles }: Partial<ServerOptions>): LaunchedServer {
-  const command = [process.execPath, commandPath, ...typed];
+function launch(
+  typed: readonly string[],
+  { environment = {}, openFiles, netns }: Partial<ServerOptions>,
+): LaunchedServer {
+  const inside = netns === undefined ? [] : ["ip", "netns", "exec", netns];
+  const command = [...inside, process.execPath, commandPath, ...typed];
   const limited = ["bash", "-c", 'ulimit -n "$0" && exec "$@"', String(openFiles), ...command];
   const [program, ...args] = openFiles === undefined ? command : limited;
   // Neither command is empty.

@@ -133,10 +133,13 @@ export async function startSentinels(): Promise<
   };
 }
 
-/** A certificate for 127.0.0.1, signed by itself. */
-export function makeCertificate(folder: string): { readonly key: string; readonly certificate: string } {
+/** A certificate for 127.0.0.1, or another name, signed by itself. */
+export function makeCertificate(
+  folder: string,
+  name = "IP:127.0.0.1",
+): { readonly key: string; readonly certificate: string } {
   const [key, certificate] = [join(folder, "key.pem"), join(folder, "certificate.pem")];
-  const subject = ["-subj", "/CN=reprise-test", "-addext", "subjectAltName=IP:127.0.0.1"];
+  const subject = ["-subj", "/CN=reprise-test", "-addext", `subjectAltName=${name}`];
   const how = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
   execFileSync("openssl", [...how, "-keyout", key, "-out", certificate, ...subject], { stdio: "ignore" });
   return { key, certificate };

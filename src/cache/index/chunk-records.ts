@@ -106,6 +106,14 @@ export class ChunkRecords {
     return chunk;
   }
 
+  /** A shared tier has not given what comes before the chunk: what is known of its own record there is doubtful, and is asked for anew. */
+  forgetShared(chunk: ChunkId): void {
+    for (const tier of this.#shared.keys()) {
+      const id = this.of(chunk, tier);
+      if (id !== undefined) this.forget(tier, id);
+    }
+  }
+
   /** Gives up every record of the chunk: its log has the room back, and another's store what is in it. */
   drop(chunk: ChunkId): void {
     for (const tier of this.#chunks.tiers) {

@@ -96,6 +96,8 @@ const countShift = 8;
 const countMask = 2 ** 17 - 1;
 
 export class ChunkTable {
+  /** Told of each chunk whose row is about to be given back. */
+  beforeRemoval: (chunk: ChunkId) => void = () => {};
   readonly #pages: Page[] = [];
   #rows = 0;
 
@@ -136,6 +138,7 @@ export class ChunkTable {
 
   /** Gives the row back; the chunk's name is stale from now on. */
   remove(chunk: ChunkId): void {
+    this.beforeRemoval(chunk);
     const page = this.#pageOf(chunk);
     const base = baseOf(page, chunk);
     const generation = ((page.words[base]! >>> rowBits) + 1) % generations;

@@ -11,6 +11,7 @@
  */
 import type { ChunkRecord, Tier, TierName } from "../../tier.ts";
 import { noChunk, type ChunkId } from "./chunk-id.ts";
+import { KeyIndex } from "./key-index.ts";
 import { ChunkTable, field, flag, type RowShape } from "./chunk-table.ts";
 import { chunkKey, type ChunkKey, type RootKey, type TenantName } from "../../identity/keys.ts";
 import { type Tokens } from "../../identity/tokens.ts";
@@ -54,14 +55,16 @@ export class StoredChunks {
   readonly table = new ChunkTable();
   /** From fast to slow; a tier's place is its number in a row. */
   readonly tiers: readonly Tier[];
+  readonly #keys: KeyIndex | undefined;
   readonly #roots = new Map<number, RootIndex>();
   /** Tenants that were named, and how many roots they have. */
   readonly #tenants = new Map<TenantName, { readonly number: number; roots: number }>();
   /** Of roots and of tenants: a root that is a tenant by itself has one number as both. */
   #lastNumber = 0;
 
-  constructor(tiers: readonly Tier[]) {
+  constructor(tiers: readonly Tier[], { foundByKey = false }: { readonly foundByKey?: boolean } = {}) {
     this.tiers = tiers;
+    this.#keys = foundByKey ? new KeyIndex(this.table) : undefined;
   }
 
   /** What rows of a space look like; asked for once per space. */
@@ -323,8 +326,15 @@ export class StoredChunks {
 
   /** Takes over a key that was verified, so that it is not hashed again. */
   setKey(chunk: ChunkId, key: ChunkKey): void {
+    if (this.table.is(chunk, flag.keyKnown)) return;
     this.table.keyBytes(chunk).set(Buffer.from(key, "hex"));
     this.table.mark(chunk, flag.keyKnown, true);
+    this.#keys?.add(chunk);
+  }
+
+  /** The chunk of that key, if its key is known and chunks are found by theirs here. */
+  withKey(key: ChunkKey): ChunkId | undefined {
+    return this.#keys?.find(key);
   }
 
   /** The key of the chunk before it, or of the root. */

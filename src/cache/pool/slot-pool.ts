@@ -42,6 +42,9 @@ export interface SlotPool extends AsyncDisposable {
   /** Notes the checksum of what a kept slot holds; {@link isIntact} compares it. */
   seal(offset: number, checksum: bigint): void;
 
+  /** The checksum that was noted of a kept slot. */
+  sealOf(offset: number): bigint | undefined;
+
   /** Slots that a dead process kept and nobody has claimed. */
   surviving(): Iterable<KeptSlot>;
 

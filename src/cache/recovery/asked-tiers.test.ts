@@ -247,3 +247,14 @@ test("a shared tier is asked only where way and reading are shorter than computi
   await ask(4000, 0.01); // it may have become faster
   expect(tier.counts.finds).toBe(3);
 });
+
+test("what a shared tier could not give is stored here when it has been computed, all of it", async () => {
+  const tier = new SharedTier(await storeWith(4000));
+  await using host = await opened([tier], { retryMs: 60_000 });
+  expect(await host.hitTokens(4000)).toBe(4000);
+  tier.beforeRead = () => Promise.reject(new Error("connection reset"));
+  expect(await loadAndVerify(host.session, host.pool, counting(4000))).toBe(0);
+  expect(await save(host.session, host.pool, counting(4000))).toBe(1000);
+  expect(await loadAndVerify(host.session, host.pool, counting(4000))).toBe(4000);
+  host.cache.check();
+});

@@ -113,6 +113,7 @@ export class LocalSession implements CacheSession {
         if (next === undefined) return;
         const answer = await within(next, deadline - performance.now());
         if (answer === "late") this.#context.counters.lateLoads += 1;
+        if (answer === false) this.#doubt(held.slice(given));
         if (answer !== true || !this.#loading.holds(held[given]!)) return; // `next` stands for it
       }
     } finally {
@@ -230,6 +231,15 @@ export class LocalSession implements CacheSession {
     const { computeMsPerToken } = this.#lookups;
     if (computeMsPerToken === undefined || this.#options.rank > 0) return undefined;
     return { space: this.#space.id, prefillTokensPerSecond: Math.round(1e5 / computeMsPerToken) / 100 };
+  }
+
+  /**
+   * The first of these could not be read. A shared tier that is away, or has lost it, would keep the others from being stored here
+   * when the text has been computed: they seem to be stored there.
+   */
+  #doubt(held: readonly LeasedMatch[]): void {
+    const { store } = this.#context;
+    for (const { chunk } of held) if (store.chunks.table.has(chunk)) store.records.forgetShared(chunk);
   }
 
   #promote({ chunk, wanted }: LeasedMatch): Promise<boolean> {

@@ -32,7 +32,8 @@ export class WriteBehind {
   readonly #queues: readonly TierQueue[];
 
   constructor({ tiers, queueBytes, ...parts }: WriteBehindOptions) {
-    this.#queues = tiers.map((tier, i) => new TierQueue({ ...parts, tier, boundBytes: () => queueBytes() / 2 ** i }));
+    const written = tiers.filter(({ isReadOnly }) => isReadOnly === undefined);
+    this.#queues = written.map((tier, i) => new TierQueue({ ...parts, tier, boundBytes: () => queueBytes() / 2 ** i }));
   }
 
   /** A chunk became visible: each tier that lacks it gets it when its turn comes. */

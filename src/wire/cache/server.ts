@@ -7,7 +7,6 @@
  *     connection ──hello──► session ──holds a lease too long, breaks──► grace ──► leases fall, slots are free
  *          └─ silent for helloMs, or one too many: refused and closed      └── bye, or nothing held: at once
  */
-import { createHash, timingSafeEqual } from "node:crypto";
 import { existsSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import type { Cache } from "../../cache/cache.ts";
@@ -18,6 +17,7 @@ import { defaultChannelLimits, type ChannelLimits } from "../channel.ts";
 import { GuestConnection } from "./guest-connection.ts";
 import type { HandshakeOptions } from "./handshake.ts";
 import { watchLeases } from "./lease-expiry.ts";
+import { isSame } from "../same-secret.ts";
 import { prepareSocketPlace } from "../socket-place.ts";
 
 /** Connections beyond the limit that are answered before they are closed. */
@@ -161,10 +161,4 @@ function bind(server: Server, path: string): Promise<void> {
       process.umask(mask);
     }
   });
-}
-
-/** Compares without telling by its duration how much agrees. */
-function isSame(given: string, wanted: string): boolean {
-  const digest = (text: string) => createHash("sha256").update(text, "utf8").digest();
-  return timingSafeEqual(digest(given), digest(wanted));
 }
