@@ -249,6 +249,7 @@ export class Cache implements AsyncDisposable {
   /** Asserts that index, leases, pool and tiers tell the same story. */
   check(): void {
     this.#store.check(this.#spaces.indexes());
+    this.#store.chunks.checkKeys(this.#spaces.indexes());
   }
 
   /**

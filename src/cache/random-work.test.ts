@@ -87,7 +87,7 @@ async function runModel(
   const open = async () => {
     const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 1024 * 1024 }], files });
     const pool = testPool();
-    return { pool, cache: await Cache.open({ pool, tiers: [tier], retryMs: 1 }) };
+    return { pool, cache: await Cache.open({ pool, tiers: [tier], foundByKey: true, retryMs: 1 }) };
   };
   const enter = (who: number) =>
     cache.openSession({ space, rank: who % ranks, slotBytes: groups.map(() => slotBytes) });

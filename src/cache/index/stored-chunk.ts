@@ -10,6 +10,7 @@
  * *lacks* it: good for the rows, and not for a text's end.
  */
 import type { ChunkRecord, Tier, TierName } from "../../tier.ts";
+import { assert } from "../../errors.ts";
 import { noChunk, type ChunkId } from "./chunk-id.ts";
 import { KeyIndex } from "./key-index.ts";
 import { ChunkTable, field, flag, type RowShape } from "./chunk-table.ts";
@@ -348,6 +349,19 @@ export class StoredChunks {
     const { space, key: root } = this.rootOf(chunk);
     const [key, parent] = [this.key(chunk), this.parentKey(chunk)];
     return { space, root, key, parent, firstToken: this.firstToken(chunk), tokens: this.tokens(chunk) };
+  }
+
+  /** Asserts that a chunk is found by its key, where such questions come, exactly when its key is known. */
+  checkKeys(trees: Iterable<RootIndex>): void {
+    if (this.#keys === undefined) return;
+    let known = 0;
+    for (const { tree } of trees)
+      for (const chunk of tree.nodes()) {
+        if (!this.table.is(chunk, flag.keyKnown)) continue;
+        known += 1;
+        assert(this.withKey(this.key(chunk)) === chunk, "a chunk is not found by its key");
+      }
+    assert(this.#keys.size === known, "keys that are found and keys that are known differ");
   }
 
   traits(chunk: ChunkId): ChunkTraits {

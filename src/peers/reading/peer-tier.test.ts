@@ -209,6 +209,7 @@ test("one that does not answer a question is left out within its patience, and a
   const began = performance.now();
   expect(await near.hitTokens(40)).toBe(0);
   expect(performance.now() - began).toBeLessThan(700);
+  expect(Object.values(tier.stats().hosts)).toEqual(["away"]);
   way.change = (piece) => piece;
   await expect.poll(() => near.hitTokens(40), { timeout: 10_000 }).toBe(40);
 });
