@@ -24,6 +24,7 @@ export const tierTable = {
   memory: { number: 1, where: "in memory" },
   disk: { number: 2, where: "on disk" },
   valkey: { number: 3, where: "in Valkey" },
+  s3: { number: 4, where: "in S3" },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly where: string }>>;
 export type TierName = keyof typeof tierTable;
 

@@ -3,6 +3,9 @@ import type { Config } from "../config.ts";
 import { RepriseError } from "../errors.ts";
 import type { Tier } from "../tier.ts";
 import { readTierKeys, type TierKey } from "../tiers/shared/tier-keys.ts";
+import { isS3Address, parseS3Address } from "../tiers/s3/address.ts";
+import { S3Client } from "../tiers/s3/s3-client.ts";
+import { S3Tier } from "../tiers/s3/s3-tier.ts";
 import { ValueTier } from "../tiers/shared/value-tier.ts";
 import { isValkeyAddress, parseValkeyAddress } from "../tiers/valkey/address.ts";
 import { ValkeyStore } from "../tiers/valkey/valkey-store.ts";
@@ -30,9 +33,13 @@ function makerOf(address: string, keys: readonly TierKey[]): () => Tier {
     const parsed = parseValkeyAddress(address);
     return () => new ValueTier({ store: new ValkeyStore(parsed), keys, prefix: parsed.prefix, maxRecordBytes });
   }
+  if (isS3Address(address)) {
+    const parsed = parseS3Address(address);
+    return () => new S3Tier({ ...parsed, client: new S3Client(parsed), keys, maxRecordBytes });
+  }
   const [scheme] = /^[\w+]*:/.exec(address) ?? [];
   throw new RepriseError(
     "BAD_CONFIG",
-    `--tier ${scheme === undefined ? "" : `${scheme}…: `}there is no store of that kind; there are: valkey://, valkeys://, redis://, rediss://`,
+    `--tier ${scheme === undefined ? "" : `${scheme}…: `}there is no store of that kind; there are: valkey://, valkeys://, redis://, rediss://, s3://`,
   );
 }
