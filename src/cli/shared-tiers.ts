@@ -35,7 +35,8 @@ function makerOf(address: string, keys: readonly TierKey[]): () => Tier {
   }
   if (isS3Address(address)) {
     const parsed = parseS3Address(address);
-    return () => new S3Tier({ ...parsed, client: new S3Client(parsed), keys, maxRecordBytes });
+    const client = new S3Client(parsed);
+    return () => new S3Tier({ ...parsed, client, keys, maxRecordBytes });
   }
   const [scheme] = /^[\w+]*:/.exec(address) ?? [];
   throw new RepriseError(

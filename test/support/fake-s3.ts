@@ -25,6 +25,8 @@ export interface Fault {
   readonly headers?: Readonly<Record<string, string>>;
   /** Ends the connection after so many bytes of the body. */
   readonly cutAt?: number;
+  /** Answers with all of the object, whatever range was asked for. */
+  readonly ignoresRange?: boolean;
   /** Flips a bit of the body's byte. */
   readonly bentAt?: number;
 }
@@ -105,7 +107,7 @@ async function answer(fake: FakeS3, request: IncomingMessage, response: ServerRe
   response.setHeader("date", new Date(fake.now()).toUTCString());
   for (const [name, value] of Object.entries(fault.headers ?? {})) response.setHeader(name, value);
   if (fault.status !== undefined) return fail(response, fault.status, fault.code ?? "Fault");
-  const done = act(fake, seen, body);
+  const done = act(fake, fault.ignoresRange === true ? { ...seen, range: undefined } : seen, body);
   for (const [name, value] of Object.entries(done.headers ?? {})) response.setHeader(name, value);
   if (done.code !== undefined) return fail(response, done.status, done.code);
   let bytes = done.body ?? Buffer.alloc(0);
@@ -126,7 +128,7 @@ interface Done {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-function act(fake: FakeS3, { method, name, query, headers }: SeenRequest, body: Buffer): Done {
+function act(fake: FakeS3, { method, name, query, headers, range: wanted }: SeenRequest, body: Buffer): Done {
   const { objects, keepsConditions } = fake;
   const object = objects.get(name);
   if (method === "GET" && name === "") return list(fake, new URLSearchParams(query));
@@ -143,15 +145,15 @@ function act(fake: FakeS3, { method, name, query, headers }: SeenRequest, body: 
     return { status: 200, headers: { etag } };
   }
   if (method === "DELETE") {
-    const wanted = headers["if-match"];
-    if (keepsConditions && wanted !== undefined && object !== undefined && object.etag !== wanted)
+    const etag = headers["if-match"];
+    if (keepsConditions && etag !== undefined && object !== undefined && object.etag !== etag)
       return { status: 412, code: "PreconditionFailed" };
     objects.delete(name);
     return { status: 204 };
   }
   if (object === undefined) return { status: 404, code: "NoSuchKey" };
   const facts = { etag: object.etag, "last-modified": new Date(object.modified).toUTCString() };
-  const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? "") ?? [];
+  const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(wanted ?? "") ?? [];
   if (from === undefined) return { status: 200, body: object.bytes, headers: facts };
   if (Number(from) >= object.bytes.length) return { status: 416, code: "InvalidRange" };
   const part = object.bytes.subarray(Number(from), Number(to) + 1);
@@ -169,12 +171,13 @@ function copy({ objects, now }: FakeS3, from: string, to: string): Done {
 /** Three a page, so that every list has several. */
 function list({ objects }: FakeS3, query: URLSearchParams): Done {
   const names = [...objects.keys()].filter((name) => name.startsWith(query.get("prefix") ?? "")).sort();
-  const from = Number(query.get("continuation-token")?.slice(1) ?? 0);
-  const entries = names.slice(from, from + 3).map((name) => {
+  const after = query.get("continuation-token")?.slice(1) ?? "";
+  const rest = names.filter((name) => name > after);
+  const entries = rest.slice(0, 3).map((name) => {
     const { bytes, modified } = objects.get(name)!; // listed
     return `<Contents><Key>${name}</Key><LastModified>${new Date(modified).toISOString()}</LastModified><Size>${bytes.length}</Size></Contents>`;
   });
-  const more = from + 3 < names.length ? `<NextContinuationToken>+${from + 3}</NextContinuationToken>` : "";
+  const more = rest.length > 3 ? `<NextContinuationToken>+${rest[2]!}</NextContinuationToken>` : ""; // of four
   return { status: 200, body: Buffer.from(`<ListBucketResult>${entries.join("")}${more}</ListBucketResult>`) };
 }
 

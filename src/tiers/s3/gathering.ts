@@ -12,6 +12,7 @@
  * up takes its run with it.
  */
 import { randomBytes } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { RepriseError } from "../../errors.ts";
 import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { ChunkRecord } from "../../tier.ts";
@@ -83,6 +84,7 @@ export class Gathering {
     this.#open.delete(record.parent);
     this.#open.set(record.key, run);
     this.#underWay.set(record.key, { run, chunks: number + 1 });
+    setMaxListeners(0, signal); // whoever ends gives up all writes by one
     signal.addEventListener("abort", run.abort);
     if (signal.aborted) run.abort();
     else this.#wait(run, record.key);

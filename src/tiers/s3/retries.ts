@@ -4,6 +4,7 @@
  * requests of this host until then.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { RepriseError } from "../../errors.ts";
 import { S3Fault } from "./faults.ts";
 
 const mostAttempts = 5;
@@ -41,5 +42,6 @@ export class Retries {
 
 /** Anything but what the store has decided: a connection may stand the next time. */
 function isPassing(error: unknown): boolean {
+  if (error instanceof RepriseError) return false;
   return !(error instanceof S3Fault) || error.isPassing;
 }

@@ -11,7 +11,7 @@ import { setMaxListeners } from "node:events";
 import { Agent, type IncomingHttpHeaders } from "node:http";
 import { Agent as SecureAgent } from "node:https";
 import { AwsV4Signer } from "aws4fetch";
-import { describe, RepriseError } from "../../errors.ts";
+import { codeOf, describe, RepriseError } from "../../errors.ts";
 import type { S3Address } from "./address.ts";
 import { send, type Answer } from "./attempt.ts";
 import { CredentialSource } from "./credentials.ts";
@@ -29,8 +29,8 @@ export interface ListedObject {
   /** Without the prefix. */
   readonly name: string;
   readonly bytes: number;
-  /** The store's time. */
-  readonly modified: number;
+  /** By the store's own clock. */
+  readonly ageMs: number;
 }
 
 /** Requests by kind, since the client was made; what a store asks money for. */
@@ -62,10 +62,12 @@ export class S3Client {
   /** By how much the store's clock is ahead of ours, where it minded. */
   #aheadMs = 0;
 
+  /** Connects when it is asked for something. @throws RepriseError BAD_CONFIG when there are no keys */
   constructor(address: S3Address, environment: Readonly<Record<string, string | undefined>> = process.env) {
     this.#address = address;
     const { login, ca, connections, url } = address;
     this.#credentials = login === "anonymous" ? undefined : new CredentialSource(login.profile, environment);
+    this.#credentials?.now();
     const open = (maxSockets: number) => {
       const common = { keepAlive: true, maxSockets, maxFreeSockets: maxSockets, scheduling: "lifo" as const };
       if (url.startsWith("http:")) return new Agent(common);
@@ -110,7 +112,8 @@ export class S3Client {
       taken = 0;
       return (piece: Buffer) => {
         taken += piece.length;
-        if (taken > bytes) throw new Error("more bytes came than were asked for");
+        if (taken > bytes)
+          throw new RepriseError("TIER_UNAVAILABLE", `${this.where}: more bytes came than were asked for`);
         sink(piece);
       };
     };
@@ -164,13 +167,13 @@ export class S3Client {
     for (let token = ""; ;) {
       const more = token === "" ? "" : `&continuation-token=${encodeURIComponent(token)}`;
       const query = `list-type=2&prefix=${encodeURIComponent(prefix)}${more}`;
-      const { body } = await this.#ask({ method: "GET", name: "", query, maxBytes: maxListBytes }, signal, []);
+      const { body, headers } = await this.#ask({ method: "GET", name: "", query, maxBytes: maxListBytes }, signal, []);
       const text = body.toString("utf8");
       for (const [, entry = ""] of text.matchAll(/<Contents>(.*?)<\/Contents>/gs)) {
         const key = element(entry, "Key");
         const [bytes, modified] = [Number(element(entry, "Size")), Date.parse(element(entry, "LastModified"))];
         if (!key.startsWith(prefix) || Number.isNaN(modified)) continue; // not of ours
-        yield { name: `${folder}/${key.slice(prefix.length)}`, bytes, modified };
+        yield { name: `${folder}/${key.slice(prefix.length)}`, bytes, ageMs: ageOf(headers, modified) };
       }
       token = /<NextContinuationToken>([^<]{1,2048})<\/NextContinuationToken>/.exec(text)?.[1] ?? "";
       if (token === "") return;
@@ -184,7 +187,7 @@ export class S3Client {
 
   /**
    * @param answers statuses that the caller takes for answers
-   * @throws RepriseError TIER_UNAVAILABLE, or BAD_CONFIG when there are no keys
+   * @throws RepriseError TIER_UNAVAILABLE
    */
   async #ask(request: Request, signal: AbortSignal, answers: readonly number[]): Promise<Answer> {
     setMaxListeners(0, signal); // one for each request of a lookup
@@ -198,7 +201,7 @@ export class S3Client {
         throw fault;
       }, signal);
     } catch (error) {
-      if (error instanceof RepriseError) throw error;
+      if (codeOf(error) === "TIER_UNAVAILABLE") throw error;
       const why = signal.aborted ? "it did not answer in time" : describe(error);
       throw new RepriseError("TIER_UNAVAILABLE", `${this.where}: ${why}`, { cause: error });
     }
@@ -253,9 +256,14 @@ function isAnswer(fault: S3Fault, answers: readonly number[]): boolean {
 }
 
 function factsOf({ headers }: Answer): ObjectFacts {
-  const [now, modified] = [Date.parse(headers.date ?? ""), Date.parse(headers["last-modified"] ?? "")];
+  return { etag: headers.etag ?? "", ageMs: ageOf(headers, Date.parse(headers["last-modified"] ?? "")) };
+}
+
+/** Of what was written at a time of the store's. One that does not say is always young. */
+function ageOf({ date = "" }: IncomingHttpHeaders, modified: number): number {
+  const now = Date.parse(date);
   const ageMs = (Number.isNaN(now) ? Date.now() : now) - modified;
-  return { etag: headers.etag ?? "", ageMs: Number.isNaN(ageMs) ? 0 : Math.max(0, ageMs) };
+  return Number.isNaN(ageMs) ? 0 : Math.max(0, ageMs);
 }
 
 /** Bytes of the whole object, of which the answer may be a range. */
