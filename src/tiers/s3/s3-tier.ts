@@ -1,13 +1,13 @@
 /**
- * A shared tier in S3 or what speaks the same: runs of chunks as objects, found by few requests that go out together.
+ * A shared tier in S3 or what speaks the same: stretches of texts as objects, found by few requests that go out together.
  *
  *     PREFIX/i/CHUNK     index: the chunks of a text's run up to this one, and where they lie      index-object.ts
- *     PREFIX/d/RANDOM    data: payloads of a run, or of a piece of one                             never changes
+ *     PREFIX/d/RANDOM    data: payloads of a stretch of a text                                      never changes
  *
  *     find    the indexes of all ends of runs (run-ends.ts) and of the last chunk; then, of the first run that has none, those of all
  *             its chunks: a text may end inside it. Two round trips, however long the text
  *     read    ranges of data objects, neighbours in one request (range-reader.ts)
- *     write   chunks are gathered into runs (gathering.ts), payloads go before the index (run-writer.ts)
+ *     write   chunks are gathered (gathering.ts), payloads go before the indexes (stretch-writer.ts)
  *
  * Others write there too: a chunk is what was asked for, byte by byte, or it is none. An index outlives data and data an index: what is
  * not where it should be is looked for once more under its own name, and is else a miss.
@@ -19,13 +19,13 @@ import type { ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierStats } 
 import { payloadChecksum } from "../payload-checksum.ts";
 import { allEnded, fits, unseal } from "../shared/payloads.ts";
 import type { TierKey } from "../shared/tier-keys.ts";
-import { Gathering, type Run, type StoredRun } from "./gathering.ts";
+import { Gathering, type Stretch, type StoredStretch } from "./gathering.ts";
 import { Indexes } from "./indexes.ts";
 import type { LocatedChunk } from "./located-chunks.ts";
 import { bytesOf } from "./outgoing.ts";
 import { RangeReader, type Span } from "./range-reader.ts";
 import { isRunEnd, maxRunChunks } from "./run-ends.ts";
-import { RunWriter } from "./run-writer.ts";
+import { StretchWriter } from "./stretch-writer.ts";
 import type { RequestCounts, S3Client } from "./s3-client.ts";
 import { Touches } from "./touches.ts";
 import { UploadRate } from "./upload-rate.ts";
@@ -86,8 +86,8 @@ export class S3Tier implements Tier {
     this.#touches = new Touches(client, { ttlMs: ttlSeconds * 1000, isAllowed: access === "all" });
     this.#indexes = new Indexes({ client, keys, touches: this.#touches });
     this.#reader = new RangeReader((name, range, signal) => client.read(name, range, signal));
-    const writer = new RunWriter({ client, indexes: this.#indexes });
-    const store = (run: Run) => this.#timed(run, () => writer.store(run));
+    const writer = new StretchWriter({ client, indexes: this.#indexes });
+    const store = (stretch: Stretch) => this.#timed(stretch, () => writer.store(stretch));
     this.#gathering = new Gathering({ key: keys[0], targetBytes, idleMs, store });
   }
 
@@ -181,12 +181,12 @@ export class S3Tier implements Tier {
     await Promise.resolve();
   }
 
-  async #timed(run: Run, store: () => Promise<StoredRun>): Promise<StoredRun> {
+  async #timed(stretch: Stretch, store: () => Promise<StoredStretch>): Promise<StoredStretch> {
     const ended = this.#rate.begin();
     let sentBytes = 0;
     try {
       const stored = await store();
-      if (stored !== "rejected" && stored.chunks[0]!.data === run.data) sentBytes = run.bytes; // runs have chunks
+      if (stored !== "rejected" && stored.chunks.some(({ data }) => data === stretch.data)) sentBytes = stretch.bytes;
       return stored;
     } finally {
       ended(sentBytes);
