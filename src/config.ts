@@ -85,7 +85,7 @@ export const settings = {
   tier: setting(
     list("STORE"),
     [],
-    "A store that other hosts share, such as valkey://HOST:6379 (docs/shared-tiers.md); may be given several times, the fastest first.",
+    "A store that other hosts share, such as valkey://HOST:6379 or s3://BUCKET (docs/shared-tiers.md); may be given several times, the fastest first.",
   ),
   tierKeyFile: setting(
     path("FILE"),

@@ -1,6 +1,7 @@
 /** Texts of many small chunks for a tier, and what a tier has of them. */
 import { randomBytes } from "node:crypto";
 import type { ChunkRecord, RecordId, Tier } from "../../src/tier.ts";
+import { isRunEnd } from "../../src/tiers/s3/run-ends.ts";
 import { noSignal, recordOf } from "../../src/tiers/tier-suite.ts";
 
 export interface Text {
@@ -10,14 +11,20 @@ export interface Text {
 
 let token = 0;
 
-/** @param before the text that it goes on from */
-export function textOf(chunks: number, { before, bytes = 1000 }: { before?: Text; bytes?: number } = {}): Text {
+/** @param before the text that it goes on from; `hasEnds` false: no chunk of it ends a run */
+export function textOf(
+  chunks: number,
+  { before, bytes = 1000, hasEnds = true }: { before?: Text; bytes?: number; hasEnds?: boolean } = {},
+): Text {
   const records = [...(before?.records ?? [])];
   const payloads = [...(before?.payloads ?? [])];
   for (let i = 0; i < chunks; i += 1) {
     const each = [randomBytes(bytes), randomBytes(10)];
     payloads.push(each);
-    records.push(recordOf(Uint32Array.from([(token += 1), token]), each, records.at(-1)));
+    const next = () => recordOf(Uint32Array.from([(token += 1), token]), each, records.at(-1));
+    let record = next();
+    while (isRunEnd(record.key) && !hasEnds) record = next(); // oxlint-disable-line no-unmodified-loop-condition -- the key changes
+    records.push(record);
   }
   return { records, payloads };
 }

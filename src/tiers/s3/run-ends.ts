@@ -9,8 +9,8 @@ import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 
 /** Chunks of a run, on average. */
 export const meanRunChunks = 8;
-/** Chunks of a run that one index tells of: a longer run comes once in a thousand, and is found in pieces. */
-export const maxRunChunks = 56;
+/** Chunks of a run that one index tells of: no run is longer, but for one in 10^14, of which the beginning is not found. */
+export const maxRunChunks = 256;
 
 export function isRunEnd(key: ChunkKey | RootKey): boolean {
   return Number.parseInt(key.slice(-2), 16) % meanRunChunks === 0;

@@ -12,6 +12,11 @@ afterAll(async () => {
   for (const server of running.values()) await (await server)[Symbol.asyncDispose]();
 });
 
+if (servers.length < 3)
+  process.stderr.write(
+    "S3 is tested with a fake alone: REPRISE_TEST_MOTO and REPRISE_TEST_SEAWEEDFS (.ci/run) are not both there.\n",
+  );
+
 // One of each kind for all tests: some take seconds to start.
 for (const { name, start } of servers)
   for (const [how, tierKeys] of [

@@ -24,7 +24,7 @@ import { Indexes } from "./indexes.ts";
 import type { LocatedChunk } from "./located-chunks.ts";
 import { bytesOf } from "./outgoing.ts";
 import { RangeReader, type Span } from "./range-reader.ts";
-import { isRunEnd, maxRunChunks } from "./run-ends.ts";
+import { isRunEnd } from "./run-ends.ts";
 import { StretchWriter } from "./stretch-writer.ts";
 import type { RequestCounts, S3Client } from "./s3-client.ts";
 import { Touches } from "./touches.ts";
@@ -245,7 +245,7 @@ function insideOf(text: readonly ChunkKey[], found: readonly (LocatedChunk | und
     const isLast = isRunEnd(key) || i === text.length - 1;
     if (found[i] === undefined && !isLast) run.push(key);
     if (!isLast) continue;
-    inside.push(...run.slice(0, maxRunChunks));
+    inside.push(...run);
     run = [];
     if (found[i] === undefined) break;
   }

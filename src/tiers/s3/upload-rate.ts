@@ -1,7 +1,7 @@
 /** How fast a store takes what is written to it, and so how much may be on its way without coming too late. */
 
-/** What is on its way should be there in so long: a third of what a write may take at all. */
-const dueMs = 10_000;
+/** What is on its way should be there in so long: a write may take half a minute, its chunks' gathering included. */
+const dueMs = 20_000;
 const firstBytesPerMs = 25_000;
 const leastBytes = 16 * 1024 * 1024;
 const mostBytes = 1024 * 1024 * 1024;
