@@ -41,7 +41,7 @@ async function written(): Promise<void> {
 test("what one cache has written another finds and loads, in at most three sequential round trips", async () => {
   await written();
   await using second = await opened();
-  fake.meddle = () => ({ delayMs: 50 });
+  fake.meddle = () => ({ delayMs: 300 });
   fake.requests.length = 0;
   expect(await second.session.lookup(bareRoot, counting(tokens), wait)).toMatchObject({
     hitTokens: tokens,
