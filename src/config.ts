@@ -86,7 +86,7 @@ export const settings = {
   tier: setting(
     list("STORE"),
     [],
-    "A store that other hosts share, such as valkey://HOST:6379, or another host's cache, peer://HOST:PORT (docs/shared-tiers.md); may be given several times, the fastest first.",
+    "A store that other hosts share, such as valkey://HOST:6379 or s3://BUCKET, or another host's cache, peer://HOST:PORT (docs/shared-tiers.md); may be given several times, the fastest first.",
   ),
   tierKeyFile: setting(
     path("FILE"),

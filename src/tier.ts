@@ -24,7 +24,7 @@ export const tierTable = {
   memory: { number: 1, where: "in memory" },
   disk: { number: 2, where: "on disk" },
   valkey: { number: 3, where: "in Valkey" },
-  /** 4 is S3's. */
+  s3: { number: 4, where: "in S3" },
   peer: { number: 5, where: "on another host" },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly where: string }>>;
 export type TierName = keyof typeof tierTable;

@@ -57,8 +57,8 @@ MAX_REQUEST_TOKENS: Final = 2**21
 #: Feature: this guest registers the pool's memory with a device, so its pages must stay.
 REGISTERED_POOL: Final = "registered-pool"
 #: How rows name a tier.
-TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk", 3: "valkey", 5: "peer"}
-TierNumber = Literal[0, 1, 2, 3]
+TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk", 3: "valkey", 4: "s3", 5: "peer"}
+TierNumber = Literal[0, 1, 2, 3, 4, 5]
 #: How stored KV fits the asked text. Exact: the same tokens from the text's start on. Moved: the same run of tokens
 #: after another text or at another position.
 KIND_NAMES: Final = {0: "exact", 1: "moved"}

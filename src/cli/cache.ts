@@ -6,13 +6,15 @@ import { createLog, type Log } from "../log.ts";
 import { hostsAllowedBy, mustBePrivate, readKeys } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
 import { clearCache } from "./clear-cache.ts";
+import { collectCache } from "./collect-cache.ts";
 import type { Command } from "./command.ts";
 import { compactCache } from "./compact-cache.ts";
 import { endRequested } from "./signals.ts";
 
 export const cache: Command = {
   name: "cache",
-  summary: "runs the cache alone, for engines such as vLLM; clear empties it, compact frees disk space",
+  summary:
+    "runs the cache alone, for engines such as vLLM; clear empties it, compact frees disk space, collect tidies a bucket",
   options: {},
   settings: [
     "dataDir",
@@ -46,10 +48,15 @@ export const cache: Command = {
       summary: "frees disk space that nothing reachable uses any more; loses nothing, whether or not a cache runs",
       options: {},
     },
+    collect: {
+      summary: "removes from a bucket (--tier s3://…) what nobody has used for its ttl; safe beside hosts that use it",
+      options: {},
+    },
   },
 
   run({ variant, config }) {
     if (variant === "clear") return clearCache(config);
+    if (variant === "collect") return collectCache(config);
     return variant === "compact" ? compactCache(config) : runCache(config);
   },
 };

@@ -6,6 +6,9 @@ import type { Tier } from "../tier.ts";
 import { isPeerAddress, parsePeerAddress, type PeerAddress } from "../peers/reading/address.ts";
 import { mostHosts, PeerTier } from "../peers/reading/peer-tier.ts";
 import { readTierKeys, type TierKey } from "../tiers/shared/tier-keys.ts";
+import { isS3Address, parseS3Address } from "../tiers/s3/address.ts";
+import { S3Client } from "../tiers/s3/s3-client.ts";
+import { S3Tier } from "../tiers/s3/s3-tier.ts";
 import { ValueTier } from "../tiers/shared/value-tier.ts";
 import { isValkeyAddress, parseValkeyAddress } from "../tiers/valkey/address.ts";
 import { ValkeyStore } from "../tiers/valkey/valkey-store.ts";
@@ -40,10 +43,15 @@ function makerOf(
     const parsed = parseValkeyAddress(address);
     return () => new ValueTier({ store: new ValkeyStore(parsed), keys, prefix: parsed.prefix, maxRecordBytes });
   }
+  if (isS3Address(address)) {
+    const parsed = parseS3Address(address);
+    const client = new S3Client(parsed);
+    return () => new S3Tier({ ...parsed, client, keys, maxRecordBytes });
+  }
   const [scheme] = /^[\w+]*:/.exec(address) ?? [];
   throw new RepriseError(
     "BAD_CONFIG",
-    `--tier ${scheme === undefined ? "" : `${scheme}…: `}there is no store of that kind; there are: valkey://, valkeys://, redis://, rediss://, peer://`,
+    `--tier ${scheme === undefined ? "" : `${scheme}…: `}there is no store of that kind; there are: valkey://, valkeys://, redis://, rediss://, s3://, peer://`,
   );
 }
 

@@ -16,6 +16,7 @@ import type { SpaceId } from "../../identity/space.ts";
 import type { ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierName, TierStats } from "../../tier.ts";
 import { payloadChecksum } from "../payload-checksum.ts";
 import { decodeHead, HeadWriter, maxHeadBytes, type Head } from "./head.ts";
+import { allEnded, fits, unseal } from "./payloads.ts";
 import { type TierKey, tagBytes } from "./tier-keys.ts";
 import type { NamedValue, ValueStore } from "./value-store.ts";
 
@@ -196,33 +197,6 @@ export class ValueTier implements Tier {
   #pieceName(recordId: string, part: number, piece: number): string {
     return `${this.#options.prefix}${recordId}:${part}:${piece}`;
   }
-}
-
-/** What all gave, when all have ended: none touches the slots' memory any more, also where one has failed. */
-async function allEnded<T>(works: readonly Promise<T>[]): Promise<T[]> {
-  await Promise.allSettled(works);
-  return Promise.all(works);
-}
-
-/** Every view that is wanted is as long as its payload, or as that padded to whole pages. */
-function fits({ record: { payloadBytes } }: Head, into: PartMemory): boolean {
-  if (payloadBytes.length !== into.length) return false;
-  return payloadBytes.every((bytes, part) => {
-    const room = into[part]?.length ?? bytes;
-    return room === bytes || room === Math.ceil(bytes / 4096) * 4096;
-  });
-}
-
-/** In place. False: it is not what was sealed. */
-function unseal(head: Head, part: number, payload: Uint8Array, pieces: readonly Uint8Array[]): boolean {
-  const { by, tags } = head.sealed!; // whoever asks knows
-  const opening = by.opening(part + 1, tags[part]!, Buffer.from(head.id, "hex"));
-  let at = 0;
-  for (const piece of pieces) {
-    payload.set(opening.open(piece), at);
-    at += piece.length;
-  }
-  return opening.end();
 }
 
 function piecesOf(bytes: Uint8Array): Uint8Array[] {
