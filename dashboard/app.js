@@ -109,6 +109,7 @@ function suggestion(text) {
   button.addEventListener("click", () => {
     if (running) return;
     button.remove();
+    question.focus();
     void startTurn(text);
   });
   return button;
@@ -182,7 +183,7 @@ function addTurn(record) {
 
 function createTurn(text, withNotes, again) {
   const root = element("article", "turn");
-  const asked = element("p", "question", text);
+  const asked = element("p", "question", text.replace(/^Question: /, "")); // as the shipped model wants it
   if (withNotes) asked.append(element("span", "with-text", "with the text"));
   const answer = element("div", "answer");
   const runs = element("div", "runs");
@@ -242,6 +243,8 @@ async function run(turn, messages) {
   } finally {
     setRunning(undefined);
     turn.button.hidden = false;
+    // A button that was switched off while it had the focus has lost it.
+    if (document.activeElement === document.body && turn.count > 1) turn.button.focus();
     follow();
   }
 }

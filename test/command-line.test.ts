@@ -88,6 +88,7 @@ test("variables of Kubernetes' Services stop nothing; others that are no setting
     REPRISE_CACHE_PORT_80_TCP_ADDR: "::1",
   };
   const directory = temporaryDirectory();
+  mkdirSync(join(directory, "disk"));
   expect(await repriseIn(links, "inspect", directory)).toMatchObject({ code: 0, error: "" });
   expect(await repriseIn({ ...links, REPRISE_X: "1", REPRISE_Y: "2" }, "inspect", directory)).toMatchObject({
     code: 0,

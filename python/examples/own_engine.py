@@ -3,12 +3,14 @@
 The engine here is a toy whose state after each token is 32 bytes that depend on every token before it, and that takes
 its time: what a KV cache is to a language model. Run it twice: the second run reads nothing.
 
+    pip install numpy
     python own_engine.py [SOCKET]          (starts a cache of its own when no socket is given)
 """
 
 import hashlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -58,7 +60,8 @@ def run(socket: str, prompts: list[list[int]]) -> list[Report]:
 
 
 if __name__ == "__main__":
-    socket = sys.argv[1] if len(sys.argv) > 1 else str(reprise.start_cache().socket_path)
+    own = Path.home() / ".cache" / "reprise-own-engine"  # not the data directory of a server that you may have
+    socket = sys.argv[1] if len(sys.argv) > 1 else str(reprise.start_cache(data_dir=own).socket_path)
     system = list(range(1000))
     for report in run(socket, [[*system, 5000 + question, 6000] for question in (1, 2, 3)]):
         print(f"{report.prompt_tokens} tokens, {report.known_tokens} of them known")

@@ -5,6 +5,7 @@
  *     dataDir/  lock        held while a server lives
  *               secret      32 random bytes, 0600: what tenants' salts are derived with
  *               pool        the path of the memory tier's file
+ *               drives      where --disk has kept records elsewhere
  *               models.json what people call the models of the spaces
  *               disk/       the disk tier, unless --disk names other directories
  *               cache.sock  where engines connect, unless --socket says otherwise
@@ -37,6 +38,7 @@ import { mustFitSocketAddress } from "../wire/socket-place.ts";
 import { DataDirectory, isDriveFault } from "./data-directory.ts";
 import { ModelNames } from "./model-names.ts";
 import { listenForPeers, type ListenSetting, readListening } from "./listen-for-peers.ts";
+import { rememberDrives, rememberedDrives } from "./remembered-drives.ts";
 import { openSharedTiers } from "./shared-tiers.ts";
 import { SocketFolder, sweepSocketFolders } from "./socket-folder.ts";
 
@@ -301,15 +303,19 @@ function mustFit(wanted: number, { directory, pages, freeBytes }: PoolPlace, hel
   );
 }
 
-/** Where the disk tier may have left records: what the settings name, and the data directory, whatever they say now. */
+/** Where the disk tier may have left records: the data directory, what the settings name, and what earlier ones named. */
 export function diskDirectories({ dataDir, disk }: Pick<Config, "dataDir" | "disk">): string[] {
   const dataDirectory = resolve(dataDir);
   const named = disk.map(({ directory }) => diskDirectory(directory, dataDirectory));
-  return [...new Set([diskDirectory(undefined, dataDirectory), ...named])];
+  return [...new Set([diskDirectory(undefined, dataDirectory), ...named, ...rememberedDrives(dataDirectory)])];
 }
 
 function diskDirectory(named: string | undefined, dataDirectory: string): string {
   return named === undefined ? join(dataDirectory, "disk") : resolve(named);
+}
+
+function elsewhere(drives: readonly { readonly directory: string }[], dataDirectory: string): string[] {
+  return drives.map(({ directory }) => directory).filter((each) => each !== diskDirectory(undefined, dataDirectory));
 }
 
 /**
@@ -328,6 +334,7 @@ async function openDisk(
   if (twice !== undefined)
     throw new RepriseError("BAD_CONFIG", `--disk names ${twice.directory} twice: give each directory one size`);
   if (drives.length === 0) return [];
+  if (!dataDirectory.isReadOnly) await rememberDrives(dataDirectory.path, elsewhere(drives, dataDirectory.path), log);
   try {
     const scrub = scrubDays === 0 ? { scrubBytesPerSecond: 0 } : { scrubEveryMs: scrubDays * dayMs };
     return [await DiskTier.open({ drives, ...scrub, log: log.named("disk") })];

@@ -8,7 +8,7 @@
  * Without a lock nothing is written there: no disk tier in it, no pool to adopt, the socket elsewhere.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, renameSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
@@ -61,10 +61,16 @@ export class DataDirectory implements Disposable {
   }
 }
 
+/** What a server leaves in its data directory; older ones may lack the later ones. */
+const marks = ["lock", "secret", "disk"];
+
 /** For commands about what is stored: who mistypes the path must not believe that it is gone. @throws RepriseError BAD_CONFIG */
 export function mustBeThere(dataDir: string): void {
-  if (!existsSync(dataDir))
-    throw new RepriseError("BAD_CONFIG", `there is no data directory ${dataDir}: give its path, or --data-dir`);
+  const stats = statSync(dataDir, { throwIfNoEntry: false });
+  if (stats === undefined) throw new RepriseError("BAD_CONFIG", `there is no data directory ${dataDir}`);
+  if (!stats.isDirectory()) throw new RepriseError("BAD_CONFIG", `${dataDir} is a file, not a data directory`);
+  if (!marks.some((name) => existsSync(join(dataDir, name))))
+    throw new RepriseError("BAD_CONFIG", `${dataDir} is not a data directory of Reprise: no server has ever used it`);
 }
 
 /** For commands that work where no server runs. @returns undefined when there is no such directory */

@@ -72,9 +72,11 @@ function page(dataDir: string, running: Running, stored: NamedContents, nowMs: n
   const damaged = regions.reduce((sum, region) => sum + region.damaged, 0);
   const foreign = regions.filter(({ state }) => state === "foreign").length;
   const counted =
-    hitsSavedAt === undefined || running === undefined
+    running === undefined
       ? ""
-      : `Hits were counted up to ${age(nowMs - hitsSavedAt.getTime())} ago.\n`;
+      : hitsSavedAt === undefined
+        ? "Hits are counted a minute late.\n"
+        : `Hits were counted up to ${age(nowMs - hitsSavedAt.getTime())} ago.\n`;
   const troubles = [
     damaged === 0 ? "" : `${damaged} damaged records (each is a miss)\n`,
     foreign === 0 ? "" : `${foreign} files of another version (removed when room is needed)\n`,

@@ -9,6 +9,7 @@ import { version } from "../version.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import type { Command } from "./command.ts";
 import { parseCommand } from "./arguments.ts";
+import { commandHere } from "./other-names.ts";
 
 /** Loaded when one is run: what the others need, 60 files for benchmarks alone, would be a server's slower start. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -37,7 +38,10 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
   }
   if (!Object.hasOwn(commands, name)) {
     const known = Object.keys(commands);
-    return fail(`reprise: no command is called "${name}"; there are: ${known.join(", ")}${nearest(name, known)}`, 2);
+    return fail(
+      `reprise: no command is called "${name}"; there are: ${known.join(", ")}${commandHere(name) ?? nearest(name, known)}`,
+      2,
+    );
   }
   const command = await commands[name]!(); // it is there, by the line above
   if (typed.includes("--help") || typed.includes("-h")) {

@@ -19,12 +19,17 @@ export const models: Command = {
   },
 };
 
+/** What others called their files must not steer the terminal. */
+function printable(text: string): string {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?");
+}
+
 function page(found: readonly FoundModel[]): string {
-  const rows = found.map(({ name, architecture, bytes, source, path }) => [
-    name,
-    architecture,
+  const rows = found.map(({ name, otherNames, architecture, bytes, source, path }) => [
+    printable([name, ...otherNames].join(", ")),
+    printable(architecture),
     source,
-    path.startsWith(`${homedir()}/`) ? `~${path.slice(homedir().length)}` : path,
+    printable(path.startsWith(`${homedir()}/`) ? `~${path.slice(homedir().length)}` : path),
     formatBytes(bytes),
   ]);
   const table = textTable(["name", "architecture", "from", "file", "size"], rows, 4);

@@ -88,16 +88,19 @@ function readyMessage(
   { sequences, memory, disk, dataDir, peerAddress }: Config & { readonly peerAddress: string | undefined },
 ): string {
   const context = `${model.contextTokens.toLocaleString("en")} tokens of context`;
-  const diskBytes = disk.reduce((sum, { bytes }) => sum + bytes, 0);
-  const below = diskBytes === 0 ? "" : `, ${formatBytes(diskBytes)} on disk (${dataDir})`;
+  const below = drivesOf(disk, dataDir).map(({ bytes, place }) => `, ${formatBytes(bytes)} on disk (${place})`);
   return [
     `Reprise is ready at ${url}`,
     `  model   ${model.name}: ${context}, ${sequences} ${sequences === 1 ? "request" : "requests"} at a time`,
     `  page    ${url}/`,
-    `  room    up to ${formatBytes(memory)} of memory${below}`,
+    `  room    up to ${formatBytes(memory)} of memory${below.join("")}`,
     ...(peerAddress === undefined ? [] : [`  hosts   read at ${peerAddress}`]),
     "",
   ].join("\n");
+}
+
+function drivesOf(disk: Config["disk"], dataDir: string): { bytes: number; place: string }[] {
+  return disk.flatMap(({ directory, bytes }) => (bytes === 0 ? [] : [{ bytes, place: directory ?? dataDir }]));
 }
 
 /** The engine as this configuration wants it, connected to the host's cache. */

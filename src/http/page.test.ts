@@ -214,6 +214,7 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     await page.locator(".run [role=img]").waitFor();
     await press("Same again");
     await page.locator(".run [role=img]").nth(1).waitFor();
+    await expect.poll(() => page.evaluate("document.activeElement.textContent")).toBe("Same again");
     await page.reload();
     expect(await questions.allTextContents()).toEqual(offered.filter((_, i) => i !== 1));
     expectQuiet();

@@ -77,7 +77,11 @@ export function createShell(options: ShellOptions): App {
     }),
   );
   app.notFound((c) => {
-    const refused = new RequestRefused(404, "not_found", `There is nothing at ${c.req.method} ${c.req.path}.`);
+    const refused = new RequestRefused(
+      404,
+      "not_found",
+      `There is nothing at ${c.req.method} ${c.req.path}; this server speaks OpenAI's API, at /v1.`,
+    );
     return refuse(c.req.path, refused, c.get("requestId"));
   });
   app.onError((error, c) => {

@@ -145,6 +145,21 @@ test("a folder that was named is searched below as well; what is no model of tex
   ]);
 });
 
+test("a blob with two tags is one model, found by both names", async () => {
+  const home = temporaryDirectory();
+  const hex = "34".repeat(32);
+  place(join(home, ".ollama/models/blobs", `sha256-${hex}`));
+  const layers = [{ mediaType: "application/vnd.ollama.image.model", digest: `sha256:${hex}` }];
+  for (const tag of ["0.6b", "latest"])
+    placeText(join(home, ".ollama/models/manifests/registry.ollama.ai/library/qwen3", tag), JSON.stringify({ layers }));
+  const found = await findModels({ home, shippedPath: shippedModelPath, folders: [], environment: {} });
+  expect(found.map(({ name, otherNames }) => [name, ...otherNames])).toEqual([
+    ["reprise-22m-q8_0"],
+    ["qwen3:0.6b", "qwen3:latest"],
+  ]);
+  expect(modelNamed("qwen3", found).name).toBe("qwen3:0.6b");
+});
+
 test("the size of a split model is that of its parts", async () => {
   const folder = temporaryDirectory();
   const parts = writeSplitGguf(folder, { family: "llama" });
@@ -184,7 +199,14 @@ test("what a file says of itself is read up to its first list, whatever comes be
 });
 
 const listed = ["reprise-22m-q8_0", "llama3.2:1b", "llama3.2:latest", "Qwen3-8B-Q4_K_M", "twice", "twice"].map(
-  (name, i) => ({ name, path: `/models/${i}`, bytes: 1, architecture: "llama", source: "Python" as const }),
+  (name, i) => ({
+    name,
+    otherNames: i === 3 ? ["somebody/Qwen3-8B-GGUF"] : [],
+    path: `/models/${i}`,
+    bytes: 1,
+    architecture: "llama",
+    source: "Python" as const,
+  }),
 );
 
 test.each([
@@ -193,6 +215,8 @@ test.each([
   ["llama3.2", "/models/2"],
   ["qwen3", "/models/3"],
   ["reprise", "/models/0"],
+  ["Somebody/qwen3-8b-gguf", "/models/3"],
+  ["8b-q4", "/models/3"],
 ])("%s is the model in %s", (typed, path) => {
   expect(modelNamed(typed, listed).path).toBe(path);
 });
@@ -200,6 +224,7 @@ test.each([
 test.each([
   ["llama3", /"llama3" may be one of 2 models; give the name of one:\n {2}llama3\.2:1b\n {2}llama3\.2:latest/],
   ["twice", /give the path of one:\n {2}\/models\/4\n {2}\/models\/5/],
+  ["qwen3-8b-q4-k-m", /did you mean "Qwen3-8B-Q4_K_M"\?/],
   ["gpt-5", /no file "gpt-5", and no model of that name .* `reprise models` lists/],
 ])("%s names no single model", (typed, message) => {
   expect(() => modelNamed(typed, listed)).toThrow(message);

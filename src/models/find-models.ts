@@ -3,7 +3,7 @@
  * have brought. They are used where they lie; nothing is downloaded, copied or run.
  */
 import { stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import type { Candidate, FoundModel } from "./found-model.ts";
 import { ggufFiles } from "./gguf-files.ts";
 import { ggufKind } from "./gguf-kind.ts";
@@ -20,21 +20,26 @@ export interface WhereToLook {
   readonly shippedPath: string;
 }
 
+/** Files that are looked into: more are nobody's models. */
+const mostCandidates = 2000;
 /** Folders below one that was named, and below LM Studio's (publisher, then model). */
 const folderDepth = 4;
 const partName = /-00001-of-(\d{5})\.gguf$/i;
 
-/** In the order of {@link WhereToLook}, then by source. A file that is found twice counts once. Never throws. */
+/** In the order of {@link WhereToLook}, then by source. A file that is found twice counts once, under all of its names. Never throws. */
 export async function findModels(where: WhereToLook): Promise<FoundModel[]> {
-  const found: FoundModel[] = [];
-  const seen = new Set<string>();
-  for (const candidate of await candidates(where)) {
+  const byIdentity = new Map<string, FoundModel & { readonly otherNames: string[] }>();
+  for (const candidate of (await candidates(where)).slice(0, mostCandidates)) {
     const model = await look(candidate).catch(() => undefined); // it is gone, or not ours to read
-    if (model === undefined || seen.has(model.identity)) continue;
-    seen.add(model.identity);
-    found.push(model.found);
+    if (model === undefined) continue;
+    const { identity, found } = model;
+    const known = byIdentity.get(identity);
+    if (known === undefined) byIdentity.set(identity, found);
+    else
+      for (const name of [found.name, ...found.otherNames])
+        if (name !== known.name && !known.otherNames.includes(name)) known.otherNames.push(name);
   }
-  return found;
+  return [...byIdentity.values()];
 }
 
 async function candidates({ home, environment, folders, shippedPath }: WhereToLook): Promise<Candidate[]> {
@@ -44,13 +49,16 @@ async function candidates({ home, environment, folders, shippedPath }: WhereToLo
   const ollama = [variable("OLLAMA_MODELS"), join(home, ".ollama", "models"), "/usr/share/ollama/.ollama/models"];
   const inFolder = async (source: Candidate["source"], root: string) =>
     (await ggufFiles(root, folderDepth)).map((path): Candidate => ({ path, source }));
+  const lmStudio = async (root: string) =>
+    (await inFolder("LM Studio", root)).map((each) => ({
+      ...each,
+      repository: repositoryOf(relative(root, each.path)),
+    }));
   const lists = [
     Promise.resolve([{ path: shippedPath, source: "Reprise" } as const]),
     ...folders.map((folder) => inFolder("--models-dir", folder)),
     ...ollama.flatMap((root) => (root === undefined ? [] : [ollamaModels(root)])),
-    ...[join(home, ".lmstudio", "models"), join(cache, "lm-studio", "models")].map((root) =>
-      inFolder("LM Studio", root),
-    ),
+    ...[join(home, ".lmstudio", "models"), join(cache, "lm-studio", "models")].map((root) => lmStudio(root)),
     huggingFaceModels(hub),
     inFolder("llama.cpp", variable("LLAMA_CACHE") ?? join(cache, "llama.cpp")),
     pythonModels({ home, environment }),
@@ -59,7 +67,12 @@ async function candidates({ home, environment, folders, shippedPath }: WhereToLo
 }
 
 /** Undefined: not a model that writes text. @throws Node's error when it cannot be read */
-async function look({ path, source, name }: Candidate): Promise<{ found: FoundModel; identity: string } | undefined> {
+async function look({
+  path,
+  source,
+  name,
+  repository,
+}: Candidate): Promise<{ found: FoundModel & { otherNames: string[] }; identity: string } | undefined> {
   const { dev, ino, size, isFile } = await statsOf(path);
   if (!isFile) return undefined;
   const kind = await ggufKind(path);
@@ -67,13 +80,19 @@ async function look({ path, source, name }: Candidate): Promise<{ found: FoundMo
   if (kind === undefined || kind.type !== "model" || kind.architecture === "clip") return undefined;
   const { architecture } = kind;
   const bytes = size + (await laterPartsBytes(path));
-  const found = { name: name ?? nameOf(path), path, bytes, architecture, source };
+  const otherNames = repository === undefined ? [] : [repository];
+  const found = { name: name ?? nameOf(path), otherNames, path, bytes, architecture, source };
   return { found, identity: `${dev}:${ino}` };
 }
 
 async function statsOf(path: string) {
   const stats = await stat(path);
   return { dev: stats.dev, ino: stats.ino, size: stats.size, isFile: stats.isFile() };
+}
+
+/** `publisher/model` of `publisher/model/file.gguf`. */
+function repositoryOf(path: string): string {
+  return path.split("/").slice(0, 2).join("/");
 }
 
 function nameOf(path: string): string {

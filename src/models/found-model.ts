@@ -3,6 +3,8 @@
 export interface FoundModel {
   /** What `--model` takes. Several files may have one name. */
   readonly name: string;
+  /** What it takes as well: another tag of the same blob, the repository that the file came from. */
+  readonly otherNames: readonly string[];
   /** The file; of a split model, its first part. */
   readonly path: string;
   /** Of all parts. */
@@ -21,4 +23,6 @@ export interface Candidate {
   readonly source: ModelSource;
   /** The file's name without its ending unless given. */
   readonly name?: string;
+  /** The repository that it came from: `org/name`. */
+  readonly repository?: string;
 }

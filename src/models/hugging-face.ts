@@ -19,12 +19,13 @@ export async function huggingFaceModels(hub: string): Promise<Candidate[]> {
   const found: Candidate[] = [];
   for (const folder of await namesIn(hub)) {
     if (!folder.startsWith("models--")) continue;
+    const repository = folder.slice("models--".length).replace("--", "/");
     const snapshots = join(hub, folder, "snapshots");
     const revisions = await namesIn(snapshots);
     const main = await mainRevision(join(hub, folder));
     for (const revision of main !== undefined && revisions.includes(main) ? [main] : revisions)
       for (const path of await ggufFiles(join(snapshots, revision), depth))
-        found.push({ path, source: "Hugging Face" });
+        found.push({ path, repository, source: "Hugging Face" });
   }
   return found;
 }
