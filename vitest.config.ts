@@ -10,6 +10,7 @@ const timed = [
   "src/engines/llama/server/{engine,tokenizer}.test.ts",
   "test/large-texts.test.ts",
   "test/openai-client.test.ts",
+  "test/terminal-page.test.ts",
 ];
 
 export default defineConfig({

@@ -57,6 +57,11 @@ test.runIf(canWalk)("a command that fails is told with page, line, command and w
   expect(inside.error).not.toContain("after");
   const list = walk(["", "sh", "false && echo"]);
   expect(list.error).toContain("PAGE:2 failed without a clone: its last command");
+  const gone = walk(["", "sh", "echo bye; exit 0"], ["", "sh", "true"]);
+  expect(gone).toMatchObject({
+    status: 1,
+    error: "\nPAGE:2 failed without a clone: the terminal ended with 0\nbye\n\n",
+  });
 });
 
 test.runIf(canWalk)("what stays runs beside the blocks behind it, until the next of its kind or the end", () => {

@@ -24,7 +24,7 @@ export function writeScript(folder, blocks, directory) {
   copyFileSync(join(here, "terminals.sh"), join(folder, "terminals.sh"));
   writeFileSync(
     join(folder, "page.sh"),
-    [". /walk/terminals.sh", `cd ~/${directory}`, ...calls, "end_server", ""].join("\n"),
+    [". /walk/terminals.sh", `cd ~/${directory}`, ...calls, "end_server", "echo done >&3", ""].join("\n"),
   );
 }
 

@@ -75,13 +75,17 @@ async function follow(child, walk, onBlock) {
     return existsSync(file) ? readFileSync(file, "utf8") : "";
   };
   let failure, began, timer;
+  let last = "0";
+  let isDone = false;
   createInterface(child.stdio[3]).on("line", (text) => {
-    const [, event, line, rest] = /^(begin|end|fail) (\S+) ?(.*)$/.exec(text);
+    const [, event, line, rest] = /^(\w+) ?(\S*) ?(.*)$/.exec(text);
     clearTimeout(timer);
     const [, at, what] = /^(\S+) (.*)$/.exec(rest) ?? [];
     if (event === "fail") failure ??= { line: at, what, output: outputOf(line) };
     if (event === "end") onBlock({ line, seconds: (performance.now() - began) / 1000 });
+    if (event === "done") isDone = true;
     if (event !== "begin") return;
+    last = line;
     began = performance.now();
     timer = setTimeout(() => {
       failure ??= { line, what: `not done after ${secondsForBlock} s`, output: outputOf(line) };
@@ -95,7 +99,8 @@ async function follow(child, walk, onBlock) {
     child.once("close", (code, signal) => done(code ?? signal));
   });
   clearTimeout(timer);
-  return failure ?? (status === 0 ? undefined : { line: "0", what: `ended with ${status}`, output: around });
+  if (failure !== undefined || (isDone && status === 0)) return failure;
+  return { line: last, what: `the terminal ended with ${status}`, output: `${outputOf(last)}${around}` };
 }
 
 /** What somebody's home has: a place of their own for `npm install -g`. And curl fails here where a server refuses. */

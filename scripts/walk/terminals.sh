@@ -1,5 +1,5 @@
 # What a page's script is made of: the terminals of somebody who follows the page. Says on descriptor 3 what happens, a line each:
-# "begin LINE", "end LINE", "fail LINE AT WHAT". What LINE's block said is in /walk/LINE.out.
+# "begin LINE", "end LINE", "fail LINE AT WHAT", and in the end "done". What LINE's block said is in /walk/LINE.out.
 #
 # Commands share one terminal. Those that stay, servers, have another: there is one at a time, and it is ended by Ctrl-C.
 exec </dev/null
