@@ -128,7 +128,11 @@ keyForm.addEventListener("submit", (event) => {
   void next?.();
 });
 
-restore(keptChat());
+try {
+  restore(keptChat());
+} catch {
+  newChat.click(); // another version of this page kept it, or somebody has changed it
+}
 void watchServer();
 
 /** Shows the chat that was there before the page was loaded again. */

@@ -60,5 +60,6 @@ export function codeOf(error: unknown): string | undefined {
 /** One line about any thrown value, causes included. */
 export function describe(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return error.cause === undefined ? error.message : `${error.message} (${describe(error.cause)})`;
+  const cause = error.cause === undefined ? "" : describe(error.cause);
+  return error.message.includes(cause) ? error.message : `${error.message} (${cause})`;
 }

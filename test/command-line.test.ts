@@ -1,6 +1,7 @@
 /** The command line as a person meets it: help, faults told in words, exit codes, a clean end. */
-import { execFile } from "node:child_process";
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -240,6 +241,18 @@ test("verify finds nothing to complain of in a sound cache, and shows on a termi
   expect(shown.slice(shown.lastIndexOf("[?25h"))).toMatch(/equal\r\n$/); // the cursor is back
   expect(code).toBe(0);
 }, 120_000);
+
+test("verify that is ended leaves nothing behind", async () => {
+  const folder = temporaryDirectory();
+  const args = [commandPath, "verify", "--memory", "64MiB", "--model", shippedModelPath];
+  const child = spawn(process.execPath, args, { stdio: "ignore", env: { ...env, TMPDIR: folder } });
+  onTestFinished(() => void child.kill("SIGKILL"));
+  const ended = once(child, "exit");
+  await expect.poll(() => filesBelow(folder).some((file) => file.endsWith("secret")), { timeout: 20_000 }).toBe(true);
+  child.kill("SIGINT");
+  expect((await ended)[0]).toBe(130);
+  expect(readdirSync(folder)).toEqual([]);
+}, 60_000);
 
 /** On a terminal of its own, made by `script`: both streams, and what moves the cursor. */
 function onTerminal(args: readonly string[]): Promise<{ code: number; shown: string }> {

@@ -37,6 +37,14 @@ test("a model that Ollama has pulled is listed, and served in place under Ollama
   expect(models.data[0]?.id).toBe("demo:22m");
 }, 60_000);
 
+test("what a file is called cannot steer the terminal", () => {
+  const folder = temporaryDirectory();
+  copyFileSync(shippedModelPath, join(folder, "a\u001b[2J\nb\u202e.gguf"));
+  const list = execFileSync(process.execPath, [commandPath, "models", "--models-dir", folder], { encoding: "utf8" });
+  expect(list).toContain("a\u{fffd}[2J\u{fffd}b\u{fffd} ");
+  expect(list).not.toMatch(/[^\P{C}\n]/u);
+});
+
 test("a name that several models have, or none, is told in words, with what to type instead", async () => {
   const folder = temporaryDirectory();
   for (const name of ["chat-q4.gguf", "chat-q8.gguf"]) copyFileSync(shippedModelPath, join(folder, name));

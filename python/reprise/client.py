@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reprise.errors import RepriseError
-from reprise.kinds import MAX_TEXT_CHARACTERS
 from reprise.link import CacheLink
 from reprise.pool import Pool
 from reprise.protocol import ReservedPart
@@ -314,7 +313,7 @@ def connect(
         slot_bytes=[token_format.token_bytes * space.chunk_tokens],
         token=token,
         tenant=tenant,
-        model=model[:MAX_TEXT_CHARACTERS],
+        model=model[:100],
     )
     if not link.connect(timeout):
         link.close()

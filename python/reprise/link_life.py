@@ -293,11 +293,16 @@ def _must_fit(space: SpaceDescription, own_texts: Mapping[str, str], slot_bytes:
         raise RepriseError("BAD_REQUEST", f"slot_bytes must be whole numbers above 0, not {list(slot_bytes)}")
     texts = {name: getattr(space, name) for name in space.__struct_fields__}
     for name, text in [*texts.items(), *own_texts.items()]:
-        if isinstance(text, str) and (len(text) > MAX_TEXT_CHARACTERS or not is_utf8(text)):
+        if isinstance(text, str) and (not is_utf8(text) or _utf16_length(text) > MAX_TEXT_CHARACTERS):
             raise RepriseError(
                 "BAD_REQUEST",
                 f"{name} must be a text of at most {MAX_TEXT_CHARACTERS} whole characters to be sent to a cache",
             )
+
+
+def _utf16_length(text: str) -> int:
+    """As the cache counts characters."""
+    return len(text.encode("utf-16-le")) // 2
 
 
 def _other_version(version: int) -> str:

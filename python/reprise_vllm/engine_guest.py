@@ -15,7 +15,6 @@ from typing import Any
 
 from reprise.errors import RepriseError
 from reprise.keys import is_utf8
-from reprise.kinds import MAX_TEXT_CHARACTERS
 from reprise.link import CacheLink
 from reprise.space import SpaceDescription
 from reprise.start import start_cache
@@ -211,4 +210,4 @@ def _adapter_dtype(vllm_config: Any) -> str:
 def _model_name(vllm_config: Any) -> str:
     """What people call the model, for lists of what is stored; "" where vLLM has no such name. Identifies nothing."""
     name = getattr(vllm_config.model_config, "served_model_name", None)
-    return name[:MAX_TEXT_CHARACTERS] if isinstance(name, str) and is_utf8(name) else ""
+    return name[:100] if isinstance(name, str) and is_utf8(name) else ""

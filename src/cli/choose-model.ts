@@ -31,9 +31,18 @@ export async function chooseModel(config: Pick<Config, "model" | "modelsDir">): 
 /** All models on this machine that can be found. @throws RepriseError BAD_CONFIG when a folder that was named is not there */
 export async function modelsHere({ modelsDir }: Pick<Config, "modelsDir">): Promise<FoundModel[]> {
   const folders = modelsDir.map((folder) => resolve(folder));
-  const missing = folders.find((folder) => statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true);
-  if (missing !== undefined) throw new RepriseError("BAD_CONFIG", `--models-dir ${missing}: there is no such folder`);
+  for (const folder of folders) mustBeFolder(folder);
   return findModels({ home: home(), environment: process.env, folders, shippedPath: shippedModelPath() });
+}
+
+function mustBeFolder(folder: string): void {
+  let isFolder = false;
+  try {
+    isFolder = statSync(folder, { throwIfNoEntry: false })?.isDirectory() === true;
+  } catch (cause) {
+    throw new RepriseError("BAD_CONFIG", `--models-dir ${folder} cannot be read`, { cause });
+  }
+  if (!isFolder) throw new RepriseError("BAD_CONFIG", `--models-dir ${folder}: there is no such folder`);
 }
 
 function shippedModelPath(): string {

@@ -5,6 +5,7 @@
  */
 import { nearest } from "../config.ts";
 import { describe, type ErrorCode, RepriseError } from "../errors.ts";
+import { printable } from "../printable.ts";
 import { version } from "../version.ts";
 import { commandHelp, generalHelp } from "./help.ts";
 import type { Command } from "./command.ts";
@@ -55,7 +56,7 @@ async function main([name, ...typed]: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof RepriseError)) throw error;
     const lines = describe(error).split("\n");
-    return fail(lines.map((line) => `reprise ${name}: ${line}`).join("\n"), exitCodes[error.code] ?? 1);
+    return fail(lines.map((line) => `reprise ${name}: ${printable(line)}`).join("\n"), exitCodes[error.code] ?? 1);
   }
 }
 

@@ -13,7 +13,7 @@ import { readPrivateFile, replacePrivateFile } from "../private-files.ts";
 /** The newest that are kept; older ones are forgotten. */
 const maxNames = 1000;
 const maxNameCharacters = 100;
-/** So many take less than a third of it. */
+/** So many take less than half of it. */
 const maxFileBytes = 1 << 20;
 
 export class ModelNames {
@@ -70,7 +70,7 @@ export class ModelNames {
 export function readModelNames(dataDirectory: string, log: Log): Map<string, string> {
   const file = fileIn(dataDirectory);
   try {
-    const bytes = readPrivateFile(file, maxFileBytes, { tighten: true });
+    const bytes = readPrivateFile(file, maxFileBytes);
     if (bytes === "absent") return new Map();
     if (!(bytes instanceof Uint8Array)) throw new Error(`it ${bytes.foreign}`);
     const value: unknown = JSON.parse(bytes.toString("utf8"));

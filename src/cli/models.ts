@@ -1,10 +1,13 @@
 /** `reprise models`: which models lie on this machine, as `--model` takes them. Changes nothing. */
-import { homedir } from "node:os";
 import { textTable } from "../bench/text-table.ts";
 import { formatBytes } from "../bytes.ts";
+import { home } from "../config/kinds.ts";
 import type { FoundModel } from "../models/found-model.ts";
+import { printable } from "../printable.ts";
 import { modelsHere } from "./choose-model.ts";
 import type { Command } from "./command.ts";
+
+const mostRows = 200;
 
 export const models: Command = {
   name: "models",
@@ -19,19 +22,17 @@ export const models: Command = {
   },
 };
 
-/** What others called their files must not steer the terminal. */
-function printable(text: string): string {
-  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?");
-}
-
 function page(found: readonly FoundModel[]): string {
-  const rows = found.map(({ name, otherNames, architecture, bytes, source, path }) => [
-    printable([name, ...otherNames].join(", ")),
-    printable(architecture),
-    source,
-    printable(path.startsWith(`${homedir()}/`) ? `~${path.slice(homedir().length)}` : path),
-    formatBytes(bytes),
-  ]);
+  const rows = found
+    .slice(0, mostRows)
+    .map(({ name, otherNames, architecture, bytes, source, path }) => [
+      printable([name, ...otherNames].join(", ")),
+      printable(architecture),
+      source,
+      printable(path.startsWith(`${home()}/`) ? `~${path.slice(home().length)}` : path),
+      formatBytes(bytes),
+    ]);
   const table = textTable(["name", "architecture", "from", "file", "size"], rows, 4);
-  return `${table}\nreprise serve --model NAME uses one of them where it lies.\n`;
+  const more = found.length > mostRows ? `and ${found.length - mostRows} more: --json lists all\n` : "";
+  return `${table}${more}\nreprise serve --model NAME uses one of them where it lies.\n`;
 }

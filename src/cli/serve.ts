@@ -9,6 +9,7 @@ import type { Engine, ModelInfo } from "../engine.ts";
 import { createApp } from "../http/app/app.ts";
 import { listen } from "../http/listen.ts";
 import { createLog, type Log } from "../log.ts";
+import { printable } from "../printable.ts";
 import { version } from "../version.ts";
 import { hostsAllowedBy, mustBePrivate, mustKnowPages, readKeys } from "./access.ts";
 import { CacheHost } from "./cache-host.ts";
@@ -39,7 +40,7 @@ export const serve: Command = {
     const ended = endRequested(log);
 
     await using host = await CacheHost.open({ config, log });
-    using progress = showProgress(`Loading ${model.path}`);
+    using progress = showProgress(`Loading ${printable(model.path)}`);
     await using engine = startEngine({
       config,
       model,
@@ -91,7 +92,7 @@ function readyMessage(
   const below = drivesOf(disk, dataDir).map(({ bytes, place }) => `, ${formatBytes(bytes)} on disk (${place})`);
   return [
     `Reprise is ready at ${url}`,
-    `  model   ${model.name}: ${context}, ${sequences} ${sequences === 1 ? "request" : "requests"} at a time`,
+    `  model   ${printable(model.name)}: ${context}, ${sequences} ${sequences === 1 ? "request" : "requests"} at a time`,
     `  page    ${url}/`,
     `  room    up to ${formatBytes(memory)} of memory${below.join("")}`,
     ...(peerAddress === undefined ? [] : [`  hosts   read at ${peerAddress}`]),

@@ -16,14 +16,17 @@ import type { Config } from "../config.ts";
 import type { LlamaEngine } from "../engines/llama/server/engine.ts";
 import { type CacheUse, greedy } from "../engine.ts";
 import { RepriseError } from "../errors.ts";
-import { createLog, type Log } from "../log.ts";
+import { createLog, silentLog, type Log } from "../log.ts";
 import { CacheHost } from "./cache-host.ts";
 import type { Command } from "./command.ts";
 import { type Progress, showProgress } from "./progress.ts";
 import { type ChosenModel, chooseModel } from "./choose-model.ts";
 import { startEngine } from "./serve.ts";
+import { endRequested } from "./signals.ts";
 
 const answerTokens = 16;
+/** As a shell says it of a command that Ctrl-C has ended. */
+const interrupted = 130;
 const otherSalt = "verify: computed again";
 
 export const verify: Command = {
@@ -37,14 +40,19 @@ export const verify: Command = {
   async run({ config, own }) {
     const promptCount = wholeNumber("prompts", own["prompts"] ?? "12", 1, 10_000);
     const longest = wholeNumber("tokens", own["tokens"] ?? "2000", 64, 1 << 20);
-    const dataDir = mkdtempSync(join(tmpdir(), "reprise-verify-"));
+    const dataDir = newDirectory();
+    const stop = new AbortController();
+    void endRequested(silentLog).then(() => stop.abort());
     try {
-      const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "" };
+      const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "", tier: [] };
       const isolated: Config = { ...config, ...unheard, dataDir, deterministic: true };
-      const differences = await compareRuns(isolated, { promptCount, longest });
+      const differences = await compareRuns(isolated, { promptCount, longest, stop: stop.signal });
       for (const difference of differences) process.stderr.write(`${difference}\n`);
       process.stdout.write(differences.length === 0 ? "equal\n" : `${differences.length} differences\n`);
       return differences.length === 0 ? 0 : 1;
+    } catch (error) {
+      if (stop.signal.aborted) return interrupted;
+      throw error;
     } finally {
       rmSync(dataDir, { recursive: true, force: true });
     }
@@ -56,11 +64,15 @@ interface Arm {
   readonly reusedTokens: number;
 }
 
-async function compareRuns(config: Config, size: { promptCount: number; longest: number }): Promise<string[]> {
+/** @throws whatever it was doing when `stop` fired */
+async function compareRuns(
+  config: Config,
+  { stop, ...size }: { promptCount: number; longest: number; stop: AbortSignal },
+): Promise<string[]> {
   const log = createLog({ level: config.logLevel === "info" ? "warn" : config.logLevel });
   const model = await chooseModel(config);
   using progress = showProgress("Verifying");
-  const parts = { config, model, log, progress: new TokenProgress(progress) };
+  const parts = { config, model, log, stop, progress: new TokenProgress(progress) };
   const first = await runArms(parts, async (run) => {
     const prompts = await makePrompts(run.engine, size);
     parts.progress.expect(4 * tokensOf(prompts)); // of the four runs below
@@ -99,18 +111,18 @@ async function compareRuns(config: Config, size: { promptCount: number; longest:
 
 /** A cache and an engine over the data directory, for as long as `work` runs. */
 async function runArms<T>(
-  parts: { config: Config; model: ChosenModel; log: Log; progress: TokenProgress },
+  parts: { config: Config; model: ChosenModel; log: Log; stop: AbortSignal; progress: TokenProgress },
   work: (run: { engine: LlamaEngine; answers: AnswerAll; storedBytes: DigestAll }) => Promise<T>,
 ): Promise<T> {
   await using host = await CacheHost.open(parts);
   await using engine = startEngine({ ...parts, host });
-  const { reuse } = await engine.ready;
+  const { reuse } = await Promise.race([engine.ready, stopped(parts.stop)]);
   if (reuse !== true) throw new RepriseError("MODEL_INVALID", `there is nothing to verify: ${reuse.refused}`);
   const session = host.cache.openSession(await engine.guest);
   try {
     const result = await work({
       engine,
-      answers: (prompts, cache) => answerAll(engine, prompts, { cache, progress: parts.progress }),
+      answers: (prompts, cache) => answerAll(engine, prompts, { cache, ...parts }),
       storedBytes: async (prompts, salt) => {
         while (engine.stats().unsavedChunks > 0) await sleep(10);
         return digestAll(host, session, prompts, salt);
@@ -149,14 +161,14 @@ class TokenProgress {
 async function answerAll(
   engine: LlamaEngine,
   prompts: readonly Uint32Array[],
-  { cache, progress }: { cache: CacheUse; progress: TokenProgress },
+  { cache, progress, stop }: { cache: CacheUse; progress: TokenProgress; stop: AbortSignal },
 ): Promise<Arm[]> {
   const arms: Arm[] = [];
   for (const prompt of prompts) {
     const tokens: number[] = [];
     let reusedTokens = 0;
     const request = { prompt, sampling: greedy, maxTokens: answerTokens, stop: [], ignoreEnd: true, cache };
-    for await (const event of engine.generate(request, AbortSignal.timeout(600_000))) {
+    for await (const event of engine.generate(request, AbortSignal.any([stop, AbortSignal.timeout(600_000)]))) {
       if (event.kind === "prompt") reusedTokens = event.report.promptTokens - event.report.computedTokens;
       if (event.kind === "text") tokens.push(...event.tokens);
     }
@@ -216,6 +228,24 @@ function report(arms: Readonly<Record<string, readonly Arm[]>>, prompts: readonl
       `${name.padEnd(20)}${((100 * reused) / total).toFixed(1).padStart(6)} % of the prompt tokens reused\n`,
     );
   }
+}
+
+/** @throws RepriseError BAD_CONFIG */
+function newDirectory(): string {
+  try {
+    return mkdtempSync(join(tmpdir(), "reprise-verify-"));
+  } catch (cause) {
+    throw new RepriseError("BAD_CONFIG", `no folder can be made in ${tmpdir()}: set TMPDIR to another`, { cause });
+  }
+}
+
+/** Never resolves; rejects when somebody wants an end. */
+function stopped(stop: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const end = () => reject(new RepriseError("CANCELLED", "verify was ended"));
+    if (stop.aborted) end();
+    stop.addEventListener("abort", end);
+  });
 }
 
 function tokensOf(prompts: readonly Uint32Array[]): number {

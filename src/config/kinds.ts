@@ -3,7 +3,7 @@
  * takes an empty or odd text for something laxer than what was meant.
  */
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
 import { formatBytes, parseBytes } from "../bytes.ts";
 import { parseHostName, parseOrigin } from "./origins.ts";
 import { checkKey } from "./keys.ts";
@@ -154,7 +154,8 @@ function withHome(given: string): string {
 /** A user without one, as containers have them, gives the paths: none can be made in the root directory. */
 export function home(): string {
   try {
-    return homedir();
+    const folder = homedir();
+    return isAbsolute(folder) ? folder : "/"; // HOME may be empty
   } catch {
     return "/";
   }

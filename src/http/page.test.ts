@@ -196,6 +196,20 @@ describe.skipIf(!browserIsHere)("in a browser", () => {
     await page.close();
   });
 
+  test("a kept chat that is no chat is forgotten, and the page begins anew", async () => {
+    await using server = await fakeServer();
+    const { page, expectQuiet } = await open(server.url);
+    const run = { text: "q", messages: [], answer: "a", runs: [{ report: {} }] };
+    for (const turns of [[null], [{}], [run], [{ ...run, runs: [{ report: null }] }]]) {
+      const chat = JSON.stringify({ longText: "x", history: [], turns });
+      await page.evaluate(`sessionStorage.setItem("reprise-chat", ${JSON.stringify(chat)})`);
+      await page.reload();
+      await page.getByRole("status").filter({ hasText: "ready" }).waitFor();
+    }
+    expectQuiet();
+    await page.close();
+  });
+
   test("by keyboard alone: the example, one of its questions, the same again; the other questions outlast a reload", async () => {
     await using server = await fakeServer({ fake: { script: () => ({ pieces: ["RK704."] }) } });
     const { page, expectQuiet } = await open(server.url);

@@ -1,4 +1,6 @@
+import { execFileSync } from "node:child_process";
 import { linkSync, mkdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryDirectory } from "../../test/support/data-directory.ts";
@@ -160,6 +162,33 @@ test("a blob with two tags is one model, found by both names", async () => {
   expect(modelNamed("qwen3", found).name).toBe("qwen3:0.6b");
 });
 
+test("pipes, relative places and crowds keep nobody waiting", async () => {
+  const home = temporaryDirectory();
+  const ollama = join(home, "ollama");
+  mkdirSync(join(ollama, "manifests/h/n/m"), { recursive: true });
+  mkdirSync(join(home, "hub/models--a--b/refs"), { recursive: true });
+  place(join(home, "hub/models--a--b/snapshots/1/in-hub.gguf"));
+  symlinkSync("/", join(ollama, "manifests/h/everything"));
+  const pipes = [join(ollama, "manifests/h/n/m/t"), join(home, "hub/models--a--b/refs/main"), join(home, "pipe.gguf")];
+  for (const pipe of pipes) execFileSync("mkfifo", [pipe]);
+  const folder = join(home, "crowd");
+  mkdirSync(folder);
+  for (let i = 0; i < 500; i += 1) writeFileSync(join(folder, `m${i}-00001-of-00512.gguf`), "");
+  const environment = {
+    OLLAMA_MODELS: ollama,
+    HF_HUB_CACHE: join(home, "hub"),
+    VIRTUAL_ENV: ".",
+    CONDA_PREFIX: "",
+    HF_HOME: "x",
+  };
+  const began = performance.now();
+  expect(await namesFound(home, { environment, folders: [home] })).toEqual([
+    "Reprise: reprise-22m-q8_0",
+    "--models-dir: in-hub",
+  ]);
+  expect(performance.now() - began).toBeLessThan(5000);
+});
+
 test("the size of a split model is that of its parts", async () => {
   const folder = temporaryDirectory();
   const parts = writeSplitGguf(folder, { family: "llama" });
@@ -194,8 +223,14 @@ test("what a file says of itself is read up to its first list, whatever comes be
     path,
     gguf([["general.quantization_version", 2], ["general.name", "X"], ["general.architecture", "qwen3"]]), // prettier-ignore
   );
-  expect(await ggufKind(path)).toEqual({ architecture: "qwen3", type: "model" });
-  expect(await ggufKind(shippedModelPath)).toEqual({ architecture: "llama", type: "model" });
+  const kindOf = async (name: string) => {
+    await using file = await open(name);
+    return ggufKind(file);
+  };
+  expect(await kindOf(path)).toEqual({ architecture: "qwen3", type: "model" });
+  expect(await kindOf(shippedModelPath)).toEqual({ architecture: "llama", type: "model" });
+  writeFileSync(path, gguf([["general.architecture", "two\nlines"]]));
+  expect(await kindOf(path)).toBeUndefined();
 });
 
 const listed = ["reprise-22m-q8_0", "llama3.2:1b", "llama3.2:latest", "Qwen3-8B-Q4_K_M", "twice", "twice"].map(

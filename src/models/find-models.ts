@@ -2,10 +2,11 @@
  * Which models lie on this machine already: the one that ships, those in folders that were named, and those that other programs
  * have brought. They are used where they lie; nothing is downloaded, copied or run.
  */
-import { stat } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
+import { constants } from "node:fs";
+import { open, stat } from "node:fs/promises";
+import { basename, isAbsolute, join, relative } from "node:path";
+import { FolderSearch } from "./folder-search.ts";
 import type { Candidate, FoundModel } from "./found-model.ts";
-import { ggufFiles } from "./gguf-files.ts";
 import { ggufKind } from "./gguf-kind.ts";
 import { huggingFaceModels } from "./hugging-face.ts";
 import { ollamaModels } from "./ollama.ts";
@@ -43,12 +44,13 @@ export async function findModels(where: WhereToLook): Promise<FoundModel[]> {
 }
 
 async function candidates({ home, environment, folders, shippedPath }: WhereToLook): Promise<Candidate[]> {
-  const variable = (name: string) => (environment[name] === "" ? undefined : environment[name]);
+  // What is relative would be of the folder that one happens to be in.
+  const variable = (name: string) => [environment[name]].find((value) => value !== undefined && isAbsolute(value));
   const cache = variable("XDG_CACHE_HOME") ?? join(home, ".cache");
   const hub = variable("HF_HUB_CACHE") ?? join(variable("HF_HOME") ?? join(cache, "huggingface"), "hub");
   const ollama = [variable("OLLAMA_MODELS"), join(home, ".ollama", "models"), "/usr/share/ollama/.ollama/models"];
   const inFolder = async (source: Candidate["source"], root: string) =>
-    (await ggufFiles(root, folderDepth)).map((path): Candidate => ({ path, source }));
+    (await new FolderSearch().ggufFiles(root, folderDepth)).map((file): Candidate => ({ ...file, source }));
   const lmStudio = async (root: string) =>
     (await inFolder("LM Studio", root)).map((each) => ({
       ...each,
@@ -57,11 +59,11 @@ async function candidates({ home, environment, folders, shippedPath }: WhereToLo
   const lists = [
     Promise.resolve([{ path: shippedPath, source: "Reprise" } as const]),
     ...folders.map((folder) => inFolder("--models-dir", folder)),
-    ...ollama.flatMap((root) => (root === undefined ? [] : [ollamaModels(root)])),
+    ...ollama.flatMap((root) => (root === undefined ? [] : [ollamaModels(root, new FolderSearch())])),
     ...[join(home, ".lmstudio", "models"), join(cache, "lm-studio", "models")].map((root) => lmStudio(root)),
-    huggingFaceModels(hub),
+    huggingFaceModels(hub, new FolderSearch()),
     inFolder("llama.cpp", variable("LLAMA_CACHE") ?? join(cache, "llama.cpp")),
-    pythonModels({ home, environment }),
+    pythonModels({ home, environment }, new FolderSearch()),
   ];
   return (await Promise.all(lists)).flat();
 }
@@ -72,22 +74,20 @@ async function look({
   source,
   name,
   repository,
+  laterParts = [],
 }: Candidate): Promise<{ found: FoundModel & { otherNames: string[] }; identity: string } | undefined> {
-  const { dev, ino, size, isFile } = await statsOf(path);
-  if (!isFile) return undefined;
-  const kind = await ggufKind(path);
+  // Without waiting: of a pipe that nobody writes to, `open` would not return.
+  await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const stats = await file.stat();
+  if (!stats.isFile()) return undefined;
+  const kind = await ggufKind(file);
   // `clip` reads images for another model; adapters and the like say so.
   if (kind === undefined || kind.type !== "model" || kind.architecture === "clip") return undefined;
-  const { architecture } = kind;
-  const bytes = size + (await laterPartsBytes(path));
+  const sizes = await Promise.all(laterParts.map((part) => stat(part).then(({ size }) => size, () => 0))); // prettier-ignore
+  const bytes = sizes.reduce((sum, size) => sum + size, stats.size);
   const otherNames = repository === undefined ? [] : [repository];
-  const found = { name: name ?? nameOf(path), otherNames, path, bytes, architecture, source };
-  return { found, identity: `${dev}:${ino}` };
-}
-
-async function statsOf(path: string) {
-  const stats = await stat(path);
-  return { dev: stats.dev, ino: stats.ino, size: stats.size, isFile: stats.isFile() };
+  const found = { name: name ?? nameOf(path), otherNames, path, bytes, architecture: kind.architecture, source };
+  return { found, identity: `${stats.dev}:${stats.ino}` };
 }
 
 /** `publisher/model` of `publisher/model/file.gguf`. */
@@ -99,15 +99,4 @@ function nameOf(path: string): string {
   return basename(path)
     .replace(partName, "")
     .replace(/\.gguf$/i, "");
-}
-
-/** What the other parts of a split model take; those that are missing are told when it is loaded. */
-async function laterPartsBytes(path: string): Promise<number> {
-  const count = Number(partName.exec(path)?.[1] ?? 1);
-  let bytes = 0;
-  for (let part = 2; part <= Math.min(count, 512); part += 1) {
-    const name = basename(path).replace(/-00001-of-/i, `-${String(part).padStart(5, "0")}-of-`);
-    bytes += (await stat(join(dirname(path), name)).catch(() => undefined))?.size ?? 0;
-  }
-  return bytes;
 }

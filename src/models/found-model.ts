@@ -21,6 +21,8 @@ export type ModelSource = "Reprise" | "--models-dir" | "Ollama" | "LM Studio" | 
 export interface Candidate {
   readonly path: string;
   readonly source: ModelSource;
+  /** Of a split model, those after the first. */
+  readonly laterParts?: readonly string[];
   /** The file's name without its ending unless given. */
   readonly name?: string;
   /** The repository that it came from: `org/name`. */

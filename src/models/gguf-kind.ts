@@ -5,7 +5,7 @@
  *     "GGUF" │ u32 version │ u64 tensors │ u64 entries │ entry …
  *     entry  =  u64 length, key │ u32 kind │ value           string = u64 length, bytes
  */
-import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 
 /** Writers put them first; a description before them may be long. */
 const readBytes = 64 << 10;
@@ -20,13 +20,20 @@ export interface GgufKind {
   readonly type: string;
 }
 
-/** @returns undefined when the file is no GGUF, or does not say its architecture there. @throws Node's error when it cannot be read */
-export async function ggufKind(path: string): Promise<GgufKind | undefined> {
-  await using file = await open(path);
+/** What llama.cpp calls its architectures. */
+const plainWord = /^[\w.-]{1,64}$/;
+
+/**
+ * @param file open for reading
+ * @returns undefined when it is no GGUF, or does not say its architecture there
+ */
+export async function ggufKind(file: FileHandle): Promise<GgufKind | undefined> {
   const { buffer, bytesRead } = await file.read(Buffer.alloc(readBytes), 0, readBytes, 0);
   const said = textsOf(buffer.subarray(0, bytesRead));
   const architecture = said.get("general.architecture");
-  return architecture === undefined ? undefined : { architecture, type: said.get("general.type") ?? "model" };
+  return architecture === undefined || !plainWord.test(architecture)
+    ? undefined
+    : { architecture, type: said.get("general.type") ?? "model" };
 }
 
 /** The texts among the first entries, up to a list or the end of what was read. */

@@ -3,6 +3,8 @@ import { distance } from "fastest-levenshtein";
 import { RepriseError } from "../errors.ts";
 import type { FoundModel } from "./found-model.ts";
 
+/** Of those that a name may mean. */
+const mostListed = 10;
 /** Names that are offered when none fits. */
 const mostOffered = 3;
 
@@ -29,7 +31,11 @@ export function modelNamed(typed: string, models: readonly FoundModel[]): FoundM
       `there is no file "${typed}", and no model of that name was found on this machine${near(wanted, models)}; \`reprise models\` lists those that were`,
     );
   const isSame = new Set(found.map(({ name }) => name)).size === 1;
-  const rows = found.map(({ name, path }) => `  ${isSame ? path : name}`);
+  const all = [...new Set(found.map(({ name, path }) => `  ${isSame ? path : name}`))];
+  const rows = [
+    ...all.slice(0, mostListed),
+    ...(all.length > mostListed ? [`  and ${all.length - mostListed} more`] : []),
+  ];
   throw new RepriseError(
     "MODEL_NOT_FOUND",
     `"${typed}" may be one of ${found.length} models; give the ${isSame ? "path" : "name"} of one:\n${rows.join("\n")}`,

@@ -6,26 +6,24 @@
  *
  * Layout: ollama/ollama, server/manifest.go and types/model/name.go (2026-11). Names are those that `ollama list` prints.
  */
-import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { readSmallFile } from "../config/small-file.ts";
+import type { FolderSearch } from "./folder-search.ts";
 import type { Candidate } from "./found-model.ts";
-import { namesIn } from "./gguf-files.ts";
 
 const modelLayer = "application/vnd.ollama.image.model";
 const defaultHost = "registry.ollama.ai";
 const defaultNamespace = "library";
-/** Manifests are a kilobyte or two. */
-const maxManifestBytes = 1 << 20;
 
 /** @param root the folder that holds `manifests` and `blobs`. */
-export async function ollamaModels(root: string): Promise<Candidate[]> {
+export async function ollamaModels(root: string, search: FolderSearch): Promise<Candidate[]> {
   const found: Candidate[] = [];
   const manifests = join(root, "manifests");
-  for (const host of await namesIn(manifests))
-    for (const namespace of await namesIn(join(manifests, host)))
-      for (const model of await namesIn(join(manifests, host, namespace)))
-        for (const tag of await namesIn(join(manifests, host, namespace, model))) {
-          const digest = await modelDigest(join(manifests, host, namespace, model, tag));
+  for (const host of await search.folders(manifests))
+    for (const namespace of await search.folders(join(manifests, host)))
+      for (const model of await search.folders(join(manifests, host, namespace)))
+        for (const tag of await search.files(join(manifests, host, namespace, model))) {
+          const digest = modelDigest(join(manifests, host, namespace, model, tag));
           if (digest === undefined) continue;
           const name = shownName({ host, namespace, model, tag });
           found.push({ name, path: join(root, "blobs", `sha256-${digest}`), source: "Ollama" });
@@ -40,10 +38,9 @@ function shownName(parts: { host: string; namespace: string; model: string; tag:
 }
 
 /** Hexadecimal. Undefined: not a manifest of one GGUF file. */
-async function modelDigest(path: string): Promise<string | undefined> {
+function modelDigest(path: string): string | undefined {
   try {
-    if ((await stat(path)).size > maxManifestBytes) return undefined;
-    const { layers } = JSON.parse(await readFile(path, "utf8")) as { layers?: unknown };
+    const { layers } = JSON.parse(readSmallFile(path).text) as { layers?: unknown };
     const models = (Array.isArray(layers) ? (layers as unknown[]) : []).flatMap((layer) => {
       const { mediaType, digest } = (layer ?? {}) as Record<string, unknown>;
       return mediaType === modelLayer && typeof digest === "string" ? [digest] : [];

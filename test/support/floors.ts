@@ -26,9 +26,8 @@ export const floors: readonly (readonly string[])[] = [
   ["peers"],
   ["wire", "chat"],
   ["engine.ts", "session.ts"],
-  ["tier.ts", "ffi", "private-directory.ts", "config.ts"],
+  ["tier.ts", "ffi", "private-directory.ts", "config.ts", "models"],
   ["identity", "private-files.ts", "config"],
-  ["models"],
   ["bench/report"],
   ["bench"],
   ["bench/workloads"],
@@ -43,6 +42,7 @@ export const floors: readonly (readonly string[])[] = [
     "loopback.ts",
     "log.ts",
     "figures.ts",
+    "printable.ts",
   ],
   ["errors.ts"],
 ];
