@@ -8,7 +8,7 @@ test("every tier has a number of its own, and keeps it", () => {
 });
 
 test("Python and the dashboard name the same tiers", () => {
-  const table = /^TIER_NAMES: Final = \{(.*)\}$/m.exec(readFileSync("python/reprise/protocol.py", "utf8"))?.[1];
+  const table = /^TIER_NAMES: Final = \{(.*)\}$/m.exec(readFileSync("python/reprise/rows.py", "utf8"))?.[1];
   const inPython = Array.from(table?.matchAll(/(\d+): "(\w+)"/g) ?? [], ([, number, name]) => [name, Number(number)]);
   expect(inPython).toEqual(tierNames.map((name) => [name, tierTable[name].number]));
   const sources = /^const sources = \["computed", (.*)\];$/m.exec(readFileSync("dashboard/prompt-bar.js", "utf8"))?.[1];

@@ -18,7 +18,7 @@ from reprise.pending import (
     PendingStats,
 )
 from reprise.pool import Pool
-from reprise.protocol import LoadedPart, ReservedPart
+from reprise.rows import LoadedPart, ReservedPart
 from reprise.space import SpaceDescription, double_bits, space_id
 from reprise.start import StartedCache, start_cache
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reprise.errors import RepriseError
 from reprise.link import CacheLink
 from reprise.pool import Pool
-from reprise.protocol import ReservedPart
+from reprise.rows import ReservedPart
 from reprise.space import SpaceDescription, groups_of
 from reprise.token_format import TokenFormat
 from reprise.tokens import TokenIds, pack_tokens, token_bytes_each

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reprise.protocol import LoadedPart, ReservedPart, Segment
+from reprise.rows import LoadedPart, ReservedPart, Segment
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from operator import attrgetter
 import numpy as np
 import numpy.typing as npt
 
-from reprise.protocol import LoadedPart, ReservedPart
+from reprise.rows import LoadedPart, ReservedPart
 from reprise_engine.plan import JobId, LoadJob, SaveJob
 
 

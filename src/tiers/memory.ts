@@ -11,8 +11,8 @@
  *              ┌──────────────resize──────────────┐
  *     out ◄────┴── free ◄──last slot freed── in use (a class) ◄── free        out: no pages, not part of the capacity
  *
- * The file is as long as the pool may ever grow, and sparse. It outlives a process that is killed, and the next one of the
- * same data directory takes it over: pool/pool-table.ts and pool/slot-notes.ts draw what it finds there.
+ * The file is as long as the pool may ever grow, and sparse. The next process of the same data directory takes over that of one that
+ * was killed: pool/pool-table.ts and pool/slot-notes.ts draw what it finds there.
  */
 import { resolve } from "node:path";
 import type { KeptSlot, PoolStats, SlotNote, SlotPool } from "../cache/pool/slot-pool.ts";
@@ -27,8 +27,8 @@ import { findRoom } from "./pool/leftovers.ts";
 import { bootId, maximumBytes, sharedMemoryDirectory, type PoolRoom } from "./pool/pool-file.ts";
 import { pagesOf, type PoolPages } from "./pool/pages.ts";
 import { PoolMemory } from "./pool/pool-memory.ts";
-import { encodeHeader, fileBytes, notesBytes, PoolTable, tableBytes } from "./pool/pool-table.ts";
-import { noteBytes, SlotNotes } from "./pool/slot-notes.ts";
+import { encodeHeader, fileBytes, notesBytes, PoolTable, strideFor, tableBytes } from "./pool/pool-table.ts";
+import { SlotNotes } from "./pool/slot-notes.ts";
 
 const pageBytes = 4096;
 /** Free extents that have all their pages, where memory allows: what is saved within the next moments finds them there. */
@@ -394,11 +394,4 @@ function wholeExtents(bytes: number): number {
 
 function roundedSlot(slotBytes: number): number {
   return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
-}
-
-/** From one note to the next. Where a note of so many tokens has no room, only the slot's state is written. */
-function strideFor(slotBytes: number, noteTokens: number): number {
-  const wanted = noteBytes(noteTokens);
-  const room = Math.floor(notesBytes / Math.floor(extentBytes / slotBytes));
-  return wanted <= room ? wanted : noteBytes(0);
 }

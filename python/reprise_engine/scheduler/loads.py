@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from reprise.pending import PendingLookup
-from reprise.protocol import LoadedPart
+from reprise.rows import LoadedPart
 from reprise_engine.counters import Counters
 from reprise_engine.jobs import Geometry, chunks_before, load_job, usable_end
 from reprise_engine.options import Options

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from reprise.link import CacheLink
 from reprise.link_life import GRACE_SECONDS, LinkState
 from reprise.pending import PendingLoad, PendingLookup, PendingReserve
-from reprise.protocol import LoadedPart, ReservedPart
+from reprise.rows import LoadedPart, ReservedPart
 from reprise.tokens import TokenBuffer
 from reprise_engine.plan import PoolRef
 

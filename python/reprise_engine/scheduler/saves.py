@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from reprise.protocol import ReservedPart
+from reprise.rows import ReservedPart
 from reprise_engine.counters import Counters
 from reprise_engine.jobs import Geometry, save_job
 from reprise_engine.options import Options

@@ -11,7 +11,7 @@ import pytest
 from msgspec import inspect
 
 from conftest import REPOSITORY
-from reprise import ProtocolError, SpaceDescription, kinds, protocol
+from reprise import ProtocolError, SpaceDescription, kinds, protocol, rows
 from reprise.errors import ERROR_CODES
 from reprise.frames import MAX_HELLO_BYTES, FrameReader, encode_frame, parse_answer
 from reprise.keys import chunk_keys, root_key, tenant_name
@@ -103,7 +103,7 @@ def fields_of(struct: inspect.Type) -> dict[str, Any]:
 
 
 NUMBERED: dict[tuple[object, ...], dict[int, str]] = {
-    tuple(names): names for names in (protocol.TIER_NAMES, protocol.KIND_NAMES)
+    tuple(names): names for names in (rows.TIER_NAMES, rows.KIND_NAMES)
 }
 
 

@@ -12,6 +12,7 @@
 import { xxh3 } from "@node-rs/xxhash";
 import { spaceId, type SpaceDescription, type SpaceId } from "../../identity/space.ts";
 import { extentBytes } from "../../ffi/pool-mapping.ts";
+import { noteBytes } from "./slot-notes.ts";
 
 export const tableBytes = 2 * 1024 * 1024;
 /** The first bytes of the table, which say whether the rest is to be read. */
@@ -154,4 +155,11 @@ function checkOf({ slotBytes, noteBytes, allocatedBytes }: ExtentEntry): number 
     check ^= check >>> 15;
   }
   return check >>> 0;
+}
+
+/** From one note to the next. Where a note of so many tokens has no room, only the slot's state is written. */
+export function strideFor(slotBytes: number, noteTokens: number): number {
+  const wanted = noteBytes(noteTokens);
+  const room = Math.floor(notesBytes / Math.floor(extentBytes / slotBytes));
+  return wanted <= room ? wanted : noteBytes(0);
 }
