@@ -5,7 +5,6 @@ import type { NamedValue, ValueStore } from "../../src/tiers/shared/value-store.
 
 export class MemoryStore implements ValueStore {
   readonly tier = "valkey";
-  readonly maxValueBytes = 64 * 1024 * 1024;
   readonly values = new Map<string, Buffer>();
   /** How many heads each round trip asked for. */
   readonly roundTrips: number[] = [];

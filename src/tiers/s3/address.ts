@@ -8,9 +8,8 @@
  * What it does not say comes from the environment, as for other programs: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_REGION,
  * AWS_DEFAULT_REGION, AWS_CA_BUNDLE, AWS_PROFILE. Secrets have no place in it.
  */
-import { readFileSync } from "node:fs";
-import { parseBytes } from "../../bytes.ts";
-import { describe, RepriseError } from "../../errors.ts";
+import { RepriseError } from "../../errors.ts";
+import { certificateIn, connectionsOf, sizeOf } from "../shared/parameters.ts";
 
 export interface S3Address {
   readonly bucket: string;
@@ -72,6 +71,7 @@ export function parseS3Address(text: string, environment: Environment = process.
   const place = placeOf(bucket, region, more, environment);
   const isSecure = place.url.startsWith("https:");
   if (!isSecure && more.has("ca")) throw fault("ca is for TLS: endpoint=https://…");
+  const ca = more.get("ca") ?? environment["AWS_CA_BUNDLE"] ?? "";
   const isAnonymous = oneOf("anonymous", more.get("anonymous") ?? "no", ["no", "yes"]) === "yes";
   const profile = more.get("profile") ?? environment["AWS_PROFILE"];
   if (isAnonymous && more.has("profile")) throw fault("anonymous=yes and a profile are given: give one");
@@ -80,14 +80,14 @@ export function parseS3Address(text: string, environment: Environment = process.
     prefix: prefixOf(path),
     ...place,
     region,
-    ca: isSecure ? fileOf(more.get("ca") ?? environment["AWS_CA_BUNDLE"]) : undefined,
+    ca: isSecure && ca !== "" ? certificateIn(ca, fault) : undefined,
     login: isAnonymous ? "anonymous" : { profile: profile === "" ? undefined : profile },
     access: oneOf("access", more.get("access") ?? "all", ["read", "all"]),
     isPayloadSigned:
       oneOf("payload", more.get("payload") ?? (isSecure ? "unsigned" : "signed"), ["signed", "unsigned"]) === "signed",
     ttlSeconds: secondsOf(more.get("ttl") ?? "7d"),
-    maxBytes: sizeOf(more.get("max")),
-    connections: countOf(more.get("connections") ?? "64"),
+    maxBytes: sizeOf("max", more.get("max"), fault),
+    connections: connectionsOf(more.get("connections") ?? "64", 256, fault),
   };
 }
 
@@ -134,34 +134,11 @@ function oneOf<T extends string>(name: string, text: string, words: readonly T[]
   throw fault(`${name} "${text}" is none of: ${words.join(", ")}`);
 }
 
-function fileOf(path: string | undefined): Buffer | undefined {
-  if (path === undefined || path === "") return undefined;
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw fault(`ca ${path} cannot be read: ${describe(error)}`);
-  }
-}
-
 function secondsOf(text: string): number {
   const [, number, unit] = /^(\d{1,6})([mhd])$/.exec(text) ?? [];
   const seconds = Number(number) * (units[unit ?? ""] ?? Number.NaN);
   if (!(seconds >= 600)) throw fault(`ttl "${text}" is no time of ten minutes or more, such as 12h or 7d`);
   return seconds;
-}
-
-function sizeOf(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  try {
-    return parseBytes(text);
-  } catch (error) {
-    throw fault(`max: ${describe(error)}`);
-  }
-}
-
-function countOf(text: string): number {
-  if (/^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 256) return Number(text);
-  throw fault(`connections "${text}" is not a whole number from 1 to 256`);
 }
 
 function fault(why: string): RepriseError {

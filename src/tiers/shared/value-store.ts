@@ -6,8 +6,6 @@ import type { TierName } from "../../tier.ts";
 
 export interface ValueStore extends AsyncDisposable {
   readonly tier: TierName;
-  /** The longest value that is written and read. */
-  readonly maxValueBytes: number;
 
   /**
    * Small values, of as many names as there are, in one round trip. Undefined: there is none of that name, or it is longer than

@@ -8,10 +8,9 @@
  *
  * After a question mark: `ttl`, `max`, `max-per-tenant`, `prefix`, `ca`, `password-file`, `connections`.
  */
-import { readFileSync } from "node:fs";
-import { parseBytes } from "../../bytes.ts";
-import { describe, RepriseError } from "../../errors.ts";
+import { RepriseError } from "../../errors.ts";
 import { readPrivateFile } from "../../private-files.ts";
+import { certificateIn, connectionsOf, sizeOf } from "../shared/parameters.ts";
 
 export interface ValkeyAddress {
   readonly kind: "one" | "sentinel" | "cluster";
@@ -59,7 +58,8 @@ export function parseValkeyAddress(text: string): ValkeyAddress {
   if (odd !== undefined) throw fault(`there is no parameter "${odd}"; there are: ${known.join(", ")}`);
   const [username, ...rest] = login === undefined ? [] : login.split(":");
   const isSecure = scheme!.endsWith("s"); // the pattern has it
-  if (!isSecure && more.has("ca")) throw fault("ca is for TLS: valkeys://");
+  const ca = more.get("ca");
+  if (!isSecure && ca !== undefined) throw fault("ca is for TLS: valkeys://");
   return {
     kind,
     hosts,
@@ -67,12 +67,12 @@ export function parseValkeyAddress(text: string): ValkeyAddress {
     db: dbOf(names, kind),
     username: username === undefined || username === "" ? undefined : decoded(username),
     password: passwordOf(rest.length === 0 ? undefined : decoded(rest.join(":")), more.get("password-file")),
-    tls: isSecure ? { ca: fileOf("ca", more.get("ca")) } : undefined,
+    tls: isSecure ? { ca: ca === undefined ? undefined : certificateIn(ca, fault) } : undefined,
     ttlSeconds: secondsOf(more.get("ttl") ?? "7d"),
-    maxBytes: sizeOf("max", more.get("max")),
-    maxTenantBytes: sizeOf("max-per-tenant", more.get("max-per-tenant")),
+    maxBytes: sizeOf("max", more.get("max"), fault),
+    maxTenantBytes: sizeOf("max-per-tenant", more.get("max-per-tenant"), fault),
     prefix: prefixOf(more.get("prefix") ?? "reprise:"),
-    connections: countOf(more.get("connections") ?? "4"),
+    connections: connectionsOf(more.get("connections") ?? "4", 32, fault),
   };
 }
 
@@ -100,15 +100,6 @@ function passwordOf(typed: string | undefined, file: string | undefined): string
   return found.toString("utf8").replace(/\r?\n$/, "");
 }
 
-function fileOf(name: string, path: string | undefined): Buffer | undefined {
-  if (path === undefined) return undefined;
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw fault(`${name} ${path} cannot be read: ${describe(error)}`);
-  }
-}
-
 function secondsOf(text: string): number {
   const [, number, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
   const seconds = Number(number) * (units[unit ?? ""] ?? Number.NaN);
@@ -116,23 +107,9 @@ function secondsOf(text: string): number {
   return seconds;
 }
 
-function sizeOf(name: string, text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  try {
-    return parseBytes(text);
-  } catch (error) {
-    throw fault(`${name}: ${describe(error)}`);
-  }
-}
-
 function prefixOf(text: string): string {
   if (/^[\w:./-]{1,64}$/.test(text)) return text;
   throw fault(`prefix "${text}" may have up to 64 letters, digits and :./-_`);
-}
-
-function countOf(text: string): number {
-  if (/^\d{1,2}$/.test(text) && Number(text) >= 1 && Number(text) <= 32) return Number(text);
-  throw fault(`connections "${text}" is not a whole number from 1 to 32`);
 }
 
 function decoded(text: string): string {

@@ -16,8 +16,6 @@ import type { ValkeyAddress } from "./address.ts";
 import { BulkConnection, type Node } from "./bulk-connection.ts";
 import { Quota } from "./quota.ts";
 
-/** Redis stores up to 512 MiB in one value; one that is so long keeps all other clients waiting. */
-const maxValueBytes = 64 * 1024 * 1024;
 /** How long a store that was full is left alone. */
 const fullMs = 5000;
 const connectMs = 5000;
@@ -32,7 +30,6 @@ interface Links {
 
 export class ValkeyStore implements ValueStore {
   readonly tier = "valkey";
-  readonly maxValueBytes = maxValueBytes;
   readonly #address: ValkeyAddress;
   readonly #client: Redis | Cluster;
   readonly #links = new Map<string, Links>();
