@@ -194,3 +194,10 @@ test("a file of keys: comments, two keys; whatever else is refused by name", () 
   expect(() => readTierKeys(file)).toThrow(/nobody else can read/);
   expect(() => readTierKeys(`${file}.not`)).toThrow(/no such file/);
 });
+
+test("what was read is counted, without what nobody wanted", async () => {
+  const { tier, record, id } = await written([]);
+  const [first] = record.payloadBytes;
+  await tier.read(id, record.key, [new Uint8Array(first!), undefined], noSignal);
+  expect(tier.stats().readBytes).toBe(first);
+});

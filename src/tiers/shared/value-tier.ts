@@ -98,6 +98,7 @@ export class ValueTier implements Tier {
       this.#counts.corruptRecords += 1;
       throw new RepriseError("RECORD_CORRUPT", `a record of chunk ${key} is not what its head says`);
     }
+    this.#counts.readBytes += wanted.reduce((sum, { bytes }) => sum + bytes, 0);
     return "read";
   }
 
