@@ -6,6 +6,7 @@ import { temporaryDirectory } from "../../test/support/data-directory.ts";
 import { peersOf, startHost } from "../../test/support/peers.ts";
 import { makeCertificate } from "../../test/support/valkey.ts";
 import { createLog } from "../log.ts";
+import { PayloadPacker } from "../tiers/shared/packing.ts";
 import type { PeerAddress } from "./reading/address.ts";
 import { PeerTier } from "./reading/peer-tier.ts";
 
@@ -23,11 +24,16 @@ test("over TLS, with the certificate that was given or pinned, and the token", a
   const tls = credentials();
   await using far = await startHost({ ...large, server: { tls, token } });
   await far.save(40, 4_000_000);
-  for (const trust of [{ ca: tls.cert }, { pin: tls.pin }]) {
-    const tier = await peersOf([{ ...far.address, tls: trust, token }]);
+  const packer = PayloadPacker.open();
+  for (const trust of [
+    { tls: { ca: tls.cert } },
+    { tls: { pin: tls.pin } },
+    { tls: { pin: tls.pin }, compress: "lossless" },
+  ] as const) {
+    const tier = await peersOf([{ ...far.address, ...trust, token }], { packer });
     await using near = await startHost({ ...large, tiers: [tier] });
     expect(await near.load(40, 4_000_000)).toBe(40);
-    expect(near.cache.stats()).toMatchObject({ corruptRecords: 0, tierFailures: 0 });
+    expect(near.cache.stats()).toMatchObject({ corruptRecords: 0, tiers: { peer: { failures: 0 } } });
   }
   expect(far.cache.stats().leases).toBe(0);
 });

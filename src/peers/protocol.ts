@@ -6,26 +6,32 @@
  *             ◄─────────────────────────────────── welcome
  *       find ────────────────────────────────────►            space, root, the keys of a text's chunks
  *             ◄─────────────────────────────────── found      of the leading ones that are here, their parts' lengths
- *       fetch ───────────────────────────────────►            a key, and which parts
+ *       fetch ───────────────────────────────────►            a key, which parts, and whether they may be packed
  *             ◄─────────────────────────────────── payload    for each part its length; then its bytes, in no frame
+ *             ◄─────────────────────────────────── block      where it is packed: before each MiB, what that has come to
  *             ◄─────────────────────────────────── sent       their checksums, or at any point in place of the rest: gone
  *       ping ────────────────────────────────────► pong
  *
  * Requests are answered in their order, one after the other, so a payload's bytes are never cut by another answer. Checksums
  * follow the bytes, because they are computed while those are sent.
  *
+ * Packed payloads (../tiers/shared/packing.ts) travel in blocks of 1 MiB, so that one is packed while the one before it travels and the
+ * one before that is unpacked, and no host needs memory for more. A block that does not become smaller, or finds the host busy with
+ * packing, goes as it is. Lengths and checksums are of the payload itself.
+ *
  * Why keys and not tokens: a host learns nothing of texts that it does not have, and whoever cannot name a text exactly, with its
  * root and so with its tenant's salt, cannot ask for it. A question of 32,000 tokens takes 16 KiB and one round trip.
  *
- * The version is this protocol's own. Frames and kinds of fields are those of guests (../wire/protocol.ts).
+ * The version is this protocol's own; hello and welcome stay what they are, so that hosts of two versions can tell each other. Frames
+ * and kinds of fields are those of guests (../wire/protocol.ts).
  */
 import { assert, errorCodes, RepriseError, type ErrorCode } from "../errors.ts";
 import type { ChunkKey, RootKey } from "../identity/keys.ts";
 import type { SpaceId } from "../identity/space.ts";
-import { checksums, count, digest, digests, list, longCount, oneOf, rows, text } from "../wire/kinds.ts";
+import { checksums, count, digest, digests, flag, list, longCount, oneOf, rows, text } from "../wire/kinds.ts";
 import { messageKinds, type Messages, parseMessage, writeMessage } from "../wire/messages.ts";
 
-export const peerVersion = 1;
+export const peerVersion = 2;
 /** Keys in one question: a quarter of a million tokens in chunks of 64. */
 export const maxKeys = 4096;
 /** The longest request, with room. */
@@ -48,14 +54,21 @@ const requests = {
   hello: { id, version: count(), token: text(4096) },
   find: { id, ...ofText, keys: digests<ChunkKey>(maxKeys) },
   /** `roomBytes`: of each part's memory, as long as its payload or that padded to whole pages; any other is gone. */
-  fetch: { id, key: digest<ChunkKey>(), parts: rows({ part, roomBytes: longCount() }, maxParts) },
+  fetch: {
+    id,
+    key: digest<ChunkKey>(),
+    parts: rows({ part, roomBytes: longCount() }, maxParts),
+    compress: oneOf(["none", "lossless"], "a compression"),
+  },
   ping: { id },
 } as const;
 
 const answers = {
   welcome: { id, version: count() },
   found: { id, chunks: rows({ payloadBytes: lengths }, maxKeys) },
-  payload: { id, part, length: longCount() },
+  payload: { id, part, length: longCount(), isPacked: flag() },
+  /** `bytes`: of the block as a whole, or of its two planes. */
+  block: { id, bytes: list(count(), 2) },
   sent: { id, checksums: checksums(maxParts) },
   gone: { id },
   pong: { id },

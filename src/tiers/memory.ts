@@ -29,8 +29,8 @@ import { pagesOf, type PoolPages } from "./pool/pages.ts";
 import { PoolMemory } from "./pool/pool-memory.ts";
 import { encodeHeader, fileBytes, notesBytes, PoolTable, strideFor, tableBytes } from "./pool/pool-table.ts";
 import { SlotNotes } from "./pool/slot-notes.ts";
+import { padded, pageBytes } from "../pages.ts";
 
-const pageBytes = 4096;
 /** Free extents that have all their pages, where memory allows: what is saved within the next moments finds them there. */
 const readyExtents = 4;
 
@@ -393,5 +393,5 @@ function wholeExtents(bytes: number): number {
 }
 
 function roundedSlot(slotBytes: number): number {
-  return Math.max(pageBytes, Math.ceil(slotBytes / pageBytes) * pageBytes);
+  return Math.max(pageBytes, padded(slotBytes));
 }

@@ -38,7 +38,7 @@ test("texts that the system does not take at once arrive as they were sent, shor
   const expected: string[] = [];
   for (let id = 0; id < texts; id += 1) {
     const tokens = tokenBytes(new Uint32Array(textTokens).fill(id));
-    writer.send({ type: "lookup", id, deadlineMs: 1, ...rootFields, computeNs: 0, tokens });
+    writer.send({ type: "lookup", id, deadlineMs: 1, ...rootFields, computeNs: 0, awaited: false, tokens });
     writer.send({ type: "ping", id, deadlineMs: 1 });
     expected.push(`text ${id}`, `ping ${id}`);
     if (id % 3 === 2) await new Promise((resolve) => setImmediate(resolve));

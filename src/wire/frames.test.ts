@@ -17,7 +17,7 @@ test.each([1021, 65_536, 10_000_000])(
   (pieceBytes) => {
     const stream = Buffer.concat(
       texts.map(({ tokens, ...text }, id) => {
-        const cost = text.type === "lookup" ? { computeNs: 0 } : {};
+        const cost = text.type === "lookup" ? { computeNs: 0, awaited: false } : {};
         return encodeFrame({ ...text, id, tenant: null, tokens: tokenBytes(tokens), ...cost });
       }),
     );

@@ -145,6 +145,7 @@ const broken: [field: string, from: Golden["from"], name: string, change: object
   ["slotBytes", "guest", "hello", { slotBytes: 4096 }],
   ["to", "cache", "found", { segments: [[0, 0, 0, 0.5, 1]] }],
   ["kind", "cache", "found", { segments: [[2, 0, 0, 4, 1]] }],
+  ["more", "cache", "found", { more: 1 }],
   ["memory", "cache", "cleared", { bytesByTier: { memory: 0.5 } }],
   ["stats", "cache", "figures", { stats: 1 }],
   ["code", "cache", "error", { code: "NO_SUCH_CODE" }],

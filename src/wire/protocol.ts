@@ -6,7 +6,7 @@
  *             ◄─────────────────────────────────── welcome    spaceId, pool
  *       lookup · reserve · commit · stats · ping ─►            numbered, pipelined, each with a deadline
  *             ◄─────── found · reserved · committed · figures · pong   (or error), in any order
- *       touch · pin · prefetch ──────────────────►            the same
+ *       touch · pin · prefetch ──────────────────►            the same; `cancel` ends a pin and a prefetch
  *             ◄────────────── touched · pinned · prefetched
  *       load ────────────────────────────────────►
  *             ◄─────────────── found, parts, parts, … loaded         all that are ready go together; `cancel` ends it
@@ -24,7 +24,10 @@
  *
  * What is stored of a text is a list of segments; a load's parts say which of their tokens stand where in it (session.ts).
  * A load's `found` is a lookup's answer for the whole text, so that the guest knows at once what will come and from where.
- * With `onlyReady` just what is in memory now comes, and nothing is read from below.
+ * With `onlyReady` just what is in memory now comes, and nothing is read from below or asked elsewhere. Its `found` says `more` where
+ * others (shared tiers, a disk whose records are still returning) may have more of the text and it is worth asking them. A lookup asks
+ * them; then it has two answers: what is known at once, with `more`, and later what is known when they have answered. Where it is
+ * `awaited`, somebody has just stored the text elsewhere: they are asked until they have all of it, or the deadline is over.
  *
  * Bytes of KV never travel here: a part's row names its slot in the pool. Tokens are binary, u32 LE; tiers and kinds are
  * numbers there. A peer that sends anything else is disconnected.
@@ -56,7 +59,7 @@ import {
 } from "./kinds.ts";
 import { messageKinds, type Messages, parseMessage, writeMessage } from "./messages.ts";
 
-export const protocolVersion = 6;
+export const protocolVersion = 7;
 /** Requests of one connection that may wait for their answers. Further ones are answered with QUEUE_FULL. */
 export const maxPendingRequests = 1024;
 /** Tokens that the requests of one connection may hold while they wait: 64 MiB. Beyond them the same answer. */
@@ -132,7 +135,7 @@ export const requests = {
     /** What people call the model of the space; "" when it has no name. It identifies nothing. */
     model: text(maxTextCharacters),
   },
-  lookup: reading,
+  lookup: { ...reading, awaited: flag() },
   load: { ...reading, from: count(), onlyReady: flag() },
   cancel: numberedOnly,
   release: { leases },
@@ -166,6 +169,7 @@ export const answers = {
     id,
     segments: rows({ kind: segmentKind, source: count(), from: count(), to: count(), tier }, maxSegments),
     worthTokens: count(),
+    more: flag(),
   },
   parts: {
     id,

@@ -25,6 +25,8 @@ test("another machine by its certificate and a token, and this one as it is", ()
     host: "2001:db8::1",
     tls: { pin },
   });
+  expect(parsePeerAddress("peer://127.0.0.1:7000")).toMatchObject({ compress: "none" });
+  expect(parsePeerAddress("peer://127.0.0.1:7000?compress=lossless")).toMatchObject({ compress: "lossless" });
   for (const host of ["127.0.0.1", "localhost", "[::1]"])
     expect(parsePeerAddress(`peer://${host}:7000`)).toMatchObject({ tls: undefined, token: "" });
 });
@@ -36,6 +38,7 @@ test("what would be read by strangers, or cannot be meant, is refused", () => {
   refused(`peer://10.0.0.1:7000?token-file=${tokenFile}`).toThrow(both);
   refused(`peer://10.0.0.1:7000?pin=${pin}`).toThrow(both);
   refused(`peer://127.0.0.1.example:7000`).toThrow(both);
+  refused("peer://127.0.0.1:7000?compress=much").toThrow(/compress "much" is none of: none, lossless/);
   refused("peer://10.0.0.1").toThrow(/must look like/);
   refused("peer://10.0.0.1:0").toThrow(/must look like/);
   refused("peer://user:secret@10.0.0.1:7000").toThrow(/must look like/);

@@ -4,10 +4,14 @@
  *     peer://HOST:PORT?ca=FILE&token-file=FILE         over TLS; the certificate is signed by that one, or is it
  *     peer://HOST:PORT?pin=SHA256&token-file=FILE      over TLS; the certificate is that one
  *     peer://127.0.0.1:PORT                            on this machine, as it is
+ *
+ * With `compress=lossless` the host is asked to pack what it sends.
  */
 import { readFileSync } from "node:fs";
 import { describe, RepriseError } from "../../errors.ts";
 import { isLoopback } from "../../loopback.ts";
+import { compressionOf, parametersOf } from "../../tiers/shared/parameters.ts";
+import type { Compression } from "../../tiers/shared/payloads.ts";
 import { readToken } from "../token-file.ts";
 
 export interface PeerAddress {
@@ -17,10 +21,12 @@ export interface PeerAddress {
   readonly tls: { readonly ca: Buffer } | { readonly pin: string } | undefined;
   /** "" when there is none. */
   readonly token: string;
+  /** What the host is asked to do with payloads: "none" unless given. */
+  readonly compress?: Compression;
 }
 
 const pattern = /^peer:\/\/(\[[\da-fA-F:]+\]|[\w.-]+):(\d{1,5})\/?(?:\?(.*))?$/;
-const known = ["ca", "pin", "token-file"];
+const known = ["ca", "pin", "token-file", "compress"];
 
 export function isPeerAddress(text: string): boolean {
   return text.startsWith("peer:");
@@ -33,11 +39,8 @@ export function parsePeerAddress(text: string): PeerAddress {
     throw fault("", "it must look like peer://HOST:PORT, with ?ca=FILE&token-file=FILE behind it");
   const host = bracketed.replace(/^\[|\]$/g, "");
   const where = `${bracketed}:${port}`;
-  const more = new URLSearchParams(query);
-  const odd = [...more.keys()].find((name, i, all) => !known.includes(name) || all.indexOf(name) < i);
-  if (odd !== undefined)
-    throw fault(where, `there is no parameter "${odd}", or it is given twice; there are: ${known.join(", ")}`);
-  const [ca, pin, tokenFile] = known.map((name) => more.get(name) ?? undefined);
+  const more = parametersOf(query, known, (why) => fault(where, why));
+  const [ca, pin, tokenFile, compression = "none"] = known.map((name) => more.get(name));
   if (ca !== undefined && pin !== undefined) throw fault(where, "ca and pin are given: give one");
   const tls =
     ca !== undefined ? { ca: certificateIn(where, ca) } : pin === undefined ? undefined : { pin: digestOf(where, pin) };
@@ -47,7 +50,8 @@ export function parsePeerAddress(text: string): PeerAddress {
       "another machine is read over TLS and with a token only: give ca=FILE or pin=SHA256, and token-file=FILE",
     );
   const token = tokenFile === undefined ? "" : readToken(tokenFile, `--tier peer://${where}: token-file`);
-  return { host, port: Number(port), tls, token };
+  const compress = compressionOf(compression, (why) => fault(where, why));
+  return { host, port: Number(port), tls, token, compress };
 }
 
 function certificateIn(where: string, path: string): Buffer {

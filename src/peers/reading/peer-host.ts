@@ -10,11 +10,14 @@ import { describe, RepriseError } from "../../errors.ts";
 import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { SpaceId } from "../../identity/space.ts";
 import type { Log } from "../../log.ts";
+import type { PayloadPacker } from "../../tiers/shared/packing.ts";
 import type { PeerAddress } from "./address.ts";
 import { type Fetched, PeerLink, type WantedPart } from "./peer-link.ts";
 
 export interface PeerHostOptions {
   readonly address: PeerAddress;
+  /** Undefined: nothing is to be packed. */
+  readonly packer: PayloadPacker | undefined;
   readonly log: Log;
   readonly stallMs: number;
   readonly pingMs: number;
@@ -83,11 +86,11 @@ export class PeerHost {
   }
 
   async #connect(): Promise<void> {
-    const { address, log, stallMs, pingMs } = this.#options;
+    const { address, packer, log, stallMs, pingMs } = this.#options;
     const made: PeerLink[] = [];
     const onOver = (reason: Error) => this.#lost(reason, made);
     const open = async () => {
-      const opening = PeerLink.open({ address, stallMs, pingMs, onOver });
+      const opening = PeerLink.open({ address, packer, stallMs, pingMs, onOver });
       void opening.then(
         (link) => made.push(link),
         () => {},

@@ -7,7 +7,7 @@
  *     read into  scratch  the slot, hashed as it comes   scratch
  *
  * Memory is given to the socket piece by piece, never more than the payload lacks. When a fetch is aborted whose bytes may be on
- * their way, the connection ends: so nothing touches the memory afterwards.
+ * their way, the connection ends; and a fetch ends when what has come is unpacked. So nothing touches the memory afterwards.
  */
 import { setMaxListeners } from "node:events";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
@@ -22,13 +22,18 @@ import {
   type PeerAnswerOf,
   type PeerRequest,
   peerRequestMap,
+  type PeerRequestOf,
   peerVersion,
 } from "../protocol.ts";
+import type { PayloadPacker } from "../../tiers/shared/packing.ts";
 import type { PeerAddress } from "./address.ts";
-import { PayloadSink } from "./payload-sink.ts";
+import { PackedSink } from "./packed-sink.ts";
+import { PayloadSink, type Sink } from "./payload-sink.ts";
 
 export interface PeerLinkOptions {
   readonly address: PeerAddress;
+  /** Undefined: payloads are to come as they are. */
+  readonly packer: PayloadPacker | undefined;
   /** How long a host may be silent that owes an answer. */
   readonly stallMs: number;
   /** A connection on which nothing was asked for so long is asked for a sign of life. */
@@ -43,7 +48,9 @@ export interface WantedPart {
   readonly view: Uint8Array;
 }
 
-export type Fetched = "read" | "gone" | "corrupt";
+export type Fetched =
+  | { readonly outcome: "read" | "corrupt"; /** What has travelled. */ readonly storedBytes: number }
+  | { readonly outcome: "gone" };
 
 interface Waiting {
   readonly request: PeerRequest;
@@ -51,7 +58,8 @@ interface Waiting {
   readonly wanted: readonly WantedPart[];
   readonly resolve: (answer: PeerAnswer) => void;
   readonly reject: (error: Error) => void;
-  readonly checksums: bigint[];
+  /** Of the payloads that have been announced. */
+  readonly sinks: Sink[];
 }
 
 /** For frames, and for what follows them in one read. */
@@ -67,7 +75,7 @@ export class PeerLink {
   /** What has still to be asked. */
   readonly #queue: Waiting[] = [];
   readonly #watch: NodeJS.Timeout;
-  #sink: PayloadSink | undefined;
+  #sink: Sink | undefined;
   #lastId = 0;
   #heardAt = performance.now();
   #reason: Error | undefined;
@@ -122,20 +130,37 @@ export class PeerLink {
     signal: AbortSignal,
   ): Promise<Fetched> {
     const parts = wanted.map(({ part, view }) => ({ part, roomBytes: view.length }));
-    const checksums: bigint[] = [];
-    const bytes = wanted.reduce((sum, { view }) => sum + view.length, 0);
-    const request = { type: "fetch", id: this.#nextId(), key, parts } as const;
+    const compress = this.#options.packer === undefined ? "none" : "lossless";
+    const request = { type: "fetch", id: this.#nextId(), key, parts, compress } as const;
+    const sinks: Sink[] = [];
+    try {
+      const answer = await this.#fetched(request, { wanted, sinks }, signal);
+      if (answer.type === "gone") return { outcome: "gone" };
+      if (answer.type !== "sent") throw this.#broken(unexpected(answer));
+      const isWhole = answer.checksums.length === wanted.length && sinks.length === wanted.length;
+      const checksums = isWhole ? await Promise.all(sinks.map((sink) => sink.checksum())) : [];
+      const isRight = isWhole && answer.checksums.every((each, i) => each === checksums[i]);
+      const storedBytes = sinks.reduce((sum, sink) => sum + sink.storedBytes, 0);
+      return { outcome: isRight ? "read" : "corrupt", storedBytes };
+    } finally {
+      await Promise.all(sinks.map((sink) => sink.ended()));
+    }
+  }
+
+  /** The last answer to a fetch. */
+  async #fetched(
+    request: PeerRequestOf<"fetch">,
+    into: { readonly wanted: readonly WantedPart[]; readonly sinks: Sink[] },
+    signal: AbortSignal,
+  ): Promise<PeerAnswer> {
+    const bytes = into.wanted.reduce((sum, { view }) => sum + view.length, 0);
     const abort = () => this.#abort(request.id);
     setMaxListeners(0, signal); // one for each that is under way
     signal.addEventListener("abort", abort);
     this.wantedBytes += bytes;
     try {
       if (signal.aborted) throw new RepriseError("TIER_UNAVAILABLE", `${this.#where} was not asked in time`);
-      const answer = await this.#ask(request, { wanted, checksums });
-      if (answer.type === "gone") return "gone";
-      if (answer.type !== "sent") throw this.#broken(unexpected(answer));
-      const isWhole = answer.checksums.length === wanted.length && checksums.length === wanted.length;
-      return isWhole && answer.checksums.every((each, i) => each === checksums[i]) ? "read" : "corrupt";
+      return await this.#ask(request, into);
     } finally {
       this.wantedBytes -= bytes;
       signal.removeEventListener("abort", abort);
@@ -184,11 +209,11 @@ export class PeerLink {
 
   #ask(
     request: PeerRequest,
-    { wanted = [], checksums = [] }: { wanted?: readonly WantedPart[]; checksums?: bigint[] } = {},
+    { wanted = [], sinks = [] }: { wanted?: readonly WantedPart[]; sinks?: Sink[] } = {},
   ): Promise<PeerAnswer> {
     if (this.#over) return Promise.reject(this.#unavailable(this.#reason));
     return new Promise((resolve, reject) => {
-      this.#queue.push({ request, wanted, checksums, resolve, reject });
+      this.#queue.push({ request, wanted, sinks, resolve, reject });
       this.#send();
     });
   }
@@ -225,7 +250,7 @@ export class PeerLink {
         this.#reader.push(Buffer.from(into.subarray(0, bytes))); // a copy: what is not a whole frame waits
         this.#readFrames();
       }
-      if (this.#sink?.isFull === true) this.#sinkFull();
+      if (this.#sink?.isFull === true) this.#sink = undefined;
     } catch (error) {
       if (!(error instanceof RepriseError)) throw error;
       this.destroy(error);
@@ -237,8 +262,8 @@ export class PeerLink {
     for (;;) {
       if (this.#sink !== undefined) {
         this.#sink.put(this.#reader.takeBytes(this.#sink.missingBytes));
-        if (!this.#sink.isFull) return;
-        this.#sinkFull();
+        if (this.#sink.missingBytes > 0) return;
+        if (this.#sink.isFull) this.#sink = undefined;
       }
       const body = this.#reader.next();
       if (body === undefined || this.#over) return;
@@ -246,25 +271,32 @@ export class PeerLink {
     }
   }
 
-  #sinkFull(): void {
-    this.#asked[0]!.checksums.push(this.#sink!.checksum()); // it was made for the first
-    this.#sink = undefined;
-  }
-
   #answered(answer: PeerAnswer): void {
     const first = this.#asked[0];
     if (first === undefined || first.request.id !== answer.id)
       throw new RepriseError("PROTOCOL", `${this.#where} answered out of turn`);
-    if (answer.type === "payload") {
-      const next = first.wanted[first.checksums.length];
-      if (next === undefined || next.part !== answer.part || !PayloadSink.fits(next.view, answer.length))
-        throw new RepriseError("PROTOCOL", `${this.#where} sent a payload that was not asked for`);
-      this.#sink = new PayloadSink(next.view, answer.length);
-      return;
-    }
+    if (answer.type === "payload") return this.#announced(answer, first);
+    if (answer.type === "block") return this.#blockComes(answer);
+    this.#sink = undefined; // of a packed payload that has not come whole
     this.#asked.shift();
     first.resolve(answer);
     this.#send();
+  }
+
+  #announced({ part, length, isPacked }: PeerAnswerOf<"payload">, { wanted, sinks }: Waiting): void {
+    const next = wanted[sinks.length];
+    const isNext = this.#sink === undefined && next?.part === part && PayloadSink.fits(next.view, length);
+    const { packer } = this.#options;
+    if (!isNext || (isPacked && packer === undefined))
+      throw new RepriseError("PROTOCOL", `${this.#where} sent a payload that was not asked for`);
+    this.#sink =
+      isPacked && packer !== undefined ? new PackedSink(next.view, length, packer) : new PayloadSink(next.view, length);
+    sinks.push(this.#sink);
+  }
+
+  #blockComes({ bytes }: PeerAnswerOf<"block">): void {
+    if (!(this.#sink instanceof PackedSink) || !this.#sink.begin(bytes))
+      throw new RepriseError("PROTOCOL", `${this.#where} sent a block that belongs nowhere`);
   }
 
   #look(): void {

@@ -34,7 +34,7 @@ for (const bytes of [1, 4096, 5000, 1_048_576, 1_048_577, 3_000_000])
     await far.save(20, bytes);
     await using near = await startHost({ ...large, tiers: [await peersOf([far.address])] });
     expect(await near.load(20, bytes)).toBe(20);
-    expect(near.cache.stats()).toMatchObject({ corruptRecords: 0, tierFailures: 0 });
+    expect(near.cache.stats()).toMatchObject({ corruptRecords: 0, tiers: { peer: { failures: 0 } } });
     await using next = await startHost({ ...large, tiers: [await peersOf([far.address])] });
     expect(await next.load(20, bytes)).toBe(20); // with the checksums that were noted
   });
@@ -101,7 +101,7 @@ test("of several hosts the one that has the most is read, and a dead one costs t
   await little.save(40, 512, 7000);
   await expect.poll(() => Object.values(tier.stats().hosts)).toContain("away");
   expect(await near.load(40, 512, 7000)).toBe(40);
-  expect(near.cache.stats().tierFailures).toBe(0);
+  expect(near.cache.stats().tiers.peer?.failures).toBe(0);
 });
 
 test("a host that comes back is used again", async () => {
@@ -112,7 +112,7 @@ test("a host that comes back is used again", async () => {
   const { port } = far.server;
   await far.server.close();
   expect(await near.load(40)).toBe(0);
-  expect(near.cache.stats().tierFailures).toBe(1);
+  expect(near.cache.stats().tiers.peer?.failures).toBe(1);
   await using again = await startHost({ server: { port } });
   await again.save(40);
   await allThere(tier);
@@ -127,7 +127,7 @@ test("a chunk that has gone between question and read is a miss", async () => {
   expect(await near.hitTokens(40)).toBe(40);
   await far.cache.clear();
   expect(await near.load(40)).toBe(0);
-  expect(near.cache.stats()).toMatchObject({ tierFailures: 0, corruptRecords: 0 });
+  expect(near.cache.stats()).toMatchObject({ corruptRecords: 0, tiers: { peer: { failures: 0 } } });
 });
 
 /** Stands between two hosts and does what it is told to what the far one sends. */

@@ -15,12 +15,15 @@ import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { SpaceId } from "../../identity/space.ts";
 import { silentLog, type Log } from "../../log.ts";
 import type { FoundRecord, PartMemory, RecordId, Tier, TierStats } from "../../tier.ts";
+import type { PayloadPacker } from "../../tiers/shared/packing.ts";
 import { maxKeys } from "../protocol.ts";
 import type { PeerAddress } from "./address.ts";
 import { PeerHost } from "./peer-host.ts";
 
 export interface PeerTierOptions {
   readonly hosts: readonly PeerAddress[];
+  /** For hosts that are asked to pack. */
+  readonly packer?: PayloadPacker | undefined;
   readonly log?: Log;
   /** How long a host may take to say what it has: 0.75 s unless given, less than whoever asks waits. */
   readonly patienceMs?: number;
@@ -33,10 +36,10 @@ export interface PeerTierOptions {
 }
 
 export interface PeerTierStats extends TierStats {
-  /** Since the tier was opened. */
-  readonly readBytes: number;
   /** Whether it can be asked now, by host. */
   readonly hosts: Readonly<Record<string, "there" | "away">>;
+  /** What has travelled of what was read: less than that where it is packed. */
+  readonly readStoredBytes: number;
 }
 
 /** Keys asked for first, of some 32,000 tokens: one round trip for nearly every text. */
@@ -49,12 +52,14 @@ export class PeerTier implements Tier {
   readonly isReadOnly = true;
   readonly #hosts: readonly PeerHost[];
   readonly #patienceMs: number;
-  readonly #counts = { readBytes: 0, corruptRecords: 0 };
+  #corruptRecords = 0;
+  #readStoredBytes = 0;
   #lastId = 0;
 
   /** Connects in the background: a host that is away is away. */
   constructor({
     hosts,
+    packer,
     log = silentLog,
     patienceMs = 750,
     stallMs = 5000,
@@ -62,7 +67,11 @@ export class PeerTier implements Tier {
     reconnectMs = 200,
   }: PeerTierOptions) {
     this.#patienceMs = patienceMs;
-    this.#hosts = hosts.map((address) => new PeerHost({ address, log, stallMs, pingMs, reconnectMs }));
+    const times = { stallMs, pingMs, reconnectMs };
+    this.#hosts = hosts.map(
+      (address) =>
+        new PeerHost({ address, packer: address.compress === "lossless" ? packer : undefined, log, ...times }),
+    );
   }
 
   async find(
@@ -100,16 +109,17 @@ export class PeerTier implements Tier {
     const host = this.#hosts[id % mostHosts];
     if (host === undefined) return "gone";
     const wanted = into.flatMap((view, part) => (view === undefined ? [] : [{ part, view }]));
-    const outcome = await host.fetch(key, wanted, signal).catch((error: unknown) => {
-      if (this.#hosts.some(({ isThere }) => isThere)) return "gone" as const; // the others can be asked
+    const fetched = await host.fetch(key, wanted, signal).catch((error: unknown) => {
+      if (this.#hosts.some(({ isThere }) => isThere)) return { outcome: "gone" } as const; // the others can be asked
       throw error;
     });
-    if (outcome === "corrupt") {
-      this.#counts.corruptRecords += 1;
+    if (fetched.outcome === "gone") return "gone";
+    this.#readStoredBytes += fetched.storedBytes;
+    if (fetched.outcome === "corrupt") {
+      this.#corruptRecords += 1;
       throw new RepriseError("RECORD_CORRUPT", `what ${host.name} sent of chunk ${key} does not match its checksum`);
     }
-    if (outcome === "read") for (const { view } of wanted) this.#counts.readBytes += view.length;
-    return outcome;
+    return "read";
   }
 
   write(): Promise<"rejected"> {
@@ -119,7 +129,15 @@ export class PeerTier implements Tier {
   stats(): PeerTierStats {
     const hosts = this.#hosts.map((host) => [host.name, host.isThere ? "there" : "away"] as const);
     // What hosts have only they know.
-    return { ...this.#counts, records: 0, usedBytes: 0, capacityBytes: 0, hosts: Object.fromEntries(hosts) };
+    return {
+      records: 0,
+      usedBytes: 0,
+      capacityBytes: 0,
+      corruptRecords: this.#corruptRecords,
+      readStoredBytes: this.#readStoredBytes,
+      where: this.#hosts.map(({ name }) => name).join(", "),
+      hosts: Object.fromEntries(hosts),
+    };
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -3,15 +3,16 @@
  *
  *     hello ──► the token? ──► requests ──► nothing asked for idleMs, a piece not taken for stallMs: ended
  *
- * What it can hold here is bounded, whatever it does: some waiting requests, one chunk in its place, and two pieces on their way.
- * All of it falls with the connection.
+ * What it can hold here is bounded, whatever it does: some waiting requests, one chunk in its place, and two pieces on their way, or two
+ * packed blocks (pack-room.ts). All of it falls with the connection.
  */
 import type { Socket } from "node:net";
+import { setImmediate as turn } from "node:timers/promises";
 import type { ChunkInReading, ReadsByKey } from "../../cache/sessions/reads-by-key.ts";
 import { atDeadline } from "../../deadline.ts";
 import { codeOf, describe, RepriseError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
-import { leafBytes, leavesOf, rootOf } from "../../tiers/payload-checksum.ts";
+import { leafBytes, leavesToEnd, rootOf } from "../../tiers/payload-checksum.ts";
 import { Channel } from "../../wire/channel.ts";
 import {
   maxRequestBytes,
@@ -24,7 +25,10 @@ import {
   peerVersion,
 } from "../protocol.ts";
 import { isSame } from "../../wire/same-secret.ts";
+import { blocksOf } from "../../tiers/shared/packing.ts";
+import type { PackRoom } from "./pack-room.ts";
 import type { ReadRoom } from "./read-room.ts";
+import { padded } from "../../pages.ts";
 
 /** What other hosts see of the cache. */
 export interface ReadCache {
@@ -46,17 +50,33 @@ export interface PeerConnectionOptions extends PeerTimes {
   /** undefined: none is asked for. */
   readonly token: string | undefined;
   readonly room: ReadRoom;
+  /** Undefined: all is sent as it is, also to those who ask for it packed. */
+  readonly packRoom: PackRoom | undefined;
   readonly log: Log;
   /** A chunk was sent whole. */
-  readonly onServed: (bytes: number) => void;
+  readonly onServed: (served: Served) => void;
+  /** It was not let in. */
+  readonly onRefused: (why: string) => void;
   readonly onOver: (reason: Error | undefined) => void;
+}
+
+export interface Served {
+  /** Of its payloads. */
+  readonly bytes: number;
+  /** That went their way: less than those where they were packed. */
+  readonly storedBytes: number;
+}
+
+/** A payload that is with its reader. */
+interface Sent {
+  readonly checksum: bigint;
+  readonly storedBytes: number;
 }
 
 /** Sent at a time: hashed while it is in the processor's caches. A whole number of leaves. */
 const pieceBytes = 2 * leafBytes;
 /** Pieces after which other work is let in. */
 const piecesPerTurn = 4;
-const pageBytes = 4096;
 const nothing = new Uint8Array();
 /** Some pieces, and the longest answer. */
 const maxOutgoingBytes = 8 * pieceBytes;
@@ -111,6 +131,7 @@ export class PeerConnection {
           ? "the token is not this host's"
           : undefined;
     if (refusal !== undefined) {
+      this.#options.onRefused(refusal);
       this.#send({ type: "error", id, code: "PROTOCOL", message: refusal });
       this.#channel.end();
       return;
@@ -154,26 +175,30 @@ export class PeerConnection {
     }
   }
 
-  async #sendChunk(chunk: ChunkInReading, { id, parts }: PeerRequestOf<"fetch">): Promise<void> {
+  async #sendChunk(chunk: ChunkInReading, { id, parts, compress }: PeerRequestOf<"fetch">): Promise<void> {
+    const packRoom = compress === "none" ? undefined : this.#options.packRoom;
     const checksums: bigint[] = [];
-    let sent = 0;
+    let [bytes, storedBytes] = [0, 0];
     using room = this.#options.room.holder();
     for (const { part, roomBytes } of parts) {
       const length = chunk.payloadBytes[part] ?? 0;
-      const fits = roomBytes === length || roomBytes === Math.ceil(length / pageBytes) * pageBytes;
+      const fits = roomBytes === length || roomBytes === padded(length);
       const payload = fits ? await this.#payloadOf(chunk, part, room) : undefined;
       if (this.#channel.isOver) return;
       if (payload === undefined) return this.#send({ type: "gone", id });
-      this.#send({ type: "payload", id, part, length });
+      this.#send({ type: "payload", id, part, length, isPacked: packRoom !== undefined });
       const known = chunk.checksum(part);
-      const checksum = await this.#sendPayload(payload, known);
-      if (checksum === undefined) return;
-      if (known === undefined) chunk.noteChecksum(part, checksum);
-      checksums.push(checksum);
-      sent += length;
+      const sent = await (packRoom === undefined
+        ? this.#sendPayload(payload, known)
+        : this.#sendBlocks(id, payload, known, packRoom.payload()));
+      if (sent === undefined) return;
+      if (known === undefined) chunk.noteChecksum(part, sent.checksum);
+      checksums.push(sent.checksum);
+      bytes += length;
+      storedBytes += sent.storedBytes;
     }
     this.#send({ type: "sent", id, checksums });
-    this.#options.onServed(sent);
+    this.#options.onServed({ bytes, storedBytes });
   }
 
   async #payloadOf(
@@ -193,19 +218,53 @@ export class PeerConnection {
     }
   }
 
-  /** @returns its checksum (payload-checksum.ts), computed unless it is known; undefined when the connection has ended */
-  async #sendPayload(payload: Uint8Array, known: bigint | undefined): Promise<bigint | undefined> {
+  /**
+   * @param known its checksum (payload-checksum.ts), which is computed unless it is known
+   * @returns undefined when the connection has ended
+   */
+  async #sendPayload(payload: Uint8Array, known: bigint | undefined): Promise<Sent | undefined> {
     const leaves: bigint[] = [];
     let before: Promise<boolean> = Promise.resolve(true);
     for (let at = 0, pieces = 1; at < payload.length; at += pieceBytes, pieces += 1) {
       const piece = payload.subarray(at, at + pieceBytes);
-      if (known === undefined) leaves.push(...leavesOf(piece.length === pieceBytes ? piece : paddedCopy(piece)));
+      if (known === undefined) leaves.push(...leavesToEnd(piece));
       const taken = this.#taken(piece);
       if (!(await before)) return undefined;
       before = taken;
-      if (pieces % piecesPerTurn === 0) await new Promise((resolve) => setImmediate(resolve));
+      if (pieces % piecesPerTurn === 0) await turn();
     }
-    return (await before) ? (known ?? rootOf(leaves)) : undefined;
+    return (await before) ? { checksum: known ?? rootOf(leaves), storedBytes: payload.length } : undefined;
+  }
+
+  /** The same, packed: a block while the one before is on its way. */
+  async #sendBlocks(
+    id: number,
+    payload: Uint8Array,
+    known: bigint | undefined,
+    pack: ReturnType<PackRoom["payload"]>,
+  ): Promise<Sent | undefined> {
+    const leaves: bigint[] = [];
+    let storedBytes = 0;
+    let before: Promise<boolean> = Promise.resolve(true);
+    for (const block of blocksOf(payload)) {
+      if (known === undefined) leaves.push(...leavesToEnd(block));
+      const { row, bytes, free } = await pack(block);
+      if (!(await before) || this.#channel.isOver) {
+        free();
+        return undefined;
+      }
+      this.#send({ type: "block", id, bytes: row });
+      before = this.#allTaken(bytes).finally(free);
+      storedBytes += bytes.length;
+      await turn();
+    }
+    return (await before) ? { checksum: known ?? rootOf(leaves), storedBytes } : undefined;
+  }
+
+  async #allTaken(bytes: Uint8Array): Promise<boolean> {
+    const pieces: Promise<boolean>[] = [];
+    for (let at = 0; at < bytes.length; at += pieceBytes) pieces.push(this.#taken(bytes.subarray(at, at + pieceBytes)));
+    return (await Promise.all(pieces)).every(Boolean);
   }
 
   async #taken(piece: Uint8Array): Promise<boolean> {
@@ -235,11 +294,4 @@ export class PeerConnection {
 function within(most: number, found: readonly (readonly number[])[]): { readonly payloadBytes: readonly number[] }[] {
   const chunks = Math.floor(most / (found[0]?.length ?? 1)); // a text's chunks have as many parts
   return found.slice(0, chunks).map((payloadBytes) => ({ payloadBytes }));
-}
-
-/** The end of a payload, as it is hashed: with zeros up to a whole page. */
-function paddedCopy(piece: Uint8Array): Uint8Array {
-  const padded = Buffer.alloc(Math.ceil(piece.length / pageBytes) * pageBytes);
-  padded.set(piece);
-  return padded;
 }

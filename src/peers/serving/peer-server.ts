@@ -11,8 +11,11 @@ import { codeOf, describe, RepriseError } from "../../errors.ts";
 import { silentLog, type Log } from "../../log.ts";
 import { alignedBuffer } from "../../tiers/disk/aligned.ts";
 import { idleMs } from "../protocol.ts";
+import type { Compression } from "../../tiers/shared/payloads.ts";
+import { PackRoom } from "./pack-room.ts";
 import { PeerConnection, type PeerTimes, type ReadCache } from "./peer-connection.ts";
 import { ReadRoom } from "./read-room.ts";
+import { Refusals } from "./refusals.ts";
 
 export interface PeerServerOptions {
   readonly cache: ReadCache;
@@ -23,6 +26,8 @@ export interface PeerServerOptions {
   readonly tls?: { readonly cert: Buffer; readonly key: Buffer } | undefined;
   /** What readers must know; undefined: none is asked for. */
   readonly token?: string | undefined;
+  /** Whether those who ask for it are sent payloads packed: "lossless" unless given, where the machine has libzstd. */
+  readonly compress?: Compression;
   readonly log?: Log;
   /** Connections at a time: 256 unless given, or an eighth of the files that the process may open. */
   readonly maxConnections?: number;
@@ -34,6 +39,10 @@ export interface PeerServerStats {
   /** Since the start. */
   readonly servedChunks: number;
   readonly servedBytes: number;
+  /** What has travelled of those: less where it was packed. */
+  readonly servedStoredBytes: number;
+  /** Hosts that were not let in, for a wrong token or another version; each try counts. */
+  readonly refused: number;
 }
 
 /** Parts that are read from the disk for other hosts at a time. */
@@ -46,14 +55,17 @@ export class PeerServer implements AsyncDisposable {
   /** TLS handshakes under way included. */
   readonly #sockets = new Set<Socket>();
   readonly #room = new ReadRoom(diskReads, alignedBuffer);
+  readonly #packRoom: PackRoom | undefined;
   readonly #log: Log;
-  #servedChunks = 0;
-  #servedBytes = 0;
+  readonly #refusals: Refusals;
+  readonly #served = { servedChunks: 0, servedBytes: 0, servedStoredBytes: 0 };
 
   private constructor(server: Server, options: PeerServerOptions) {
     this.#server = server;
     this.#options = options;
+    this.#packRoom = options.compress === "none" ? undefined : PackRoom.open();
     this.#log = options.log ?? silentLog;
+    this.#refusals = new Refusals(this.#log);
     server.maxConnections = options.maxConnections ?? connectionsFor("peers", 256);
     server.on("connection", (socket: Socket) => this.#keep(socket));
     server.on(options.tls === undefined ? "connection" : "secureConnection", (socket: Socket) => this.#accept(socket));
@@ -77,21 +89,20 @@ export class PeerServer implements AsyncDisposable {
 
   /** As it is typed. */
   get address(): string {
-    const { host } = this.#options;
-    return `${host.includes(":") ? `[${host}]` : host}:${this.port}`;
+    return asTyped(this.#options.host, this.port);
   }
 
   stats(): PeerServerStats {
-    const connections = this.#connections.size;
-    return { connections, servedChunks: this.#servedChunks, servedBytes: this.#servedBytes };
+    return { connections: this.#connections.size, ...this.#served, refused: this.#refusals.count };
   }
 
-  /** Ends every connection at once. */
+  /** Ends every connection at once. Nobody reads what was given to them any more when it has. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const connection of this.#connections) connection.close();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
+    await this.#packRoom?.idle();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -107,19 +118,23 @@ export class PeerServer implements AsyncDisposable {
 
   #accept(socket: Socket): void {
     const { cache, token, times } = this.#options;
+    const address = socket.remoteAddress ?? "an address that is gone";
     const connection = new PeerConnection(socket, {
       cache,
       token,
       room: this.#room,
+      packRoom: this.#packRoom,
       log: this.#log,
       helloMs: 5000,
       stallMs: 10_000,
       idleMs,
       ...times,
-      onServed: (bytes) => {
-        this.#servedChunks += 1;
-        this.#servedBytes += bytes;
+      onServed: ({ bytes, storedBytes }) => {
+        this.#served.servedChunks += 1;
+        this.#served.servedBytes += bytes;
+        this.#served.servedStoredBytes += storedBytes;
       },
+      onRefused: (why) => this.#refusals.note(address, why),
       onOver: (reason) => {
         this.#connections.delete(connection);
         if (reason !== undefined) this.#log.debug(`a host was disconnected: ${describe(reason)}`);
@@ -127,6 +142,10 @@ export class PeerServer implements AsyncDisposable {
     });
     this.#connections.add(connection);
   }
+}
+
+function asTyped(host: string, port: number): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
 function makeServer({ tls, times }: PeerServerOptions): Server {
@@ -141,8 +160,12 @@ function makeServer({ tls, times }: PeerServerOptions): Server {
 function bind(server: Server, { host, port }: PeerServerOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     const refuse = (error: Error) => {
-      const code = codeOf(error) === "EADDRINUSE" ? "ADDRESS_IN_USE" : "BAD_CONFIG";
-      reject(new RepriseError(code, `--listen ${host}:${port}: ${describe(error)}`, { cause: error }));
+      const where = `--listen ${asTyped(host, port)}`;
+      reject(
+        codeOf(error) === "EADDRINUSE"
+          ? new RepriseError("ADDRESS_IN_USE", `${where} is taken by another program: choose another port`)
+          : new RepriseError("BAD_CONFIG", `${where} cannot be listened on`, { cause: error }),
+      );
     };
     server.once("error", refuse);
     server.listen({ host, port, backlog: 512 }, () => {

@@ -1,13 +1,7 @@
 /** Memory that O_DIRECT takes: page-aligned, whole pages. Slots of the pool are; other buffers mostly are not. */
 import { assert } from "../../errors.ts";
 import { addressOf } from "../../ffi/posix.ts";
-
-/** The unit of the disk tier: everything in a region begins at a multiple of it. */
-export const pageBytes = 4096;
-
-export function padded(bytes: number): number {
-  return Math.ceil(bytes / pageBytes) * pageBytes;
-}
+import { padded, pageBytes } from "../../pages.ts";
 
 /** A buffer of whole pages, its content whatever it was. */
 export function alignedBuffer(bytes: number): Buffer {

@@ -9,7 +9,7 @@
  * record lies in one place or in both. What is moved counts as written last, and will be evicted accordingly later.
  */
 import type { RecordId } from "../../tier.ts";
-import { pageBytes } from "./aligned.ts";
+import { pageBytes } from "../../pages.ts";
 import type { Drive } from "./drive.ts";
 import { readWholeRecord, type WholeRecord } from "./reader.ts";
 import type { RecordPosition, RecordTable } from "./record-table.ts";

@@ -25,7 +25,8 @@
  */
 import { xxh3 } from "@node-rs/xxhash";
 import type { SpaceId } from "../../identity/space.ts";
-import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { alignedBuffer } from "./aligned.ts";
+import { padded, pageBytes } from "../../pages.ts";
 import { leavesOf, rootOf } from "../payload-checksum.ts";
 import { checksumBytes, keyAt, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
 

@@ -24,7 +24,8 @@ import type {
   RecordId,
   TierOwner,
 } from "../../tier.ts";
-import { paddedWithZeros, pageBytes } from "./aligned.ts";
+import { paddedWithZeros } from "./aligned.ts";
+import { pageBytes } from "../../pages.ts";
 import type { DriveCompaction } from "./compaction.ts";
 import type { Drive } from "./drive.ts";
 import { nodeFiles, type DiskFiles } from "./files.ts";

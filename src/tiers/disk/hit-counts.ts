@@ -17,7 +17,7 @@ import { promisify } from "node:util";
 import { describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import { openPrivateFile, replacePrivateFile } from "../../private-files.ts";
-import { pageBytes } from "./aligned.ts";
+import { pageBytes } from "../../pages.ts";
 import { checksumBytes, nonceBytes, readChecksum, writeChecksum } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { Region } from "./region.ts";

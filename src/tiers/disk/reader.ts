@@ -11,7 +11,8 @@
 import type { ChunkKey } from "../../identity/keys.ts";
 import { assert } from "../../errors.ts";
 import type { PartMemory } from "../../tier.ts";
-import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { alignedBuffer } from "./aligned.ts";
+import { padded, pageBytes } from "../../pages.ts";
 import { leafBytes, rootOf } from "../payload-checksum.ts";
 import type { DiskFile } from "./files.ts";
 import { decodeHeader, recordBytes, type DecodedRecord } from "./record.ts";

@@ -31,7 +31,7 @@ import { tokenBytes, tokensFromBytes } from "../../identity/tokens.ts";
 import type { SpaceId } from "../../identity/space.ts";
 import type { ChunkRecord } from "../../tier.ts";
 import { leavesOf, rootOf } from "../payload-checksum.ts";
-import { padded } from "./aligned.ts";
+import { padded } from "../../pages.ts";
 
 export const formatVersion = 2;
 export const nonceBytes = 16;

@@ -21,7 +21,7 @@
  */
 import { xxh3 } from "@node-rs/xxhash";
 import { randomBytes } from "node:crypto";
-import { pageBytes } from "./aligned.ts";
+import { pageBytes } from "../../pages.ts";
 import type { ContentsBuilder } from "./contents.ts";
 import type { DiskFile } from "./files.ts";
 import { checksumBytes, formatVersion, nonceBytes, readChecksum, writeChecksum } from "./record.ts";

@@ -2,7 +2,8 @@
  * Finds the records of a region without its contents: each begins where the one before it ends. Where none begins, a write
  * was torn or lost (later ones may have arrived all the same), and the search goes on page by page.
  */
-import { alignedBuffer, pageBytes } from "./aligned.ts";
+import { alignedBuffer } from "./aligned.ts";
+import { pageBytes } from "../../pages.ts";
 import type { DiskFile } from "./files.ts";
 import { decodeHeader, headerBytesAt, recordBytes, type DecodedRecord } from "./record.ts";
 

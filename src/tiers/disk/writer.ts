@@ -9,7 +9,8 @@
  */
 import { codeOf, RepriseError } from "../../errors.ts";
 import type { ChunkRecord, RecordId, TierOwner } from "../../tier.ts";
-import { alignedBuffer, padded, pageBytes } from "./aligned.ts";
+import { alignedBuffer } from "./aligned.ts";
+import { padded, pageBytes } from "../../pages.ts";
 import { leastContentsBytes } from "./contents.ts";
 import type { Drive } from "./drive.ts";
 import { readWholeRecord, type WholeRecord } from "./reader.ts";

@@ -18,13 +18,14 @@ test("AWS, with what is left out", () => {
     ttlSeconds: 7 * 86_400,
     maxBytes: undefined,
     connections: 64,
+    compress: "none",
   });
 });
 
 test("everything that can be said", () => {
   const ca = join(temporaryDirectory(), "ca.pem");
   writeFileSync(ca, "a certificate");
-  const more = "ttl=12h&max=10GiB&connections=8&access=read&payload=signed&style=virtual&profile=me";
+  const more = "ttl=12h&max=10GiB&connections=8&access=read&payload=signed&style=virtual&profile=me&compress=lossless";
   expect(parseS3Address(`s3://b-1/team/kv/?endpoint=https://store:9000&region=eu-1&ca=${ca}&${more}`, {})).toEqual({
     bucket: "b-1",
     prefix: "team/kv",
@@ -38,6 +39,7 @@ test("everything that can be said", () => {
     ttlSeconds: 43_200,
     maxBytes: 10 * 2 ** 30,
     connections: 8,
+    compress: "lossless",
   });
 });
 
@@ -83,6 +85,8 @@ test.each([
   ["s3://bucket?max=much", /max: "much" is not a size/],
   ["s3://bucket?connections=0", /connections "0"/],
   ["s3://bucket?payload=no", /payload "no" is none of/],
+  ["s3://bucket?compress=yes", /compress "yes" is none of: none, lossless/],
+  ["s3://bucket?ttl=1d&access=read&ttl=2d", /ttl is given twice/],
 ])("%s is refused, and nothing secret is in the message", (address, fault) => {
   expect(() => parseS3Address(address, {})).toThrow(fault);
   expect(() => parseS3Address(address, {})).toThrow(expect.objectContaining({ code: "BAD_CONFIG" }) as Error);

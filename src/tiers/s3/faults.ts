@@ -11,6 +11,9 @@ const passing = new Set([
   "SlowDown",
 ]);
 
+/** Codes of a store without room, besides the status 507: Ceph's and MinIO's, of quotas. */
+const noRoom = new Set(["QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"]);
+
 export class S3Fault extends Error {
   readonly status: number;
   /** As S3 names it; "" when the answer has none. */
@@ -36,7 +39,13 @@ export class S3Fault extends Error {
     return this.status === 429 || this.status === 503 || this.code === "SlowDown" || this.retryAfterMs !== undefined;
   }
 
+  /** What is there can be read. */
+  get hasNoRoom(): boolean {
+    return this.status === 507 || noRoom.has(this.code);
+  }
+
   get isPassing(): boolean {
+    if (this.hasNoRoom) return false;
     return this.isBusy || this.status >= 500 || this.status === 408 || passing.has(this.code);
   }
 }

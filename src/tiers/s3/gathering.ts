@@ -8,7 +8,7 @@
  *                 it began some seconds ago                 others wait for it, and so do the pool's slots
  *                 a tail follows                            texts that go on are not asked for it, but for what it follows
  *
- * Nothing is copied: payloads stay in their slots until the stretch is stored, and a write ends only then. A chunk whose write is given
+ * Nothing is copied that is neither packed nor sealed: payloads stay in their slots until the stretch is stored, and a write ends only then. A chunk whose write is given
  * up takes its stretch with it.
  */
 import { randomBytes } from "node:crypto";
@@ -16,9 +16,8 @@ import { setMaxListeners } from "node:events";
 import { RepriseError } from "../../errors.ts";
 import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { ChunkRecord } from "../../tier.ts";
-import type { TierKey } from "../shared/tier-keys.ts";
 import type { LocatedChunk } from "./located-chunks.ts";
-import { bytesOf, outgoing, type Outgoing } from "./outgoing.ts";
+import { bytesOf, outgoing, type Outgoing, type OutgoingOptions } from "./outgoing.ts";
 import { isRunEnd } from "./run-ends.ts";
 
 /** Chunks that are stored together. */
@@ -40,9 +39,7 @@ export type StoredStretch =
   | { readonly before: readonly LocatedChunk[]; readonly chunks: readonly LocatedChunk[] }
   | "rejected";
 
-export interface GatheringOptions {
-  /** Seals what is written. */
-  readonly key: TierKey | undefined;
+export interface GatheringOptions extends OutgoingOptions {
   /** Stores a stretch. When it has ended, however it ends, nothing touches the payloads any more. */
   readonly store: (stretch: Stretch) => Promise<StoredStretch>;
   /** Bytes of a stretch that is not waited for any longer. */
@@ -84,7 +81,7 @@ export class Gathering {
   ): Promise<LocatedChunk | "rejected"> {
     const stretch = this.#stretchFor(record);
     const number = stretch.chunks.length;
-    stretch.chunks.push(outgoing(record, payloads, { offset: stretch.bytes, key: this.#options.key }));
+    stretch.chunks.push(outgoing(record, payloads, this.#options));
     stretch.bytes += bytesOf(record);
     this.#open.delete(record.parent);
     this.#open.set(record.key, stretch);

@@ -12,7 +12,8 @@
  * chunk as any other does, or names another copy. Heads are sealed by themselves; ids and places tell nothing.
  */
 import { xxh3 } from "@node-rs/xxhash";
-import { maxHeadBytes } from "../shared/head.ts";
+import type { RecordBounds } from "../../tier.ts";
+import { longestHead, maxHeadBytes } from "../shared/head.ts";
 import { maxRunChunks } from "./run-ends.ts";
 
 /** Where the payloads of a chunk lie, one after the other. */
@@ -34,6 +35,12 @@ const placeBytes = 28;
 const checksumBytes = 16;
 /** Of any index; those of usual chunks have some 10 KiB. */
 export const maxIndexBytes = 4 * 1024 * 1024;
+
+/** Bytes of an index of so many chunks, none of which has more than the bounds. */
+export function longestIndex(chunks: number, bounds: RecordBounds | undefined): number {
+  if (bounds === undefined) return maxIndexBytes;
+  return Math.min(maxIndexBytes, openBytes + chunks * (placeBytes + longestHead(bounds)) + checksumBytes);
+}
 
 export function encodeIndex(entries: readonly IndexEntry[]): Buffer {
   const open = Buffer.alloc(openBytes);

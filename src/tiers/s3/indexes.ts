@@ -17,6 +17,8 @@ export interface IndexesOptions {
   readonly client: S3Client;
   readonly keys: readonly TierKey[];
   readonly touches: Touches;
+  /** Whether what is packed is ours to read. */
+  readonly unpacks: boolean;
 }
 
 const rememberedKeys = 16_384;
@@ -45,11 +47,15 @@ export class Indexes {
    *
    * @throws RepriseError TIER_UNAVAILABLE
    */
-  async read(key: ChunkKey, signal: AbortSignal, age: "any" | "to last a while" = "any"): Promise<LocatedChunk[]> {
+  async read(
+    key: ChunkKey,
+    signal: AbortSignal,
+    { mostBytes = maxIndexBytes, age = "any" }: { mostBytes?: number; age?: "any" | "to last a while" } = {},
+  ): Promise<LocatedChunk[]> {
     const { client, keys, touches } = this.#options;
     for (const tierKey of keys.length === 0 ? [undefined] : keys) {
       const name = nameBy(tierKey, key);
-      const object = await client.get(name, maxIndexBytes, signal);
+      const object = await client.get(name, mostBytes, signal);
       if (object === undefined || touches.isDead(object.ageMs)) continue;
       if (age === "to last a while" && touches.isOld(object.ageMs)) continue;
       touches.used(name, object.ageMs);
@@ -64,11 +70,12 @@ export class Indexes {
     return [];
   }
 
-  /** Undefined: it is sealed with a key that we do not have, or damaged. */
+  /** Undefined: it is sealed with a key that we do not have, packed though we cannot unpack, or damaged. */
   locate(entry: IndexEntry): LocatedChunk | undefined {
-    const decoded = decodeHead(entry.head, this.#options.keys);
+    const decoded = decodeHead(entry.head, this.#options);
     if (decoded === "damaged") this.corruptRecords += 1;
-    return typeof decoded === "object" ? { ...entry, decoded } : undefined;
+    if (typeof decoded !== "object") return undefined;
+    return { ...entry, head: Buffer.from(entry.head), decoded }; // a copy: it is remembered without what came with it
   }
 
   /** It was written anew. */

@@ -5,34 +5,29 @@
 import type { ChunkKey } from "../../identity/keys.ts";
 import type { RecordId } from "../../tier.ts";
 import type { Head } from "../shared/head.ts";
+import { Remembered } from "../shared/remembered.ts";
 import type { IndexEntry } from "./index-object.ts";
 
 export interface LocatedChunk extends IndexEntry {
   readonly decoded: Head;
 }
 
-/** Some million tokens. */
-const remembered = 16_384;
-
 export class LocatedChunks {
-  readonly #byId = new Map<RecordId, LocatedChunk>();
-  readonly #byKey = new Map<ChunkKey, LocatedChunk>();
+  readonly #byId = new Remembered<RecordId, LocatedChunk>(({ decoded }) => decoded);
+  readonly #byKey = new Remembered<ChunkKey, LocatedChunk>(({ decoded }) => decoded);
   #lastId = 0;
 
   /** Under a number that no other has. */
   add(chunk: LocatedChunk): RecordId {
     const id = (this.#lastId += 1) as RecordId;
     this.#byId.set(id, chunk);
-    trim(this.#byId);
     this.note(chunk);
     return id;
   }
 
   /** For those who go by the key. */
   note(chunk: LocatedChunk): void {
-    this.#byKey.delete(chunk.decoded.record.key);
     this.#byKey.set(chunk.decoded.record.key, chunk);
-    trim(this.#byKey);
   }
 
   byId(id: RecordId): LocatedChunk | undefined {
@@ -46,12 +41,5 @@ export class LocatedChunks {
 
   forget(key: ChunkKey): void {
     this.#byKey.delete(key);
-  }
-}
-
-function trim(chunks: Map<unknown, unknown>): void {
-  for (const oldest of chunks.keys()) {
-    if (chunks.size <= remembered) return;
-    chunks.delete(oldest);
   }
 }

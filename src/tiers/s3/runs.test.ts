@@ -4,10 +4,12 @@ import { sequentialRequests, startFakeS3, type FakeS3 } from "../../../test/supp
 import { partOf, readText, textOf, writeText } from "../../../test/support/s3-texts.ts";
 import { tierOf } from "../../../test/support/s3.ts";
 import { codeOf } from "../../errors.ts";
-import { chunkKey } from "../../identity/keys.ts";
+import { chunkKey, type ChunkKey } from "../../identity/keys.ts";
+import type { ChunkRecord } from "../../tier.ts";
 import { TierKey } from "../shared/tier-keys.ts";
-import { noSignal, stored } from "../tier-suite.ts";
+import { askedKeys, noSignal, stored } from "../tier-suite.ts";
 import { decodeIndex } from "./index-object.ts";
+import { isRunEnd } from "./run-ends.ts";
 
 const fake = await startFakeS3();
 afterAll(() => fake[Symbol.asyncDispose]());
@@ -46,6 +48,27 @@ test("a text without a single end of a run is found by its last chunk, and by on
   await writeText(tierOf(fake, { targetBytes: 10_000 }), text);
   expect(await readText(tierOf(fake), text)).toBe(100);
   expect(await readText(tierOf(fake), textOf(5, { before: text }))).toBe(100);
+});
+
+test("a store that gives more than indexes of the text can have is not listened to", async () => {
+  const text = textOf(500);
+  await writeText(tierOf(fake), text);
+  const [{ space, root }] = text.records as [ChunkRecord];
+  const keys = askedKeys(text.records);
+  const given = (name: string) => fake.objects.get(name)!.bytes.length; // it is there
+  const longest = Math.max(...namesOf(fake, "/i/").map(given));
+  fake.requests.length = 0;
+  expect(await tierOf(fake).find(space, root, keys, noSignal)).toHaveLength(500);
+  // Each object has four megabytes now. Behind the first run, which may have begun before, nobody asks for more than there was.
+  for (const name of namesOf(fake, "/i/")) fake.objects.get(name)!.bytes = randomBytes(4 * 1024 * 1024);
+  const asked = fake.requests.map(({ name, range }) => ({ name, bytes: Number(/-(\d+)$/.exec(range!)![1]) + 1 }));
+  const second = text.records.findIndex(({ key }) => isRunEnd(key)) + 1;
+  const behind = new Set(text.records.slice(second).map(({ key }) => key));
+  const laterOnes = asked.filter(({ name }) => behind.has(name.split("/").at(-1) as ChunkKey));
+  expect(laterOnes.length).toBeGreaterThan(30);
+  for (const { bytes } of laterOnes) expect(bytes).toBeLessThanOrEqual(longest);
+  for (const { bytes } of asked) expect(bytes).toBeLessThan(256 * 600);
+  expect(await tierOf(fake).find(space, root, keys, noSignal)).toEqual([]);
 });
 
 test("what nobody has is looked for in two round trips, of few requests", async () => {

@@ -14,6 +14,7 @@ beforeEach(() => {
   fake.objects.clear();
   fake.requests.length = 0;
   fake.meddle = () => undefined;
+  fake.before = async () => {};
 });
 
 const { signal } = new AbortController();
@@ -100,6 +101,20 @@ test.each<[Fault, RegExp]>([
   expect(fake.requests).toHaveLength(1);
 });
 
+test("a lookup waits behind no payload, however many are asked for", async () => {
+  const client = clientOf(fake, "test", "&connections=2");
+  await client.put("d/a", [bytes], { ifAbsent: false }, signal);
+  await client.put("i/a", [bytes.subarray(0, 100)], { ifAbsent: false }, signal);
+  let letGo = () => {};
+  const held = new Promise<void>((resolve) => (letGo = resolve));
+  fake.before = ({ name }) => (name.includes("d/") ? held : Promise.resolve());
+  const reads = Array.from({ length: 20 }, () => read(client, 0, 100));
+  expect((await client.get("i/a", 1000, signal))?.bytes).toEqual(bytes.subarray(0, 100));
+  letGo();
+  for (const each of await Promise.all(reads)) expect(each).toEqual(bytes.subarray(0, 100));
+  client.close();
+});
+
 test("a clock that is wrong is put right by the store's", async () => {
   const client = await withObject();
   const storesNow = Date.now() + 3_600_000;
@@ -115,6 +130,20 @@ test("a write that we may not do is refused, and no fault; with wrong keys it is
   expect(await client.put("d/a", [bytes], { ifAbsent: true }, signal)).toBe("refused");
   fake.meddle = () => ({ status: 403, code: "InvalidAccessKeyId" });
   await expect(client.put("d/a", [bytes], { ifAbsent: true }, signal)).rejects.toThrow(/InvalidAccessKeyId/);
+});
+
+test.each([
+  [507, "XMinioStorageFull"],
+  [507, "InsufficientStorage"],
+  [403, "QuotaExceeded"],
+  [400, "XMinioAdminBucketQuotaExceeded"],
+])("a store without room (%d %s) refuses writes at once, and is no fault", async (status, code) => {
+  const client = await withObject();
+  fake.meddle = ({ method }) => (method === "PUT" ? { status, code } : undefined);
+  const before = fake.requests.length;
+  expect(await client.put("d/b", [bytes], { ifAbsent: true }, signal)).toBe("refused");
+  expect(fake.requests.length).toBe(before + 1);
+  expect(await read(client, 0, 10)).toEqual(bytes.subarray(0, 10));
 });
 
 test("a store that knows no conditions is written without", async () => {

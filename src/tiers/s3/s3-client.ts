@@ -1,7 +1,8 @@
 /**
  * A bucket as the tier and its collector need it: objects by name, under the prefix of the address.
  *
- *     reads ───► connections of their own, so that a load never waits behind writes
+ *     payloads ► connections of their own, so that a load never waits behind writes
+ *     lookups ─► as many more: a load has hundreds of requests that wait, and a lookup has a second
  *     all else ► a quarter as many
  *
  * Requests are signed (AWS Signature 4), sent (attempt.ts), and sent again where that may help (retries.ts).
@@ -55,6 +56,7 @@ export class S3Client {
   readonly #address: S3Address;
   readonly #credentials: CredentialSource | undefined;
   readonly #readers: Agent;
+  readonly #lookups: Agent;
   readonly #writers: Agent;
   readonly #retries = new Retries();
   /** Keys that are derived for a day. */
@@ -74,6 +76,7 @@ export class S3Client {
       return new SecureAgent(ca === undefined ? common : { ...common, ca });
     };
     this.#readers = open(connections);
+    this.#lookups = open(connections);
     this.#writers = open(Math.ceil(connections / 4));
   }
 
@@ -125,7 +128,7 @@ export class S3Client {
 
   /**
    * @param ifAbsent leaves an object of the name alone, where the store can
-   * @returns "exists" when there is one; "refused" when we may not write
+   * @returns "exists" when there is one; "refused" when we may not write, or there is no room
    */
   async put(
     name: string,
@@ -134,8 +137,8 @@ export class S3Client {
     signal: AbortSignal,
   ): Promise<"put" | "exists" | "refused"> {
     const headers = ifAbsent ? { "if-none-match": "*" } : {};
-    const { status } = await this.#ask({ method: "PUT", name, headers, body }, signal, [403, 409, 412, 501]);
-    if (status === 403) return "refused";
+    const { status } = await this.#ask({ method: "PUT", name, headers, body }, signal, [403, 409, 412, 501, 507]);
+    if (status === 400 || status === 403 || status === 507) return "refused";
     if (status === 501) return this.put(name, body, { ifAbsent: false }, signal); // it knows no conditions
     return status === 409 || status === 412 ? "exists" : "put";
   }
@@ -146,7 +149,7 @@ export class S3Client {
       "x-amz-copy-source": `/${this.#address.bucket}/${this.#nameOf(name)}`,
       "x-amz-metadata-directive": "REPLACE",
     };
-    const { status, body } = await this.#ask({ method: "PUT", name, headers }, signal, [400, 403, 404, 501]);
+    const { status, body } = await this.#ask({ method: "PUT", name, headers }, signal, [400, 403, 404, 501, 507]);
     return status === 200 && !body.includes("<Error>"); // a copy may fail after its answer has begun
   }
 
@@ -182,6 +185,7 @@ export class S3Client {
 
   close(): void {
     this.#readers.destroy();
+    this.#lookups.destroy();
     this.#writers.destroy();
   }
 
@@ -219,11 +223,16 @@ export class S3Client {
       url,
       headers: await this.#signed(url, { ...request, body }),
       body,
-      agent: method === "GET" && query === undefined ? this.#readers : this.#writers,
+      agent: this.#agentFor(request),
       sink: makeSink?.(),
       maxBytes,
       signal,
     });
+  }
+
+  #agentFor({ method, query, makeSink }: Request): Agent {
+    if (method !== "GET" || query !== undefined) return this.#writers;
+    return makeSink === undefined ? this.#lookups : this.#readers;
   }
 
   async #signed(url: URL, { method, headers = {}, body = [] }: Request): Promise<Record<string, string>> {
@@ -250,6 +259,7 @@ export class S3Client {
 
 /** One that the caller takes for an answer. A bucket that is not there is none, although it looks like an absent object. */
 function isAnswer(fault: S3Fault, answers: readonly number[]): boolean {
+  if (fault.hasNoRoom) return answers.includes(507);
   if (fault.code === "NoSuchBucket" || fault.code === "RequestTimeTooSkewed") return false;
   if (fault.status === 403 && fault.code !== "AccessDenied") return false; // wrong keys are no refusal
   return answers.includes(fault.status);

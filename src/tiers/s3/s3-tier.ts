@@ -15,16 +15,18 @@
 import { RepriseError } from "../../errors.ts";
 import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { SpaceId } from "../../identity/space.ts";
-import type { ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierStats } from "../../tier.ts";
-import { payloadChecksum } from "../payload-checksum.ts";
-import { allEnded, fits, unseal } from "../shared/payloads.ts";
+import type { AskedKeys, ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierStats } from "../../tier.ts";
+import { allEnded } from "../shared/all-ended.ts";
+import type { PayloadPacker } from "../shared/packing.ts";
+import { arrivalOf, type Compression, fits, restored } from "../shared/payloads.ts";
 import type { TierKey } from "../shared/tier-keys.ts";
 import { Gathering, type Stretch, type StoredStretch } from "./gathering.ts";
+import { longestIndex } from "./index-object.ts";
 import { Indexes } from "./indexes.ts";
 import type { LocatedChunk } from "./located-chunks.ts";
 import { bytesOf } from "./outgoing.ts";
 import { RangeReader, type Span } from "./range-reader.ts";
-import { isRunEnd } from "./run-ends.ts";
+import { isRunEnd, maxRunChunks } from "./run-ends.ts";
 import { StretchWriter } from "./stretch-writer.ts";
 import type { RequestCounts, S3Client } from "./s3-client.ts";
 import { Touches } from "./touches.ts";
@@ -39,6 +41,12 @@ export interface S3TierOptions {
   readonly ttlSeconds: number;
   /** "read": nothing is written, nor touched. */
   readonly access: "read" | "all";
+  /** What its collector leaves. */
+  readonly maxBytes?: number | undefined;
+  /** Reads what others have packed; without one that is not ours to read. */
+  readonly packer?: PayloadPacker | undefined;
+  /** What is written; "lossless" needs the packer. "none" unless given. */
+  readonly compress?: Compression;
   /** Of a data object; one chunk may be larger. */
   readonly targetBytes?: number;
   /** How long a text's last run waits for its next chunk. */
@@ -46,9 +54,9 @@ export interface S3TierOptions {
 }
 
 export interface S3TierStats extends TierStats {
-  /** Since the tier was opened, by this host. */
-  readonly writtenBytes: number;
-  readonly readBytes: number;
+  /** What has travelled since the tier was opened: less than the KV where something was packed. */
+  readonly writtenStoredBytes: number;
+  readonly readStoredBytes: number;
   readonly requests: RequestCounts;
 }
 
@@ -64,7 +72,6 @@ const mostSkippedBytes = 256 * 1024;
 /** How long a store that refused a write is not written to. */
 const refusedMs = 60_000;
 const rememberedRejected = 4096;
-const unsealedAtATime = 4 * 1024 * 1024;
 
 export class S3Tier implements Tier {
   readonly name = "s3";
@@ -74,7 +81,7 @@ export class S3Tier implements Tier {
   readonly #reader: RangeReader;
   readonly #gathering: Gathering;
   readonly #rate = new UploadRate();
-  readonly #counts = { records: 0, writtenBytes: 0, readBytes: 0, corruptRecords: 0 };
+  readonly #counts = { records: 0, writtenStoredBytes: 0, readStoredBytes: 0, corruptRecords: 0 };
   /** Chunks that were not taken: what follows them would not be found. */
   readonly #rejected = new Set<ChunkKey | RootKey>();
   #pendingBytes = 0;
@@ -82,26 +89,25 @@ export class S3Tier implements Tier {
 
   constructor(options: S3TierOptions) {
     this.#options = options;
-    const { client, keys, ttlSeconds, access, targetBytes = usualTargetBytes, idleMs = usualIdleMs } = options;
+    const { client, keys, ttlSeconds, access, packer, targetBytes = usualTargetBytes, idleMs = usualIdleMs } = options;
     this.#touches = new Touches(client, { ttlMs: ttlSeconds * 1000, isAllowed: access === "all" });
-    this.#indexes = new Indexes({ client, keys, touches: this.#touches });
+    this.#indexes = new Indexes({ client, keys, touches: this.#touches, unpacks: packer !== undefined });
     this.#reader = new RangeReader((name, range, signal) => client.read(name, range, signal));
     const writer = new StretchWriter({ client, indexes: this.#indexes });
     const store = (stretch: Stretch) => this.#timed(stretch, () => writer.store(stretch));
-    this.#gathering = new Gathering({ key: keys[0], targetBytes, idleMs, store });
+    const packs = options.compress === "lossless" ? packer : undefined;
+    this.#gathering = new Gathering({ key: keys[0], packer: packs, targetBytes, idleMs, store });
   }
 
-  async find(
-    space: SpaceId,
-    root: RootKey,
-    keys: Iterable<ChunkKey>,
-    signal: AbortSignal,
-  ): Promise<readonly FoundRecord[]> {
+  async find(space: SpaceId, root: RootKey, keys: AskedKeys, signal: AbortSignal): Promise<readonly FoundRecord[]> {
     const text = [...keys];
     const numbers = new Map(text.map((key, i) => [key, i]));
+    const runs = runsUpTo(text);
+    const read = (key: ChunkKey) =>
+      this.#indexes.read(key, signal, { mostBytes: longestIndex(runs[numbers.get(key)!]!, keys.bounds) }); // one of the text's
     const found: (LocatedChunk | undefined)[] = text.map(() => undefined);
     const ask = async (asked: readonly ChunkKey[]) => {
-      for (const chunks of await Promise.all(asked.map((key) => this.#indexes.read(key, signal))))
+      for (const chunks of await Promise.all(asked.map(read)))
         for (const chunk of chunks) {
           const { record } = chunk.decoded;
           const number = numbers.get(record.key);
@@ -153,7 +159,7 @@ export class S3Tier implements Tier {
         return this.#reject(record.key);
       }
       this.#counts.records += 1;
-      this.#counts.writtenBytes += bytes;
+      this.#counts.writtenStoredBytes += chunk.decoded.storedBytes.reduce((sum, each) => sum + each, 0);
       return this.#indexes.located.add(chunk);
     } finally {
       this.#pendingBytes -= bytes;
@@ -161,16 +167,16 @@ export class S3Tier implements Tier {
   }
 
   stats(): S3TierStats {
-    const { records, writtenBytes, readBytes, corruptRecords } = this.#counts;
+    const { client, maxBytes } = this.#options;
     return {
-      records,
+      ...this.#counts,
       // What others have written, and what has gone, only the store knows.
-      usedBytes: writtenBytes,
+      usedBytes: this.#counts.writtenStoredBytes,
       capacityBytes: 0,
-      corruptRecords: corruptRecords + this.#indexes.corruptRecords,
-      writtenBytes,
-      readBytes,
-      requests: { ...this.#options.client.counts },
+      corruptRecords: this.#counts.corruptRecords + this.#indexes.corruptRecords,
+      where: client.where,
+      ...(maxBytes !== undefined && { quota: { limitBytes: maxBytes } }),
+      requests: { ...client.counts },
     };
   }
 
@@ -223,18 +229,30 @@ export class S3Tier implements Tier {
       this.#touches.used(name, facts.ageMs);
     }
     const { decoded } = chunk;
-    const { payloadBytes } = decoded.record;
     const verified = await allEnded(
-      into.map(async (view, part) => view === undefined || (await isRight(chunk, part, view))),
+      into.map(async (view, part) => view === undefined || (await restored(decoded, part, view, this.#options.packer))),
     );
     if (verified.includes(false)) {
       this.#counts.corruptRecords += 1;
       this.#indexes.noteStale(decoded.record.key);
       throw new RepriseError("RECORD_CORRUPT", `a record of chunk ${decoded.record.key} is not what its head says`);
     }
-    this.#counts.readBytes += into.reduce((sum, view, part) => sum + (view === undefined ? 0 : payloadBytes[part]!), 0);
+    this.#counts.readStoredBytes += into.reduce(
+      (sum, view, part) => sum + (view === undefined ? 0 : decoded.storedBytes[part]!), // one for each part
+      0,
+    );
     return "read";
   }
+}
+
+/** For each chunk, how many its run may have up to it: the first run may have begun before the text that is asked for. */
+function runsUpTo(text: readonly ChunkKey[]): number[] {
+  let chunks = Number.POSITIVE_INFINITY;
+  return text.map((key) => {
+    const upTo = Math.min(chunks, maxRunChunks);
+    chunks = isRunEnd(key) ? 1 : chunks + 1;
+    return upTo;
+  });
 }
 
 /** Chunks inside of runs that were not found whole: of those whose end is there, and of the first whose end is not. */
@@ -254,38 +272,27 @@ function insideOf(text: readonly ChunkKey[], found: readonly (LocatedChunk | und
 
 /** What is to be read for the parts that are wanted: ranges of the data object, and where their bytes go. */
 function rangesOf(
-  { offset, decoded: { record } }: LocatedChunk,
+  { offset, decoded }: LocatedChunk,
   into: PartMemory,
 ): { readonly from: number; readonly spans: Span[] }[] {
   const ranges: { from: number; to: number; spans: Span[] }[] = [];
   let at = offset;
-  for (const [part, bytes] of record.payloadBytes.entries()) {
-    const view = into[part]?.subarray(0, bytes);
+  for (const [part, bytes] of decoded.storedBytes.entries()) {
+    const view = into[part];
     const last = ranges.at(-1);
     if (view !== undefined && bytes > 0) {
+      const arrival = arrivalOf(decoded, part, view);
       if (last === undefined || at - last.to > mostSkippedBytes)
-        ranges.push({ from: at, to: at + bytes, spans: [view] });
+        ranges.push({ from: at, to: at + bytes, spans: [arrival] });
       else {
         if (at > last.to) last.spans.push({ skippedBytes: at - last.to });
-        last.spans.push(view);
+        last.spans.push(arrival);
         last.to = at + bytes;
       }
     }
     at += bytes;
   }
   return ranges;
-}
-
-async function isRight({ decoded }: LocatedChunk, part: number, view: Uint8Array): Promise<boolean> {
-  const bytes = decoded.record.payloadBytes[part]!; // one for each part
-  const payload = view.subarray(0, bytes);
-  view.fill(0, bytes);
-  if (bytes === 0) return true;
-  const pieces = Array.from({ length: Math.ceil(bytes / unsealedAtATime) }, (_, i) =>
-    payload.subarray(i * unsealedAtATime, (i + 1) * unsealedAtATime),
-  );
-  if (decoded.sealed !== undefined && !unseal(decoded, part, payload, pieces)) return false;
-  return (await payloadChecksum(payload)) === decoded.checksums[part];
 }
 
 function isAlike(one: LocatedChunk, other: LocatedChunk): boolean {

@@ -10,7 +10,7 @@
  */
 import { assert } from "../../errors.ts";
 import type { ChunkKey } from "../../identity/keys.ts";
-import { allEnded } from "../shared/payloads.ts";
+import { allEnded } from "../shared/all-ended.ts";
 import type { Stretch, StoredStretch } from "./gathering.ts";
 import { encodeIndex, maxIndexBytes, type IndexEntry } from "./index-object.ts";
 import type { Indexes } from "./indexes.ts";
@@ -48,11 +48,13 @@ export class StretchWriter {
     if (adopted.length === chunks.length) return { before, chunks: adopted };
 
     const prepared = await Promise.all(chunks.map((each) => each.prepared));
-    const body = prepared.flatMap((each) => each.body);
+    const body = prepared.flatMap((each) => each.payloads).filter(({ length }) => length > 0);
     if (bytes > 0 && (await client.put(`d/${data}`, body, { ifAbsent: false }, signal)) === "refused")
       return "rejected";
-    const own = prepared.map(({ head }, i) => {
-      const located = indexes.locate({ data, offset: chunks[i]!.offset, head }); // one for each
+    let offset = 0;
+    const own = prepared.map(({ head, storedBytes }) => {
+      const located = indexes.locate({ data, offset, head });
+      offset += storedBytes;
       assert(located !== undefined, "a head that was written can be read");
       return located;
     });
@@ -83,7 +85,7 @@ export class StretchWriter {
     const { indexes } = this.#options;
     const ours = chunks.slice(from, to);
     if (ours.some(({ record }) => indexes.isStale(record.key))) return undefined;
-    const told = await indexes.read(chunks[to - 1]!.record.key, signal, "to last a while"); // pieces have chunks
+    const told = await indexes.read(chunks[to - 1]!.record.key, signal, { age: "to last a while" }); // pieces have chunks
     const found = new Map(told.map((each) => [each.decoded.record.key, each]));
     const theirs = ours.flatMap(({ record }) => {
       const each = found.get(record.key);

@@ -49,6 +49,11 @@ test("what one cache has written another finds and loads, in at most three seque
   });
   expect(await loadAndVerify(second.session, second.pool, counting(tokens))).toBe(tokens);
   expect(sequentialRequests(fake.requests)).toBeLessThanOrEqual(3);
+  const { s3 } = second.cache.stats().tiers;
+  expect(s3).not.toHaveProperty("quota");
+  await using limited = tierOf(fake, { maxBytes: 2 ** 30 });
+  expect(limited.stats().quota).toEqual({ limitBytes: 2 ** 30 }); // what is used only its collector counts
+  expect(s3).toMatchObject({ where: `s3://kv-cache/test at http://127.0.0.1:${fake.port}`, readChunks: 128 });
   expect(fake.requests.length).toBeLessThan(60);
   second.cache.check();
 });
@@ -69,7 +74,7 @@ test("where writing is refused, reading goes on", async () => {
   await using host = await opened();
   await save(host.session, host.pool, counting(40, 5000));
   await host.cache.flush();
-  expect(host.cache.stats()).toMatchObject({ refusedWrites: 10, tierFailures: 0 });
+  expect(host.cache.stats()).toMatchObject({ tiers: { s3: { refusedWrites: 10, failures: 0 } } });
   expect(await loadAndVerify(host.session, host.pool, counting(tokens))).toBe(tokens);
 });
 

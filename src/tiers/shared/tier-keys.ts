@@ -13,7 +13,7 @@
  */
 import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from "node:crypto";
 import { RepriseError } from "../../errors.ts";
-import type { ChunkKey, RootKey } from "../../identity/keys.ts";
+import type { ChunkKey, RootKey, TenantName } from "../../identity/keys.ts";
 import { readPrivateFile } from "../../private-files.ts";
 
 export const tagBytes = 16;
@@ -36,7 +36,7 @@ export class TierKey {
     this.#names = derive(secret, Buffer.alloc(0), "reprise shared name 1");
   }
 
-  nameOf(key: ChunkKey | RootKey): string {
+  nameOf(key: ChunkKey | RootKey | TenantName): string {
     return createHmac("sha256", this.#names).update(Buffer.from(key, "hex")).digest("hex");
   }
 

@@ -2,10 +2,15 @@
  * A store of values by name, as shared tiers need it: what Valkey, NIXL's files and objects, and Mooncake have in common. It knows
  * nothing of chunks, and a value may go at any time.
  */
-import type { TierName } from "../../tier.ts";
+import type { TierName, TierQuota } from "../../tier.ts";
 
 export interface ValueStore extends AsyncDisposable {
   readonly tier: TierName;
+  /** For people: no secrets are in it. */
+  readonly where?: string;
+
+  /** What hosts may keep there together; undefined: there is no limit of ours. */
+  quota?(): TierQuota | undefined;
 
   /**
    * Small values, of as many names as there are, in one round trip. Undefined: there is none of that name, or it is longer than
@@ -27,7 +32,7 @@ export interface ValueStore extends AsyncDisposable {
    * Writes values, the last of them only when all others are there.
    *
    * @param tenant whose share of the store they take
-   * @returns "full" when the store has no room, or may have no more of ours
+   * @returns "full" when the store has no room, may have no more of ours, or does not take these
    * @throws RepriseError TIER_UNAVAILABLE
    */
   write(values: readonly NamedValue[], tenant: string, signal: AbortSignal): Promise<"written" | "full">;

@@ -42,6 +42,23 @@ async function written(tierKeys: readonly TierKey[]) {
   return { store, tier, payloads, record, id };
 }
 
+test.each([
+  ["open", []],
+  ["sealed", keys],
+] as const)("a head that is longer than a record of the space can have is not taken (%s)", async (_, tierKeys) => {
+  const { store, tier, record } = await written(tierKeys);
+  const find = (parts: number, count: number) =>
+    tier.find(record.space, record.root, Object.assign([record.key], { bounds: { parts, tokens: count } }), noSignal);
+  expect(await find(2, 64)).toHaveLength(1);
+  expect(await find(1, 64)).toEqual([]);
+  expect(await find(2, 63)).toEqual([]);
+  expect(tier.stats().corruptRecords).toBe(0);
+  // All that 500 heads of 64 tokens can bring here.
+  store.mostBytes.length = 0;
+  await find(1, 64);
+  expect(store.mostBytes).toEqual([492]);
+});
+
 /** As another host finds it and reads it. */
 async function readElsewhere(store: MemoryStore, record: ChunkRecord, tierKeys: readonly TierKey[]) {
   const tier = tierOver(store, tierKeys);
@@ -193,11 +210,4 @@ test("a file of keys: comments, two keys; whatever else is refused by name", () 
   chmodSync(file, 0o644);
   expect(() => readTierKeys(file)).toThrow(/nobody else can read/);
   expect(() => readTierKeys(`${file}.not`)).toThrow(/no such file/);
-});
-
-test("what was read is counted, without what nobody wanted", async () => {
-  const { tier, record, id } = await written([]);
-  const [first] = record.payloadBytes;
-  await tier.read(id, record.key, [new Uint8Array(first!), undefined], noSignal);
-  expect(tier.stats().readBytes).toBe(first);
 });

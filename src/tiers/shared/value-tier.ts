@@ -13,11 +13,22 @@
 import { assert, RepriseError } from "../../errors.ts";
 import type { ChunkKey, RootKey } from "../../identity/keys.ts";
 import type { SpaceId } from "../../identity/space.ts";
-import type { ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierName, TierStats } from "../../tier.ts";
-import { payloadChecksum } from "../payload-checksum.ts";
-import { decodeHead, HeadWriter, maxHeadBytes, type Head } from "./head.ts";
-import { allEnded, fits, unseal } from "./payloads.ts";
-import { type TierKey, tagBytes } from "./tier-keys.ts";
+import type {
+  AskedKeys,
+  ChunkRecord,
+  FoundRecord,
+  PartMemory,
+  RecordId,
+  Tier,
+  TierName,
+  TierStats,
+} from "../../tier.ts";
+import { allEnded } from "./all-ended.ts";
+import { decodeHead, longestHead, maxHeadBytes, type Head } from "./head.ts";
+import type { PayloadPacker } from "./packing.ts";
+import { arrivalOf, type Compression, fits, prepared, restored } from "./payloads.ts";
+import { Remembered } from "./remembered.ts";
+import type { TierKey } from "./tier-keys.ts";
 import type { NamedValue, ValueStore } from "./value-store.ts";
 
 export interface ValueTierOptions {
@@ -28,27 +39,29 @@ export interface ValueTierOptions {
   readonly prefix: string;
   /** Of payloads: larger ones are rejected. */
   readonly maxRecordBytes: number;
+  /** Reads what others have packed; without one that is not ours to read. */
+  readonly packer?: PayloadPacker | undefined;
+  /** What is written; "lossless" needs the packer. "none" unless given. */
+  readonly compress?: Compression;
 }
 
 export interface ValueTierStats extends TierStats {
-  /** Since the tier was opened, by this host. */
-  readonly writtenBytes: number;
-  readonly readBytes: number;
+  /** What has travelled since the tier was opened: less than the KV where something was packed. */
+  readonly writtenStoredBytes: number;
+  readonly readStoredBytes: number;
 }
 
 /** Heads asked for first: a text that nobody has costs no more. */
 const firstHeads = 16;
-/** Heads remembered between find and read, the oldest go first: of some million tokens. */
-const rememberedHeads = 16_384;
 /** A whole number of pages, and a little less than 4 MiB: stores that give memory out in powers of two waste none. */
 const pieceBytes = 4 * 1024 * 1024 - 4096;
-const noTag = new Uint8Array(tagBytes);
 
 export class ValueTier implements Tier {
   readonly name: TierName;
   readonly #options: ValueTierOptions;
-  readonly #heads = new Map<RecordId, Head>();
-  readonly #counts = { records: 0, writtenBytes: 0, readBytes: 0, corruptRecords: 0 };
+  /** Between find and read. */
+  readonly #heads = new Remembered<RecordId, Head>((head) => head);
+  readonly #counts = { records: 0, writtenStoredBytes: 0, readStoredBytes: 0, corruptRecords: 0 };
   #lastId = 0;
 
   constructor(options: ValueTierOptions) {
@@ -56,12 +69,8 @@ export class ValueTier implements Tier {
     this.name = options.store.tier;
   }
 
-  async find(
-    space: SpaceId,
-    root: RootKey,
-    keys: Iterable<ChunkKey>,
-    signal: AbortSignal,
-  ): Promise<readonly FoundRecord[]> {
+  async find(space: SpaceId, root: RootKey, keys: AskedKeys, signal: AbortSignal): Promise<readonly FoundRecord[]> {
+    const headBytes = keys.bounds === undefined ? maxHeadBytes : longestHead(keys.bounds);
     const found: FoundRecord[] = [];
     const iterator = keys[Symbol.iterator]();
     for (let most = firstHeads; ; most = Number.POSITIVE_INFINITY) {
@@ -72,7 +81,7 @@ export class ValueTier implements Tier {
         asked.push(next.value);
       }
       if (asked.length === 0) return found;
-      for (const [i, head] of (await this.#headsOf(asked, signal)).entries()) {
+      for (const [i, head] of (await this.#headsOf(asked, headBytes, signal)).entries()) {
         const { record } = head ?? {};
         if (record === undefined || record.space !== space || record.root !== root || record.key !== asked[i])
           return found;
@@ -82,7 +91,7 @@ export class ValueTier implements Tier {
   }
 
   async read(id: RecordId, key: ChunkKey, into: PartMemory, signal: AbortSignal): Promise<"read" | "gone"> {
-    const head = this.#heads.get(id) ?? (await this.#headsOf([key], signal))[0];
+    const head = this.#heads.get(id) ?? (await this.#headsOf([key], maxHeadBytes, signal))[0];
     if (head === undefined || head.record.key !== key || !fits(head, into)) return "gone";
     const wanted = into.flatMap((view, part) => {
       const bytes = head.record.payloadBytes[part]!; // it fits
@@ -98,7 +107,7 @@ export class ValueTier implements Tier {
       this.#counts.corruptRecords += 1;
       throw new RepriseError("RECORD_CORRUPT", `a record of chunk ${key} is not what its head says`);
     }
-    this.#counts.readBytes += wanted.reduce((sum, { bytes }) => sum + bytes, 0);
+    this.#counts.readStoredBytes += wanted.reduce((sum, { part }) => sum + head.storedBytes[part]!, 0); // it fits
     return "read";
   }
 
@@ -107,34 +116,36 @@ export class ValueTier implements Tier {
     payloads: readonly Uint8Array[],
     signal: AbortSignal,
   ): Promise<RecordId | "rejected"> {
-    const { store, keys, maxRecordBytes } = this.#options;
+    const { store, keys, maxRecordBytes, packer, compress } = this.#options;
     const total = record.payloadBytes.reduce((sum, bytes) => sum + bytes, 0);
     if (total > maxRecordBytes) return "rejected";
-    const writer = new HeadWriter(keys[0]);
-    const id = writer.id.toString("hex");
-    const values: NamedValue[] = [];
-    const parts: { checksum: bigint; tag: Uint8Array }[] = [];
-    for (const [part, bytes] of record.payloadBytes.entries()) {
-      const payload = payloads[part]!.subarray(0, bytes); // one for each part
-      const { sealed, tag } = writer.sealing?.seal(part + 1, payload, writer.id) ?? { sealed: payload, tag: noTag };
-      for (const [i, piece] of piecesOf(sealed).entries())
-        values.push({ name: this.#pieceName(id, part, i), bytes: piece });
-      parts.push({ checksum: await payloadChecksum(payload), tag });
-    }
-    const head = writer.encode(record, parts);
-    values.push({ name: this.#headName(record.key, keys[0]), bytes: head });
-    if ((await store.write(values, this.#tenantName(record.root), signal)) === "full") return "rejected";
+    const made = await prepared(record, payloads, {
+      key: keys[0],
+      packer: compress === "lossless" ? packer : undefined,
+    });
+    const values: NamedValue[] = made.payloads.flatMap((payload, part) =>
+      piecesOf(payload).map((bytes, i) => ({ name: this.#pieceName(made.id, part, i), bytes })),
+    );
+    values.push({ name: this.#headName(record.key, keys[0]), bytes: made.head });
+    if ((await store.write(values, this.#tenantOf(record), signal)) === "full") return "rejected";
     this.#counts.records += 1;
-    this.#counts.writtenBytes += total;
-    const decoded = decodeHead(head, keys);
+    this.#counts.writtenStoredBytes += made.storedBytes;
+    const decoded = this.#decode(made.head);
     assert(typeof decoded === "object", "a head that was written can be read");
     return this.#remember(decoded);
   }
 
   stats(): ValueTierStats {
-    const { records, writtenBytes } = this.#counts;
-    // What others have written, and what has gone, only the store knows.
-    return { ...this.#counts, records, usedBytes: writtenBytes, capacityBytes: 0 };
+    const { store } = this.#options;
+    const quota = store.quota?.();
+    return {
+      ...this.#counts,
+      // What others have written, and what has gone, only the store knows.
+      usedBytes: this.#counts.writtenStoredBytes,
+      capacityBytes: 0,
+      ...(store.where !== undefined && { where: store.where }),
+      ...(quota !== undefined && { quota }),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -142,16 +153,16 @@ export class ValueTier implements Tier {
   }
 
   /** Of each chunk; undefined where there is none that is whole and ours to read. Names of older keys are tried where it lacks. */
-  async #headsOf(keys: readonly ChunkKey[], signal: AbortSignal): Promise<(Head | undefined)[]> {
+  async #headsOf(keys: readonly ChunkKey[], headBytes: number, signal: AbortSignal): Promise<(Head | undefined)[]> {
     const { store, keys: tierKeys } = this.#options;
     const heads: (Head | undefined)[] = keys.map(() => undefined);
     for (const tierKey of tierKeys.length === 0 ? [undefined] : tierKeys) {
       const missing = keys.flatMap((key, i) => (heads[i] === undefined ? [{ key, i }] : []));
       if (missing.length === 0) break;
       const names = missing.map(({ key }) => this.#headName(key, tierKey));
-      for (const [j, bytes] of (await store.getAll(names, maxHeadBytes, signal)).entries()) {
+      for (const [j, bytes] of (await store.getAll(names, headBytes, signal)).entries()) {
         if (bytes === undefined) continue;
-        const head = decodeHead(bytes, tierKeys);
+        const head = this.#decode(bytes);
         if (head === "damaged") this.#counts.corruptRecords += 1;
         else if (head !== "foreign") heads[missing[j]!.i] = head; // as many as names
       }
@@ -159,30 +170,29 @@ export class ValueTier implements Tier {
     return heads;
   }
 
+  #decode(bytes: Buffer): Head | "foreign" | "damaged" {
+    const { keys, packer } = this.#options;
+    return decodeHead(bytes, { keys, unpacks: packer !== undefined });
+  }
+
   async #readPart(
     head: Head,
-    { part, view, bytes }: { part: number; view: Uint8Array; bytes: number },
+    { part, view }: { part: number; view: Uint8Array },
     signal: AbortSignal,
   ): Promise<"read" | "gone" | "corrupt"> {
-    const { store } = this.#options;
-    const payload = view.subarray(0, bytes);
-    const pieces = piecesOf(payload);
+    const { store, packer } = this.#options;
     const outcomes = await allEnded(
-      pieces.map((piece, i) => store.read(this.#pieceName(head.id, part, i), piece, signal)),
+      piecesOf(arrivalOf(head, part, view)).map((piece, i) =>
+        store.read(this.#pieceName(head.id, part, i), piece, signal),
+      ),
     );
     if (outcomes.includes("gone")) return "gone";
-    if (head.sealed !== undefined && !unseal(head, part, payload, pieces)) return "corrupt";
-    view.fill(0, bytes);
-    return (await payloadChecksum(payload)) === head.checksums[part] ? "read" : "corrupt";
+    return (await restored(head, part, view, packer)) ? "read" : "corrupt";
   }
 
   #remember(head: Head): RecordId {
     const id = (this.#lastId += 1) as RecordId;
     this.#heads.set(id, head);
-    for (const oldest of this.#heads.keys()) {
-      if (this.#heads.size <= rememberedHeads) break;
-      this.#heads.delete(oldest);
-    }
     return id;
   }
 
@@ -190,9 +200,10 @@ export class ValueTier implements Tier {
     return `${this.#options.prefix}${tierKey?.nameOf(key) ?? key}`;
   }
 
-  /** Every root is a tenant here: hosts know each other's by nothing else. */
-  #tenantName(root: RootKey): string {
-    return this.#options.keys[0]?.nameOf(root) ?? root;
+  /** A tenant has many roots where it has salts of its own. */
+  #tenantOf({ tenant, root }: ChunkRecord): string {
+    const name = tenant ?? root;
+    return this.#options.keys[0]?.nameOf(name) ?? name;
   }
 
   #pieceName(recordId: string, part: number, piece: number): string {

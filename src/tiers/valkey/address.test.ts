@@ -18,13 +18,14 @@ test("one server, with what is left out", () => {
     maxTenantBytes: undefined,
     prefix: "reprise:",
     connections: 4,
+    compress: "none",
   });
 });
 
 test("everything that can be said", () => {
   const folder = temporaryDirectory();
   writeFileSync(join(folder, "ca.pem"), "a certificate");
-  const more = "?ttl=12h&max=10GiB&max-per-tenant=1GiB&prefix=a/b:&connections=8";
+  const more = "?ttl=12h&max=10GiB&max-per-tenant=1GiB&prefix=a/b:&connections=8&compress=lossless";
   expect(parseValkeyAddress(`rediss://us%40er:p%3Aa:b@[::1]:7000/3${more}&ca=${join(folder, "ca.pem")}`)).toEqual({
     kind: "one",
     hosts: [{ host: "::1", port: 7000 }],
@@ -38,6 +39,7 @@ test("everything that can be said", () => {
     maxTenantBytes: 2 ** 30,
     prefix: "a/b:",
     connections: 8,
+    compress: "lossless",
   });
 });
 
@@ -80,6 +82,8 @@ test.each([
   ["valkey://a?max=much", /max: "much" is not a size/],
   ["valkey://a?prefix=a%20b", /prefix "a b" may have/],
   ["valkey://a?connections=0", /connections "0"/],
+  ["valkey://a?compress=zstd", /compress "zstd" is none of: none, lossless/],
+  ["valkey://a?ttl=1d&prefix=b:&ttl=1d", /ttl is given twice/],
   ["valkey://u:secret@a?password-file=/nope", /give one/],
   ["valkey://a?password-file=/nope", /no such file/],
   ["valkey://u%zz:secret@a", /a % in it/],

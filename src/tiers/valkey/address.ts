@@ -6,11 +6,12 @@
  *     valkey+cluster://[…@]HOST[:PORT],HOST…[?…]                      a cluster, found by any of its nodes
  *     valkeys://, valkeys+sentinel://, valkeys+cluster://             the same over TLS   rediss://
  *
- * After a question mark: `ttl`, `max`, `max-per-tenant`, `prefix`, `ca`, `password-file`, `connections`.
+ * After a question mark: `ttl`, `max`, `max-per-tenant`, `prefix`, `ca`, `password-file`, `connections`, `compress`.
  */
 import { RepriseError } from "../../errors.ts";
 import { readPrivateFile } from "../../private-files.ts";
-import { certificateIn, connectionsOf, sizeOf } from "../shared/parameters.ts";
+import { certificateIn, compressionOf, connectionsOf, parametersOf, sizeOf, ttlOf } from "../shared/parameters.ts";
+import type { Compression } from "../shared/payloads.ts";
 
 export interface ValkeyAddress {
   readonly kind: "one" | "sentinel" | "cluster";
@@ -31,12 +32,11 @@ export interface ValkeyAddress {
   readonly prefix: string;
   /** To a server, for reading; as many more write. */
   readonly connections: number;
+  readonly compress: Compression;
 }
 
 const pattern = /^(valkeys?|rediss?)(\+sentinel|\+cluster)?:\/\/(?:([^@/?]*)@)?([^/?]+)(\/[^?]*)?(?:\?(.*))?$/;
-const known = ["ttl", "max", "max-per-tenant", "prefix", "ca", "password-file", "connections"];
-const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 };
-
+const known = ["ttl", "max", "max-per-tenant", "prefix", "ca", "password-file", "connections", "compress"];
 export function isValkeyAddress(text: string): boolean {
   return /^(valkeys?|rediss?)(\+\w*)?:/.test(text);
 }
@@ -53,9 +53,7 @@ export function parseValkeyAddress(text: string): ValkeyAddress {
   const primary = kind === "sentinel" ? names.shift() : "";
   if (primary === undefined || (kind === "sentinel" && primary === ""))
     throw fault("behind the sentinels' hosts the primary's name must follow: valkey+sentinel://HOST:26379/mymaster");
-  const more = new Map(new URLSearchParams(query));
-  const odd = [...more.keys()].find((name) => !known.includes(name));
-  if (odd !== undefined) throw fault(`there is no parameter "${odd}"; there are: ${known.join(", ")}`);
+  const more = parametersOf(query, known, fault);
   const [username, ...rest] = login === undefined ? [] : login.split(":");
   const isSecure = scheme!.endsWith("s"); // the pattern has it
   const ca = more.get("ca");
@@ -68,11 +66,12 @@ export function parseValkeyAddress(text: string): ValkeyAddress {
     username: username === undefined || username === "" ? undefined : decoded(username),
     password: passwordOf(rest.length === 0 ? undefined : decoded(rest.join(":")), more.get("password-file")),
     tls: isSecure ? { ca: ca === undefined ? undefined : certificateIn(ca, fault) } : undefined,
-    ttlSeconds: secondsOf(more.get("ttl") ?? "7d"),
+    ttlSeconds: ttlOf(more.get("ttl") ?? "7d", { seconds: 60, words: "a minute" }, fault),
     maxBytes: sizeOf("max", more.get("max"), fault),
     maxTenantBytes: sizeOf("max-per-tenant", more.get("max-per-tenant"), fault),
     prefix: prefixOf(more.get("prefix") ?? "reprise:"),
     connections: connectionsOf(more.get("connections") ?? "4", 32, fault),
+    compress: compressionOf(more.get("compress") ?? "none", fault),
   };
 }
 
@@ -98,13 +97,6 @@ function passwordOf(typed: string | undefined, file: string | undefined): string
   if (found === "absent") throw fault(`password-file ${file}: there is no such file`);
   if (!(found instanceof Uint8Array)) throw fault(`password-file ${file} ${found.foreign}`);
   return found.toString("utf8").replace(/\r?\n$/, "");
-}
-
-function secondsOf(text: string): number {
-  const [, number, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? [];
-  const seconds = Number(number) * (units[unit ?? ""] ?? Number.NaN);
-  if (!(seconds >= 60)) throw fault(`ttl "${text}" is no time of a minute or more, such as 12h or 7d`);
-  return seconds;
 }
 
 function prefixOf(text: string): string {

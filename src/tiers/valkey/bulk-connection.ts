@@ -37,6 +37,8 @@ type State =
   | { readonly at: "end"; readonly isRead: boolean; left: number };
 
 const connectMs = 5000;
+/** Without a byte either way, while an answer is waited for: the store hangs, or the way there is cut. */
+const silenceMs = 5000;
 /** Of the buffer that first lines come in. */
 const scratchBytes = 64 * 1024;
 /** A longer line is not of this protocol. */
@@ -129,13 +131,18 @@ export class BulkConnection {
     const end = (reason: Error) => {
       if (this.#socket === socket) this.close(reason);
     };
-    socket.setNoDelay(true).setTimeout(connectMs, () => end(new Error("it cannot be reached")));
+    let isOpen = false;
+    socket.setNoDelay(true).setTimeout(connectMs, () => {
+      if (!isOpen) end(new Error("it cannot be reached"));
+      else if (this.#waiting.length > 0) end(new Error(`nothing was said for ${silenceMs / 1000} s`));
+    });
     socket.on("error", end).on("close", () => end(new Error("the server ended the connection")));
     await new Promise<void>((resolve, reject) => {
       socket.once(this.#login.tls === undefined ? "connect" : "secureConnect", resolve);
       socket.once("error", reject).once("close", () => reject(new Error("the server ended the connection")));
     });
-    socket.setTimeout(0);
+    isOpen = true;
+    socket.setTimeout(silenceMs);
     if (password !== undefined)
       await this.#send(["AUTH", ...(username === undefined ? [] : [username]), password], undefined);
     if (db !== 0) await this.#send(["SELECT", String(db)], undefined);

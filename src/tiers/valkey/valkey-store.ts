@@ -5,20 +5,26 @@
  *     payloads ───► connections of our own (bulk-connection.ts), each value through the one with the least to do
  *     writes ─────► others of that kind, so that a load never waits behind them
  *
- * Every value ends by itself after its time. A store at its memory limit refuses writes: that is an answer, and no fault; it is not
- * asked again for a while. A connection whose answer is late is closed and made again, so that no answers pile up.
+ * Every value ends by itself after its time. A store may refuse writes, at its memory limit or with a full disk: that is an answer, and
+ * no fault; it goes on being read, and is not written to for a while. A connection whose answer is late is closed and made again, so that no answers pile up.
  */
 import { setMaxListeners } from "node:events";
 import { Cluster, Command, Redis } from "ioredis";
 import { describe, RepriseError } from "../../errors.ts";
+import type { TierQuota } from "../../tier.ts";
 import type { NamedValue, ValueStore } from "../shared/value-store.ts";
 import type { ValkeyAddress } from "./address.ts";
 import { BulkConnection, type Node } from "./bulk-connection.ts";
+import { explained, whatIsWrong } from "./first-look.ts";
 import { Quota } from "./quota.ts";
 
-/** How long a store that was full is left alone. */
-const fullMs = 5000;
+/** How long a store that refused a write is not written to. */
+const refusedMs = 5000;
+/** The memory limit; a disk that is full, so that snapshots or the log fail; too few replicas; a user who may only read. */
+const refusals: ReadonlySet<string> = new Set(["OOM", "MISCONF", "NOREPLICAS", "NOPERM"]);
 const connectMs = 5000;
+/** Between two looks at what is wrong. */
+const lookMs = 1000;
 /** Pieces live longer than their head, by this and by what clocks and a slow write may take. */
 const extraSeconds = 600;
 
@@ -36,25 +42,47 @@ export class ValkeyStore implements ValueStore {
   readonly #quota: Quota;
   /** Why the client does not stand; undefined while it does. */
   #fault: Error | undefined = new Error("it is not connected yet");
-  #fullUntil = 0;
+  /** What was seen to be wrong with the address: nothing is asked until it is right. */
+  #wrong: string | undefined;
+  #looking: Promise<void> | undefined;
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #refusedUntil = 0;
 
   /** Connects in the background: a store that is away is away, and the cache starts without it. */
   constructor(address: ValkeyAddress) {
     this.#address = address;
     this.#client = connect(address);
-    this.#client.on("error", (error) => (this.#fault = error)); // whoever asks is told
-    this.#client.on("ready", () => (this.#fault = undefined));
+    this.#client.on("error", (error) => {
+      this.#fault = error; // whoever asks is told
+      this.#lookAgain();
+    });
+    this.#client.on("ready", () => void Promise.resolve(this.#looking).then(() => this.#look()));
     const name = (account: string) => `${address.prefix}quota:${account}`;
-    this.#quota = new Quota(address, {
-      sum: async (accounts) => {
+    const limits = { ...address, ttlSeconds: address.ttlSeconds + extraSeconds }; // as long as pieces live
+    this.#quota = new Quota(limits, {
+      read: async (accounts) => {
         const values = await Promise.all(accounts.map((account) => this.#client.get(name(account))));
-        return values.reduce((total, value) => total + Number(value ?? 0), 0);
+        return values.map((value) => Number(value ?? 0));
       },
       add: async (account, bytes, ttlSeconds) => {
-        await this.#client.incrby(name(account), bytes);
-        await this.#client.expire(name(account), ttlSeconds);
+        const [value] = await Promise.all([
+          this.#client.incrby(name(account), bytes),
+          this.#client.expire(name(account), ttlSeconds),
+        ]);
+        return value;
       },
     });
+  }
+
+  /** "cache.example:6379", "mymaster of sentinel.example:26379". */
+  get where(): string {
+    const { hosts, primary, db } = this.#address;
+    const places = hosts.map(({ host, port }) => `${host.includes(":") ? `[${host}]` : host}:${port}`).join(",");
+    return `${primary === "" ? "" : `${primary} of `}${places}${db === 0 ? "" : `/${db}`}`;
+  }
+
+  quota(): TierQuota | undefined {
+    return this.#quota.known;
   }
 
   getAll(names: readonly string[], maxBytes: number, signal: AbortSignal): Promise<(Buffer | undefined)[]> {
@@ -70,11 +98,11 @@ export class ValkeyStore implements ValueStore {
   }
 
   async write(values: readonly NamedValue[], tenant: string, signal: AbortSignal): Promise<"written" | "full"> {
-    if (performance.now() < this.#fullUntil) return "full";
+    if (performance.now() < this.#refusedUntil) return "full";
     const { ttlSeconds } = this.#address;
     const total = values.reduce((sum, { bytes }) => sum + bytes.length, 0);
     try {
-      if (!(await this.#ask(signal, () => this.#quota.take(tenant, total)))) return "full";
+      if (!(await this.#ask(signal, () => this.#quota.take(tenant, total), "write"))) return "full";
       const set = ({ name, bytes }: NamedValue, seconds: number) =>
         this.#move(name, "writers", signal, (link) => link.set(name, bytes, seconds, signal));
       const ended = await Promise.allSettled(values.slice(0, -1).map((each) => set(each, ttlSeconds + extraSeconds)));
@@ -82,8 +110,8 @@ export class ValkeyStore implements ValueStore {
       await set(values.at(-1)!, ttlSeconds); // a head at least
       return "written";
     } catch (error) {
-      if (!isFull(error)) throw error;
-      this.#fullUntil = performance.now() + fullMs;
+      if (!this.#isRefusal(error)) throw error;
+      this.#refusedUntil = performance.now() + refusedMs;
       return "full";
     }
   }
@@ -94,8 +122,13 @@ export class ValkeyStore implements ValueStore {
     await Promise.resolve();
   }
 
-  /** @throws RepriseError TIER_UNAVAILABLE, or what the server said where that is an answer */
-  async #ask<T>(signal: AbortSignal, work: (client: Redis | Cluster) => Promise<T>): Promise<T> {
+  /** @throws RepriseError TIER_UNAVAILABLE, or what the server said where that refuses a write */
+  async #ask<T>(
+    signal: AbortSignal,
+    work: (client: Redis | Cluster) => Promise<T>,
+    what: "read" | "write" = "read",
+  ): Promise<T> {
+    this.#mustBeRight();
     let onAbort = () => {};
     const aborted = new Promise<never>((_, reject) => {
       onAbort = () => {
@@ -108,7 +141,8 @@ export class ValkeyStore implements ValueStore {
     try {
       return await Promise.race([work(this.#client), aborted]);
     } catch (error) {
-      throw isFull(error) ? error : this.#unavailable(this.#fault ?? error); // of a command that was not sent the client says only that
+      if (what === "write" && this.#isRefusal(error)) throw error;
+      throw this.#unavailable(this.#fault ?? error); // of a command that was not sent the client says only that
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
@@ -123,12 +157,50 @@ export class ValkeyStore implements ValueStore {
   ): Promise<T> {
     setMaxListeners(0, signal); // one for each value of a record
     try {
+      this.#mustBeRight();
       return await work(leastBusy(this.#linksTo(this.#nodeOf(name))[kind]));
     } catch (error) {
-      if (isFull(error)) throw error;
+      if (kind === "writers" && this.#isRefusal(error)) throw error;
       if (/^(?:MOVED|READONLY|CLUSTERDOWN) /.test(describe(error))) this.#lookAround();
       throw this.#unavailable(error);
     }
+  }
+
+  /** @throws RepriseError TIER_UNAVAILABLE */
+  #mustBeRight(): void {
+    if (this.#fault === undefined && this.#wrong === undefined) return;
+    this.#lookAgain();
+    if (this.#wrong !== undefined) throw this.#away(this.#wrong);
+  }
+
+  #lookAgain(): void {
+    if (performance.now() - this.#lookedAt > lookMs) void this.#look();
+  }
+
+  /** In the background. A client that stands is used once nothing is seen to be wrong. */
+  #look(): Promise<void> {
+    const look = async () => {
+      const isUp = this.#client.status === "ready";
+      const wrong = await this.#whatIsWrong(isUp);
+      this.#lookedAt = performance.now();
+      if (isUp !== (this.#client.status === "ready")) return; // the look that follows tells
+      this.#wrong = wrong;
+      if (isUp && wrong === undefined) this.#fault = undefined;
+    };
+    return (this.#looking ??= look().finally(() => (this.#looking = undefined)));
+  }
+
+  /** With one of several hosts nothing must be wrong. */
+  async #whatIsWrong(isUp: boolean): Promise<string | undefined> {
+    const address = this.#address;
+    if (isUp && this.#client instanceof Redis) {
+      const { remoteAddress: host, remotePort: port } = this.#client.stream;
+      if (host === undefined || port === undefined) return undefined; // it has gone: the client says so
+      const node = address.kind === "one" ? address.hosts[0]! : { host, port }; // one at least
+      return whatIsWrong({ ...address, kind: "one" }, node, { isUsed: true });
+    }
+    const found = await Promise.all(address.hosts.map((host) => whatIsWrong(address, host, { isUsed: isUp })));
+    return found.includes(undefined) ? undefined : found[0];
   }
 
   #linksTo(node: Node): Links {
@@ -172,12 +244,24 @@ export class ValkeyStore implements ValueStore {
     this.#links.clear();
   }
 
+  /** It may not be written to now, for a reason that leaves reading as it is. */
+  #isRefusal(error: unknown): boolean {
+    if (error instanceof RepriseError) return false;
+    const [code = ""] = describe(error).split(" ", 1);
+    return refusals.has(code) || (code === "READONLY" && this.#address.kind === "one"); // else another is the primary by now
+  }
+
   #unavailable(error: unknown): RepriseError {
     if (error instanceof RepriseError) return error;
-    const { hosts, primary } = this.#address;
-    const [first] = hosts;
-    const where = `Valkey at ${primary === "" ? "" : `${primary} of `}${first!.host}:${first!.port}`; // one at least
-    return new RepriseError("TIER_UNAVAILABLE", `${where}: ${describe(error)}`, { cause: error });
+    return this.#away(explained(describe(error), this.#address), error);
+  }
+
+  #away(why: string, cause?: unknown): RepriseError {
+    return new RepriseError(
+      "TIER_UNAVAILABLE",
+      `Valkey at ${this.where}: ${why}`,
+      cause === undefined ? {} : { cause },
+    );
   }
 }
 
@@ -210,9 +294,4 @@ function connect(address: ValkeyAddress): Redis | Cluster {
 
 function leastBusy(connections: readonly BulkConnection[]): BulkConnection {
   return connections.reduce((least, each) => (each.bytes < least.bytes ? each : least));
-}
-
-/** The store is at its memory limit, or may not be written now for the same reason. */
-function isFull(error: unknown): boolean {
-  return error instanceof Error && error.message.startsWith("OOM ");
 }

@@ -4,7 +4,7 @@ import type { Cache } from "../../cache/cache.ts";
 import type { LocalSession } from "../../cache/sessions/local-session.ts";
 import { atDeadline } from "../../deadline.ts";
 import type { KeyedRoot } from "../../identity/keys.ts";
-import type { Lookup, ReadOptions, Slot } from "../../session.ts";
+import type { Found, Lookup, ReadOptions, Slot } from "../../session.ts";
 import { RepriseError } from "../../errors.ts";
 import { Channel, type ChannelLimits } from "../channel.ts";
 import { enter, type Entered, type HandshakeOptions } from "./handshake.ts";
@@ -41,8 +41,8 @@ export class GuestConnection implements Holder {
   readonly #channel: Channel;
   readonly #helloDeadline: { cancel(): void };
   #goodbyeDeadline: { cancel(): void } | undefined;
-  /** Requests not answered yet; a load's entry says whether it was called off. */
-  readonly #pending = new Map<number, { cancelled: boolean }>();
+  /** Requests not answered yet, with what calls off those that bring something into memory. */
+  readonly #pending = new Map<number, AbortController | undefined>();
   #pendingTokens = 0;
   readonly #grace = new Grace();
   #entered: Entered | undefined;
@@ -89,6 +89,7 @@ export class GuestConnection implements Holder {
     this.#helloDeadline.cancel();
     this.#goodbyeDeadline?.cancel();
     this.#gone.abort();
+    for (const calledOff of this.#pending.values()) calledOff?.abort();
     this.#reason = reason;
     const holds = !this.#saidBye && this.#entered?.session?.leaseAgeMs !== undefined;
     this.#grace.begin(this.#options.graceMs, { holds, onOver: () => void this.#finish() });
@@ -114,11 +115,9 @@ export class GuestConnection implements Holder {
       case "abandon":
         this.#mustHaveSession().abandon(request.leases);
         return;
-      case "cancel": {
-        const load = this.#pending.get(request.id);
-        if (load !== undefined) load.cancelled = true;
+      case "cancel":
+        this.#pending.get(request.id)?.abort();
         return;
-      }
       case "bye":
         this.#saidBye = true;
         void this.#finish().then(() => this.#channel.end());
@@ -162,14 +161,14 @@ export class GuestConnection implements Holder {
       this.#send({ type: "error", id, code: "QUEUE_FULL", message: `${this.#pending.size} requests wait already` });
       return;
     }
-    const state = { cancelled: false };
+    const calledOff = bringsText(request) ? new AbortController() : undefined;
     // A session reads the tokens before its first await: they lie in the connection's buffer and are gone after that.
-    this.#pending.set(id, state);
+    this.#pending.set(id, calledOff);
     this.#pendingTokens += tokens;
     try {
       if (isUnbound(request)) this.#send(await this.#answerUnbound(request));
-      else if (request.type === "load") await this.#load(session!, request, state); // #received asked for it
-      else this.#send(await this.#answerTo(session!, request)); // likewise
+      else if (request.type === "load") await this.#load(session!, request, calledOff!.signal); // #received asked for it
+      else this.#send(await this.#answerTo(session!, request, calledOff?.signal)); // likewise
     } catch (error) {
       if (!(error instanceof RepriseError)) throw error;
       this.#send({ type: "error", id, code: error.code, message: error.message.slice(0, maxMessageCharacters) });
@@ -188,12 +187,19 @@ export class GuestConnection implements Holder {
     return { type: "cleared", id, ...(await cache.clear()) };
   }
 
-  async #answerTo(session: LocalSession, request: Exclude<Numbered, { type: "load" } | Unbound>): Promise<Answer> {
+  async #answerTo(
+    session: LocalSession,
+    request: Exclude<Numbered, { type: "load" } | Unbound>,
+    signal: AbortSignal | undefined,
+  ): Promise<Answer> {
     const { id } = request;
     switch (request.type) {
       case "lookup": {
-        const { segments, worthTokens } = await session.lookup(rootOf(request), request.tokens, readOptions(request));
-        return { type: "found", id, segments, worthTokens };
+        const found = ({ segments, worthTokens }: Lookup, more: boolean) =>
+          ({ type: "found", id, segments, worthTokens, more }) as const;
+        const onAsk = (known: Lookup) => this.#send(found(known, true));
+        const options = { ...readOptions(request), awaited: request.awaited, onAsk };
+        return found(await session.lookup(rootOf(request), request.tokens, options), false);
       }
       case "reserve": {
         const { parts, full } = await session.reserve(rootOf(request), request.tokens, request);
@@ -202,11 +208,13 @@ export class GuestConnection implements Holder {
       case "touch":
         return { type: "touched", id, hitTokens: await session.touch(rootOf(request), request.tokens, request) };
       case "pin": {
-        const { tokens, seconds } = request;
-        return { type: "pinned", id, pinnedTokens: await session.pin(rootOf(request), tokens, seconds, request) };
+        const { tokens, seconds, deadlineMs } = request;
+        const pinnedTokens = await session.pin(rootOf(request), tokens, seconds, { deadlineMs, signal });
+        return { type: "pinned", id, pinnedTokens };
       }
       case "prefetch": {
-        const readyTokens = await session.prefetch(rootOf(request), request.tokens, request);
+        const { tokens, deadlineMs } = request;
+        const readyTokens = await session.prefetch(rootOf(request), tokens, { deadlineMs, signal });
         return { type: "prefetched", id, readyTokens };
       }
       case "commit":
@@ -217,12 +225,13 @@ export class GuestConnection implements Holder {
     }
   }
 
-  async #load(session: LocalSession, request: RequestOf<"load">, state: { cancelled: boolean }): Promise<void> {
+  async #load(session: LocalSession, request: RequestOf<"load">, signal: AbortSignal): Promise<void> {
     const { id, tokens, from, onlyReady } = request;
-    const onFound = ({ segments, worthTokens }: Lookup) => this.#send({ type: "found", id, segments, worthTokens });
-    const options = { ...readOptions(request), onlyReady, onFound };
+    const onFound = ({ segments, worthTokens, more }: Found) =>
+      this.#send({ type: "found", id, segments, worthTokens, more });
+    const options = { ...readOptions(request), onlyReady, onFound, signal };
     for await (const batch of session.load(rootOf(request), tokens, from, options)) {
-      if (state.cancelled || this.#channel.isOver) {
+      if (signal.aborted) {
         session.release(batch.map(({ lease }) => lease));
         break;
       }
@@ -239,6 +248,10 @@ export class GuestConnection implements Holder {
 /** A part as its row has it. */
 function onWire<Part extends { readonly slot: Slot }>({ slot, ...part }: Part): Omit<Part, "slot"> & Slot {
   return { ...part, ...slot };
+}
+
+function bringsText({ type }: Numbered): boolean {
+  return type === "load" || type === "prefetch" || type === "pin";
 }
 
 function isUnbound(request: Numbered): request is Unbound {

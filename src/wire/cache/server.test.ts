@@ -104,13 +104,15 @@ test("a guest that says nothing, half a frame or the wrong thing is disconnected
   const long = new RawGuest(all.socketPath);
   long.socket.write(Buffer.from([0, 0, 0, 1]));
   const early = new RawGuest(all.socketPath);
-  early.send(textMessage("lookup", 1, counting(4), { computeNs: 0 }));
+  early.send(textMessage("lookup", 1, counting(4), { computeNs: 0, awaited: false }));
   const twice = new RawGuest(all.socketPath);
   twice.send(helloMessage());
   twice.send(helloMessage());
   const stalled = new RawGuest(all.socketPath);
   stalled.send(helloMessage());
-  stalled.socket.write(encodeFrame(textMessage("lookup", 2, counting(4), { computeNs: 0 })).subarray(0, 9));
+  stalled.socket.write(
+    encodeFrame(textMessage("lookup", 2, counting(4), { computeNs: 0, awaited: false })).subarray(0, 9),
+  );
   await Promise.all([silent, half, long, early, twice, stalled].map((guest) => guest.over()));
   expect(stalled.received.map(({ type }) => type)).toEqual(["welcome"]);
   await expect.poll(() => [all.server.connections, all.cache.stats().sessions]).toEqual([0, 0]);
@@ -151,7 +153,10 @@ test("who wants no session may look and clear, and is disconnected for asking mo
   expect(await session.lookup(bareRoot, counting(8), wait)).toEqual({ hitTokens: 0, segments: [], worthTokens: 0 });
   expect(await save(session, all.pool, counting(8))).toBe(2);
   all.cache.check();
-  for (const more of [textMessage("lookup", 2, counting(4), { computeNs: 0 }), { type: "release", leases: [1] }]) {
+  for (const more of [
+    textMessage("lookup", 2, counting(4), { computeNs: 0, awaited: false }),
+    { type: "release", leases: [1] },
+  ]) {
     const visitor = new RawGuest(all.socketPath);
     visitor.send(helloMessage({ space: null, rank: 0, slotBytes: [] }));
     await visitor.until(() => visitor.received.length > 0);
@@ -244,7 +249,7 @@ function anyMessage(random: (limit: number) => number, id: number): object {
   const tokens = counting(random(20), random(3));
   const leases = [random(50), random(2 ** 31)];
   const messages = [
-    textMessage("lookup", id, tokens, { computeNs: random(2) * 1000 }),
+    textMessage("lookup", id, tokens, { computeNs: random(2) * 1000, awaited: false }),
     textMessage("load", id, tokens, { computeNs: random(2) * 1000, from: random(30), onlyReady: random(2) === 1 }),
     textMessage("reserve", id, tokens),
     { type: "commit", id, deadlineMs: 5, parts: [[random(50), random(20_000)]] },

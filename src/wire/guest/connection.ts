@@ -11,12 +11,13 @@ import { keyedRoot, type Root } from "../../identity/keys.ts";
 import type { Tokens } from "../../identity/tokens.ts";
 import { atDeadline } from "../../deadline.ts";
 import {
+  type BringOptions,
   lookupOf,
   type LeaseId,
   type LoadedPart,
   type LoadOptions,
   type Lookup,
-  type ReadOptions,
+  type LookupOptions,
   type Reservation,
   type SessionOptions,
   type WaitOptions,
@@ -34,6 +35,7 @@ import {
   protocolVersion,
   requestMap,
   type Answer,
+  type AnswerOf,
   type Request,
 } from "../protocol.ts";
 import { costField, listsOf, mustFit, wholeNumber } from "./within-limits.ts";
@@ -68,6 +70,8 @@ export interface ConnectionOptions {
 interface Waiter {
   /** True for a load, which has several answers. */
   readonly streams: boolean;
+  /** Of a lookup: hears that others are asked. */
+  readonly onAsk?: ((answer: AnswerOf<"found">) => void) | undefined;
   receive(answer: Answer | undefined): void;
 }
 
@@ -128,10 +132,16 @@ export class Connection {
     return { spaceId: answer.spaceId, pool: { path: answer.poolPath, bytes: answer.poolBytes } };
   }
 
-  async lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup | undefined> {
+  async lookup(root: Root, tokens: Tokens, options: LookupOptions): Promise<Lookup | undefined> {
     const answer = await this.#ask(
-      { type: "lookup", ...this.#textFields(root, tokens), ...costField(options) },
+      {
+        type: "lookup",
+        ...this.#textFields(root, tokens),
+        ...costField(options),
+        awaited: options.awaited ?? false,
+      },
       options,
+      (answer) => options.onAsk?.(lookupOf(answer.segments, answer.worthTokens)),
     );
     return answer?.type === "found" ? lookupOf(answer.segments, answer.worthTokens) : undefined;
   }
@@ -142,12 +152,13 @@ export class Connection {
     from: number,
     options: LoadOptions,
   ): AsyncGenerator<readonly LoadedPart[], void, void> {
-    const { deadlineMs, onlyReady = false, onFound } = options;
+    const { deadlineMs, onlyReady = false, onFound, signal } = options;
+    if (signal?.aborted === true) return;
     let arrived: LoadedPart[] = [];
     let over = false;
     let wake = () => {};
     const receive = (answer: Answer | undefined) => {
-      if (answer?.type === "found") onFound?.(lookupOf(answer.segments, answer.worthTokens));
+      if (answer?.type === "found") onFound?.({ ...lookupOf(answer.segments, answer.worthTokens), more: answer.more });
       else if (answer?.type === "parts") for (const part of answer.parts) arrived.push(this.#local(part));
       else over = true;
       wake();
@@ -156,7 +167,7 @@ export class Connection {
     const request = { type: "load", ...text, ...costField(options), from: wholeNumber(from), onlyReady } as const;
     const number = this.#send(request, { deadlineMs }, { streams: true, receive });
     if (number === undefined) return;
-    const deadline = atDeadline(deadlineMs, () => this.#giveUp(number));
+    const deadline = atDeadline(deadlineMs, () => this.#giveUp(number), signal);
     try {
       for (;;) {
         const batch = arrived.filter(({ lease }) => this.holds(lease));
@@ -186,16 +197,16 @@ export class Connection {
     return answer?.type === "touched" ? answer.hitTokens : undefined;
   }
 
-  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number | undefined> {
+  async pin(root: Root, tokens: Tokens, seconds: number, options: BringOptions): Promise<number | undefined> {
     const answer = await this.#ask(
       { type: "pin", ...this.#textFields(root, tokens), seconds: wholeNumber(seconds) },
-      wait,
+      options,
     );
     return answer?.type === "pinned" ? answer.pinnedTokens : undefined;
   }
 
-  async prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number | undefined> {
-    const answer = await this.#ask({ type: "prefetch", ...this.#textFields(root, tokens) }, wait);
+  async prefetch(root: Root, tokens: Tokens, options: BringOptions): Promise<number | undefined> {
+    const answer = await this.#ask({ type: "prefetch", ...this.#textFields(root, tokens) }, options);
     return answer?.type === "prefetched" ? answer.readyTokens : undefined;
   }
 
@@ -264,17 +275,18 @@ export class Connection {
     this.#channel.destroy(reason);
   }
 
-  /** Sends a request and waits for its one answer; undefined: none within the deadline, or none possible. */
-  #ask(request: Asked, wait?: WaitOptions): Promise<Answer | undefined> {
+  /** Sends a request and waits for its one answer; undefined: none within the deadline or before the signal, or none possible. */
+  #ask(request: Asked, wait?: BringOptions, onAsk?: Waiter["onAsk"]): Promise<Answer | undefined> {
+    if (wait?.signal?.aborted === true) return Promise.resolve(undefined);
     return new Promise((resolve) => {
       let deadline: { cancel(): void } | undefined;
       const receive = (answer: Answer | undefined) => {
         deadline?.cancel();
         resolve(answer);
       };
-      const number = this.#send(request, wait, { streams: false, receive });
+      const number = this.#send(request, wait, { streams: false, receive, onAsk });
       if (number === undefined) resolve(undefined);
-      else if (wait !== undefined) deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number));
+      else if (wait !== undefined) deadline = atDeadline(wait.deadlineMs, () => this.#giveUp(number), wait.signal);
     });
   }
 
@@ -307,6 +319,10 @@ export class Connection {
     const asked = waiter ?? this.#late.get(answer.id);
     if (asked === undefined) throw new RepriseError("PROTOCOL", "the cache answered what was not asked");
     if (waiter === undefined) this.#returnLeases(answer);
+    if (asked.onAsk !== undefined && answer.type === "found" && answer.more) {
+      waiter?.onAsk?.(answer);
+      return; // its answer follows
+    }
     if (!asked.streams || (answer.type !== "found" && answer.type !== "parts")) {
       this.#waiting.delete(answer.id);
       this.#late.delete(answer.id);

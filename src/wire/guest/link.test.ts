@@ -86,7 +86,13 @@ test("what comes after the deadline is not used, and its leases are given back",
     const answers =
       message.type === "load"
         ? [
-            { type: "found", id: message.id, segments: [[0, 0, 0, 4, tierTable.memory.number]], worthTokens: 4 },
+            {
+              type: "found",
+              id: message.id,
+              segments: [[0, 0, 0, 4, tierTable.memory.number]],
+              worthTokens: 4,
+              more: false,
+            },
             { ...parts, id: message.id },
             { type: "loaded", id: message.id },
           ]

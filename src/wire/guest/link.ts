@@ -14,12 +14,13 @@ import type { Tokens } from "../../identity/tokens.ts";
 import { within } from "../../deadline.ts";
 import {
   lookupOf,
+  type BringOptions,
   type CacheSession,
   type LeaseId,
   type LoadedPart,
   type LoadOptions,
   type Lookup,
-  type ReadOptions,
+  type LookupOptions,
   type Reservation,
   type SessionOptions,
   type WaitOptions,
@@ -126,7 +127,7 @@ export class CacheLink implements CacheSession {
     }
   }
 
-  async lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup> {
+  async lookup(root: Root, tokens: Tokens, options: LookupOptions): Promise<Lookup> {
     return (await this.#connection?.lookup(root, tokens, options)) ?? lookupOf([], 0);
   }
 
@@ -151,12 +152,12 @@ export class CacheLink implements CacheSession {
     return (await this.#connection?.touch(root, tokens, wait)) ?? 0;
   }
 
-  async pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
-    return (await this.#connection?.pin(root, tokens, seconds, wait)) ?? 0;
+  async pin(root: Root, tokens: Tokens, seconds: number, options: BringOptions): Promise<number> {
+    return (await this.#connection?.pin(root, tokens, seconds, options)) ?? 0;
   }
 
-  async prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
-    return (await this.#connection?.prefetch(root, tokens, wait)) ?? 0;
+  async prefetch(root: Root, tokens: Tokens, options: BringOptions): Promise<number> {
+    return (await this.#connection?.prefetch(root, tokens, options)) ?? 0;
   }
 
   async reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation> {

@@ -1,4 +1,5 @@
 /** Loads over the socket: what is said first, what comes together, and what is left where it is. */
+import { once } from "node:events";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import {
@@ -14,9 +15,11 @@ import {
   prefix,
 } from "../../../test/support/cache.ts";
 import { helloMessage, RawGuest, rootFields } from "../../../test/support/raw-peer.ts";
+import { gated } from "../../../test/support/late-tier.ts";
+import { SharedStore, SharedTier } from "../../../test/support/shared-tier.ts";
 import { bareRoot } from "../../identity/keys.ts";
 import { tokenBytes, type Tokens } from "../../identity/tokens.ts";
-import type { Lookup } from "../../session.ts";
+import type { Found, Lookup } from "../../session.ts";
 import { DiskTier } from "../../tiers/disk/disk-tier.ts";
 import { nodeFiles, type DiskFile, type DiskFiles } from "../../tiers/disk/files.ts";
 import { connectCache } from "./link.ts";
@@ -93,6 +96,7 @@ test("what is in memory comes in one message, after what was found", async () =>
     id: 2,
     segments: [[0, 0, 0, 40, 1]],
     worthTokens: 40,
+    more: false,
   });
   const tuples = answers[1]!["parts"] as number[][];
   expect(tuples.map(([, , , firstToken]) => firstToken)).toEqual([8, 12, 16, 20, 24, 28, 32, 36]);
@@ -121,7 +125,9 @@ test("a text that is partly on disk: memory's part at once, the rest in order, h
     firsts.push(...batch.map(({ firstToken }) => firstToken));
     session.release(batch.map(({ lease }) => lease));
   }
-  expect(found).toEqual([{ hitTokens: 40, segments: prefix([12, "memory"], [28, "disk"]), worthTokens: 40 }]);
+  expect(found).toEqual([
+    { hitTokens: 40, segments: prefix([12, "memory"], [28, "disk"]), worthTokens: 40, more: false },
+  ]);
   expect(batches[0]).toBe(3);
   expect(Math.max(...batches.slice(1))).toBeGreaterThan(1); // several were ready when the first of them was
   expect(firsts).toEqual([0, 4, 8, 12, 16, 20, 24, 28, 32, 36]);
@@ -182,3 +188,75 @@ function lastReadFirst(): { files: DiskFiles; mostWaiting: () => number } {
   const open = async (path: string) => slow(await nodeFiles.open(path));
   return { files: { ...nodeFiles, open }, mostWaiting: () => most };
 }
+
+test("over the socket too a lookup says at once what is here, and a load whether others may have more", async () => {
+  using folder = temporaryFolder();
+  const tier = new SharedTier(new SharedStore());
+  const gate = gated();
+  tier.beforeFind = () => gate.promise;
+  const cache = await openTestCache({ pool: testPool(), tiers: [tier] });
+  const server = await WireServer.listen({ socketPath: join(folder.path, "s"), cache });
+  const session = await connectCache({ ...options, socketPath: join(folder.path, "s") });
+  const said: boolean[] = [];
+  const onFound = ({ more }: Found) => said.push(more);
+  for await (const _ of session.load(bareRoot, tokens, 0, { ...wait, onlyReady: true, onFound }));
+  const answer = new Promise<Lookup>((resolve) => {
+    const onAsk = (known: Lookup) => {
+      gate.open();
+      resolve(known);
+    };
+    void session.lookup(bareRoot, tokens, { ...wait, onAsk }).then(({ hitTokens }) => said.push(hitTokens > 0));
+  });
+  expect(await answer).toMatchObject({ hitTokens: 0 });
+  await expect.poll(() => said).toEqual([true, false]);
+  await session.close();
+  await server.close();
+  await cache.close();
+});
+
+for (const how of ["calls it off", "goes"] as const)
+  test(`a guest that ${how} in the middle of a load, a prefetch or a pin: no more is read, and no lease is left`, async () => {
+    const store = new SharedStore(256 * 2 ** 20);
+    const large = { ...options, slotBytes: [65_536] };
+    const text = counting(1600); // 400 chunks, of which 65 are read at a time
+    {
+      const pool = testPool();
+      await using far = await openTestCache({ pool, tiers: [new SharedTier(store)] });
+      await save(far.openSession(large), pool, text, { bytes: 65_536 });
+      await far.flush();
+    }
+    using folder = temporaryFolder();
+    const socketPath = join(folder.path, "s");
+    const tier = new SharedTier(store, "valkey");
+    const gate = gated();
+    tier.beforeRead = (signal) => Promise.race([gate.promise, once(signal, "abort")]).then(() => {});
+    await using cache = await openTestCache({ pool: testPool(), tiers: [tier] });
+    await using _server = await WireServer.listen({ socketPath, cache });
+    const guest = await connectCache({ ...large, socketPath });
+    const client = new AbortController();
+    const called = { ...wait, signal: client.signal };
+    const verbs = [
+      guest.prefetch(bareRoot, text, called),
+      guest.pin(bareRoot, text, 60, called),
+      (async () => {
+        let parts = 0;
+        for await (const batch of guest.load(bareRoot, text, 0, called)) parts += batch.length;
+        return parts;
+      })(),
+    ];
+    await expect.poll(() => tier.counts.reads).toBe(65);
+    expect(cache.stats().leases).toBe(1200);
+    if (how === "goes") await guest.close();
+    else client.abort();
+    expect(await Promise.all(verbs)).toEqual([0, 0, 0]);
+    await expect.poll(() => cache.stats().leases).toBe(0);
+    gate.open();
+    if (how === "calls it off") {
+      expect(await guest.lookup(bareRoot, text, wait)).toMatchObject({ hitTokens: 1600 }); // it is connected as before
+      expect(await guest.prefetch(bareRoot, text, called)).toBe(0); // called off before it was asked for
+      await guest.close();
+    }
+    expect(tier.counts.reads).toBe(65);
+    expect(cache.stats()).toMatchObject({ pinnedBytes: 0, leases: 0 });
+    cache.check();
+  });
