@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def make_bundle(bundle: Path, npm_arch: str) -> None:
-    """Lays out in `bundle` what an installed npm package has: package.json, dist, dashboard, model, node_modules."""
+    """Lays out in `bundle` what an npm package has: manifest, dist, dashboard, model, client of Mooncake, packages."""
     bundle.mkdir(parents=True)
     for name in ("package.json", "package-lock.json", "LICENSE"):
         shutil.copy(REPOSITORY / name, bundle)
@@ -77,6 +77,9 @@ def make_bundle(bundle: Path, npm_arch: str) -> None:
     run(["node", str(compiler), "-p", "tsconfig.build.json", *flags], REPOSITORY)
 
     shutil.copytree(REPOSITORY / "dashboard", bundle / "dashboard")
+    # A program that the command starts, with whatever Python has Mooncake.
+    client = Path("python") / "reprise_mooncake"
+    shutil.copytree(REPOSITORY / client, bundle / client, ignore=shutil.ignore_patterns("__pycache__"))
     (bundle / "models").mkdir()
     for model in (REPOSITORY / "models").glob("*.gguf"):
         shutil.copy(model, bundle / "models")

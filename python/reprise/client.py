@@ -140,12 +140,17 @@ class Cache:
     def prefetch(self, tokens: TokenIds) -> int:
         """Brings what is stored of a text, on this host or in a shared store, into memory, for a load that will come.
 
-        Returns how many tokens from its start are there now.
+        Returns how many tokens from its start are there now. Interrupted (by Ctrl-C), it ends the cache's work too.
         """
         self._connect_again()
         pending = self.link.prefetch(pack_tokens(tokens), self._salt, self._adapter, self._deadline_ms)
-        if pending is None or not self.link.wait(pending, self._deadline_ms / 1000):
+        if pending is None:
             return 0
+        try:
+            self.link.wait(pending, self._deadline_ms / 1000)
+        except BaseException:
+            self.link.cancel(pending)
+            raise
         return pending.ready_tokens
 
     def load(self, tokens: TokenIds, *, from_token: int = 0) -> LoadedText:

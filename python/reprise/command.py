@@ -48,8 +48,12 @@ def main() -> None:
 
 
 def command_environment() -> dict[str, str]:
-    """The environment that it runs in: without the variable that is meant for this file alone."""
-    return {name: value for name, value in os.environ.items() if name != "REPRISE_COMMAND"}
+    """The environment that it runs in: without the variable that is meant for this file alone.
+
+    Mooncake's client is looked for where this package is, unless another Python is named.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "REPRISE_COMMAND"}
+    return {"REPRISE_MOONCAKE_PYTHON": sys.executable, **environment}
 
 
 def _program() -> Path | None:

@@ -174,6 +174,8 @@ class Connection:
             self.give_back(protocol.Abandon, leases)
         if isinstance(request, PendingLoad) and isinstance(answer, protocol.Found | protocol.Parts):
             return  # more will come
+        if isinstance(request, PendingLookup) and isinstance(answer, protocol.Found) and answer.more:
+            return  # others are asked
         self._late.pop(answer.id, None)
         if self._waiting.pop(answer.id, None) is not None:
             request.done = True
@@ -202,10 +204,10 @@ class Connection:
                 if self.welcome is None:
                     raise RepriseError(answer.code, f"the cache refused: {answer.message}")
             case PendingLookup(), protocol.Found():
-                pending.tell(answer.segments, answer.worth_tokens)
+                pending.tell(answer.segments, answer.worth_tokens, answer.more)
             case PendingLoad(), protocol.Found() if not pending.found:
                 pending.found = True
-                pending.tell(answer.segments, answer.worth_tokens)
+                pending.tell(answer.segments, answer.worth_tokens, answer.more)
             case PendingLoad(found=True), protocol.Parts():
                 pending.parts += answer.parts
             case PendingReserve(), protocol.Reserved():

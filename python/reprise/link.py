@@ -59,10 +59,13 @@ class CacheLink(LinkLife):
         adapter: str = "",
         deadline_ms: float = 1000,
         compute_ms_per_token: float | None = None,
+        awaited: bool = False,
     ) -> PendingLookup | None:
         """How much of `tokens` (u32 LE) is stored, and where. Moves nothing. None: not sent, count it as a miss.
 
         `compute_ms_per_token`: what computing a token costs. The answer then says how much is worth loading.
+        `awaited`: somebody is storing the text elsewhere just now. Others (shared stores) are asked until they have all
+        of it, or the deadline is over.
         """
         compute_ns = _nanoseconds(compute_ms_per_token)
         view = _cut(tokens)
@@ -72,7 +75,13 @@ class CacheLink(LinkLife):
             len(view),
             deadline_ms,
             lambda id, ms: protocol.Lookup(
-                id=id, deadline_ms=ms, root=root, tenant=self._tenant, tokens=view, compute_ns=compute_ns
+                id=id,
+                deadline_ms=ms,
+                root=root,
+                tenant=self._tenant,
+                tokens=view,
+                compute_ns=compute_ns,
+                awaited=awaited,
             ),
         )
 
@@ -114,7 +123,10 @@ class CacheLink(LinkLife):
     def prefetch(
         self, tokens: TokenBuffer, salt: str = "", adapter: str = "", deadline_ms: float = 10_000
     ) -> PendingPrefetch | None:
-        """Brings what is stored of `tokens`, on this host or in a shared store, into memory. None: not sent."""
+        """Brings what is stored of `tokens`, on this host or in a shared store, into memory. None: not sent.
+
+        `cancel` ends it: no more is read then, and what has come stays in memory.
+        """
         view = _cut(tokens)
         root = self._root(salt, adapter)
         return self._ask(

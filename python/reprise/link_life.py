@@ -17,7 +17,7 @@ from reprise.connection import AnyPending, Connection
 from reprise.errors import ProtocolError, RepriseError
 from reprise.keys import is_utf8, tenant_name
 from reprise.kinds import MAX_GROUPS, MAX_TEXT_CHARACTERS
-from reprise.pending import Pending, PendingLoad, PendingPing
+from reprise.pending import Pending, PendingLoad, PendingLookup, PendingPing
 from reprise.protocol import REGISTERED_POOL, Request
 from reprise.space import SpaceDescription, groups_of, space_id
 
@@ -143,27 +143,15 @@ class LinkLife:
 
     def wait(self, pending: Pending, seconds: float) -> bool:
         """Waits until `pending` is done, at most `seconds`. Returns whether it is; otherwise it stays under way."""
-        until = time.monotonic() + seconds
-        while not pending.done:
-            self.poll()
-            left = min(until, pending.deadline) - time.monotonic()
-            if pending.done or time.monotonic() >= until:
-                break
-            self._sleep(left)
-        return pending.done
+        return self._wait_until(pending, lambda: False, seconds)
+
+    def wait_for_word(self, lookup: PendingLookup, seconds: float) -> bool:
+        """Waits until others are asked for more of the text, or the lookup is done. Returns whether it is so."""
+        return self._wait_until(lookup, lambda: lookup.more, seconds)
 
     def wait_for_parts(self, load: PendingLoad, count: int, seconds: float) -> bool:
         """Waits until `load` has `count` parts or is done, at most `seconds`. Returns whether it is so."""
-        until = time.monotonic() + seconds
-        while not (load.done or len(load.parts) >= count):
-            self.poll()
-            if load.done or len(load.parts) >= count:
-                break
-            now = time.monotonic()
-            if now >= until:
-                return False
-            self._sleep(min(until, load.deadline) - now)
-        return True
+        return self._wait_until(load, lambda: len(load.parts) >= count, seconds)
 
     def held_until(self, epoch: int) -> float:
         """time.monotonic() until which leases of that connection surely stand, or stood, unless they were given back.
@@ -184,6 +172,18 @@ class LinkLife:
             self._connection = None
         self.state = "down"
         self._last_good_of.clear()
+
+    def _wait_until(self, pending: Pending, is_there: Callable[[], bool], seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not (pending.done or is_there()):
+            self.poll()
+            if pending.done or is_there():
+                break
+            now = time.monotonic()
+            if now >= until:
+                return False
+            self._sleep(min(until, pending.deadline) - now)
+        return True
 
     def _ask(
         self, kind: type[AnyPending], token_bytes: int, deadline_ms: float, request: Callable[[int, int], Request]

@@ -39,6 +39,9 @@ class _PendingSearch(Pending):
     hit_tokens: int = 0
     #: Of `hit_tokens`, from the start, those that are faster to load than to compute: all, unless the cost was given.
     worth_tokens: int = 0
+    #: Others (shared stores) may have more than this host. A lookup asks them, and is done when they have answered;
+    #: until then it tells what is known without them. A load that is `only_ready` does not ask.
+    more: bool = False
 
     @property
     def tokens_by_tier(self) -> Mapping[str, int]:
@@ -49,8 +52,10 @@ class _PendingSearch(Pending):
                 tokens[segment.tier] += segment.to - segment.from_token
         return tokens
 
-    def tell(self, segments: Sequence[Segment], worth_tokens: int) -> None:
-        """Fills in the cache's answer."""
+    def tell(self, segments: Sequence[Segment], worth_tokens: int, more: bool) -> None:
+        """Fills in the cache's answer, or a further one."""
+        self.more |= more
+        self.hit_tokens = 0
         self.segments = segments
         for segment in segments:
             if segment.kind != "exact" or segment.from_token != self.hit_tokens:

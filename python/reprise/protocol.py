@@ -1,4 +1,4 @@
-"""The wire protocol, version 6, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
+"""The wire protocol, version 7, as src/wire/protocol.ts defines it: every message is a MessagePack map in a frame.
 
     guest                                        cache
       hello ───────────────────────────────────►            version, features, space, rank, slotBytes, token, model
@@ -21,6 +21,10 @@ has chosen travels here, so none can break a message. `tenant` is a `tenant_name
 What is stored of a text is a list of segments; a load's parts say which of their tokens stand where in it. In a lookup
 and a load the guest says what computing a token of a prompt costs it: `compute_ns`, 0 when it does not know. What the
 answer calls `worth_tokens` is as much of the hit as is worth loading then, and as much as a load brings.
+
+A load that is `only_ready` says `more` in its `found` where others (shared stores, a disk whose records are still
+returning) may have more of the text and it is worth asking them. A lookup asks them; then it has two answers: what is
+known at once, with `more`, and later what is known when they have answered.
 
 Answers are read strictly: an unknown field, a missing one or a wrong type is a ProtocolError, and the peer is
 disconnected. The messages are the tables of protocol.ts: a test compares every struct's
@@ -49,7 +53,7 @@ from reprise.kinds import (
 from reprise.rows import LoadedPart, ReservedPart, Segment
 from reprise.space import SpaceDescription
 
-PROTOCOL_VERSION: Final = 6
+PROTOCOL_VERSION: Final = 7
 #: Requests of one connection that may wait for their answers.
 MAX_PENDING_REQUESTS: Final = 1024
 #: Tokens of a text in one message; what comes after them is neither found nor stored.
@@ -84,6 +88,8 @@ class Lookup(_Message, tag="lookup"):
     id: Count
     deadline_ms: Milliseconds
     compute_ns: Count
+    #: Somebody is storing the text elsewhere just now: others are asked until they have all of it.
+    awaited: bool
 
 
 class Load(_Message, tag="load"):
@@ -219,6 +225,7 @@ class Found(_Message, tag="found"):
     id: Count
     segments: Annotated[list[Segment], Meta(max_length=MAX_SEGMENTS)]
     worth_tokens: Count
+    more: bool
 
 
 class Parts(_Message, tag="parts"):

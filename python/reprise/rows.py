@@ -7,8 +7,8 @@ import msgspec
 from reprise.kinds import Count, GroupNumber, LongCount, whole
 
 #: How rows name a tier.
-TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk", 3: "valkey", 4: "s3", 5: "peer"}
-TierNumber = Literal[0, 1, 2, 3, 4, 5]
+TIER_NAMES: Final = {0: "resident", 1: "memory", 2: "disk", 3: "valkey", 4: "s3", 5: "peer", 6: "nixl", 7: "mooncake"}
+TierNumber = Literal[0, 1, 2, 3, 4, 5, 6, 7]
 #: How stored KV fits the asked text. Exact: the same tokens from the text's start on. Moved: the same run of tokens
 #: after another text or at another position.
 KIND_NAMES: Final = {0: "exact", 1: "moved"}

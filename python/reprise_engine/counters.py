@@ -12,6 +12,8 @@ meanings: Mapping[str, str] = {
     "async_loaded_tokens": "Tokens loaded between steps, because some of them came from disk.",
     "skipped_tokens": "Tokens that lie on disk and were faster to compute.",
     "misses_known_early": "Requests of which the cache had said, while they waited, that nothing is stored.",
+    "asked_elsewhere": "Requests that waited in the queue while shared stores were asked for what this host lacks.",
+    "asked_elsewhere_late": "Those of them that went on without an answer, since there was none in time.",
     "misses_late": "Requests that were computed because the cache did not answer in time.",
     "misses_refused": "Requests that were computed because the link or the cache refused the question.",
     "misses_link_down": "Requests that were computed because there was no connection to the cache.",
@@ -25,6 +27,7 @@ meanings: Mapping[str, str] = {
     "saves_dropped": "Saves given up because too many were under way, or their blocks were gone.",
     "failed_saves": "Saves that the workers could not do.",
     "tainted_saves": "Saves given up because they may have been computed on blocks whose load had failed.",
+    "late_handovers": "Prompts that another engine handed over later than it may have kept them; they are not stored.",
 }
 
 

@@ -30,6 +30,9 @@ class Options:
     save: SavePolicy = "all"
     #: How long a request may wait for the cache before it is scheduled; what has not been answered then is a miss.
     lookup_deadline_ms: int = 5
+    #: How long a request may wait in the engine's queue while shared stores are asked for what this host lacks, and no
+    #: longer than computing it would take unless another engine is storing it just now; 0: they are not waited for.
+    shared_deadline_ms: int = 1000
     #: How long a load from disk may take before the rest of it is computed instead.
     load_deadline_ms: int = 10_000
     #: Hits of fewer tokens than this that lie on disk are computed instead.

@@ -6,9 +6,10 @@ be read goes without the cache, neither read nor stored: who writes `"save": "no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from reprise_engine.counters import Counters
 from reprise_engine.log import log
@@ -21,6 +22,17 @@ class Admitted:
     root: Root
     may_read: bool
     may_save: bool
+    #: Its prompt was just read elsewhere, and what came of it is on its way: that is worth waiting for.
+    awaited: bool
+    #: Another connector brings its prompt's KV, which is what it says if it has come by then (`time.time()`); None: no.
+    promised_until: float | None
+
+
+class _Wishes(NamedTuple):
+    read: bool = True
+    save: bool = True
+    awaited: bool = False
+    valid_until: float = 0.0
 
 
 class Unreadable(Exception):
@@ -28,13 +40,15 @@ class Unreadable(Exception):
 
 
 class Admission:
-    """Called from the engine's thread only. `computed_in`: the dtype that vLLM loads adapters in."""
+    """Called from the engine's thread only. `computed_in`: the dtype that vLLM loads adapters in; `beside_others`: this
+    engine has other connectors, too.
+    """
 
-    def __init__(self, counters: Counters, computed_in: str, *, may_read: bool, may_save: bool) -> None:
+    def __init__(self, counters: Counters, computed_in: str, *, may_save: bool, beside_others: bool) -> None:
         self._counters = counters
         self._adapters = Adapters(computed_in)
-        self._may_read = may_read
         self._may_save = may_save
+        self._beside_others = beside_others
         self._told: set[str] = set()
         #: Stands before every adapter's digest once the weights have changed in this engine; see `EngineGuest.reset`.
         self.generation = ""
@@ -51,16 +65,22 @@ class Admission:
             return None
         try:
             salt = _salt(request.cache_salt)
-            read, save = _wishes(request.kv_transfer_params)
+            wishes = _wishes(request.kv_transfer_params)
         except Unreadable as reason:
             self._tell_once(str(reason))
             self._counters.add("requests_unreadable")
             return None
         return Admitted(
             Root(salt, f"{self.generation}{adapter}"),
-            may_read=read and self._may_read and not request.skip_reading_prefix_cache,
-            may_save=save and self._may_save and self._adapters.is_only_one(lora),
+            may_read=wishes.read and not request.skip_reading_prefix_cache,
+            may_save=wishes.save and self._may_save and self._adapters.is_only_one(lora),
+            awaited=wishes.awaited,
+            promised_until=wishes.valid_until if self._is_promised(request.kv_transfer_params) else None,
         )
+
+    def _is_promised(self, params: Mapping[str, object] | None) -> bool:
+        """The connector that has begun takes the mark away: should it fail, we are asked."""
+        return self._beside_others and params is not None and bool(params.get("do_remote_prefill"))
 
     def set_aside(self, request: Any) -> None:
         self._set_aside.add(request.request_id)
@@ -84,25 +104,39 @@ def _salt(given: object) -> str:
     return given
 
 
-def _wishes(params: object) -> tuple[bool, bool]:
-    """Whether a request may read and save, of `{"reprise": {"read": …, "save": …}}`; null is as not given."""
+def _wishes(params: object) -> _Wishes:
+    """Whether a request may read and save, whether what somebody stores elsewhere is awaited, and how long what another
+    engine has computed stays what it is, of `{"reprise": {"read": …, "save": …, "await": …, "valid_until": …}}`; null
+    is as not given.
+    """
     if params is None:
-        return True, True
+        return _Wishes()
     if not isinstance(params, Mapping):
         raise Unreadable("its kv_transfer_params are not an object")
     ours = params.get("reprise")
     if ours is None:
-        return True, True
+        return _Wishes()
     if not isinstance(ours, Mapping):
         raise Unreadable('kv_transfer_params["reprise"] is not an object')
-    if not ours.keys() <= {"read", "save"}:
-        raise Unreadable('kv_transfer_params["reprise"] has other keys than "read" and "save"')
-    return _switch(ours.get("read"), "read"), _switch(ours.get("save"), "save")
+    if not ours.keys() <= {"read", "save", "await", "valid_until"}:
+        raise Unreadable('kv_transfer_params["reprise"] has other keys than "read", "save", "await" and "valid_until"')
+    read, save = _switch(ours, "read", default=True), _switch(ours, "save", default=True)
+    return _Wishes(read, save, _switch(ours, "await", default=False), _moment(ours, "valid_until"))
 
 
-def _switch(given: object, name: str) -> bool:
+def _switch(ours: Mapping[str, object], name: str, *, default: bool) -> bool:
+    given = ours.get(name)
     if given is None:
-        return True
+        return default
     if not isinstance(given, bool):
         raise Unreadable(f'kv_transfer_params["reprise"]["{name}"] is not true or false')
     return given
+
+
+def _moment(ours: Mapping[str, object], name: str) -> float:
+    given = ours.get(name)
+    if given is None:
+        return 0.0
+    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+        raise Unreadable(f'kv_transfer_params["reprise"]["{name}"] is not a time in seconds')
+    return float(given)

@@ -8,7 +8,8 @@ and go without the guard: it would be most of what they cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from reprise_engine.same_process import introduce
 from reprise_engine.worker.worker import WorkerSide
 from reprise_vllm.block_pool import BlockPoolRefs
 from reprise_vllm.contract import differences, surface
-from reprise_vllm.enclosing import check_load_failure_policy, enclosing_connector
+from reprise_vllm.enclosing import check_load_failure_policy, enclosing_connector, handover_seconds
 from reprise_vllm.engine_guest import EngineGuest
 from reprise_vllm.generations import generation_of, known_releases
 from reprise_vllm.guard import FaultBudget, guarded, guarded_by_request, note_fault
@@ -91,6 +92,8 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._layout: WorkerLayout | None = None
         self._failed_blocks: set[int] = set()
         self._generation, is_known = generation_of(vllm.__version__)
+        #: None: what is read here is not handed over, or we may not say anything about it.
+        self._handover_seconds = handover_seconds(enclosing) if self._generation.merges_transfer_params else None
         found = differences(self._generation, surface())
         is_scheduler = role == KVConnectorRole.SCHEDULER
         if found:
@@ -109,7 +112,9 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
                     known_releases,
                     vllm.__version__,
                 )
-            self._guest = EngineGuest(vllm_config, kv_cache_config, options, self._generation)
+            self._guest = EngineGuest(
+                vllm_config, kv_cache_config, options, self._generation, beside_others=self._is_one_of_several
+            )
         else:
             parallel = vllm_config.parallel_config
             self._worker = WorkerSide(
@@ -200,8 +205,10 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def update_connector_output(self, connector_output: Any) -> None:
         theirs = connector_output.kv_connector_worker_meta
         side = None if self._guest is None else self._guest.side
-        if side is not None and self._is_one_of_several and connector_output.invalid_block_ids:
-            side.taint_blocks(connector_output.invalid_block_ids)
+        if side is not None and self._is_one_of_several:
+            if connector_output.invalid_block_ids:
+                side.taint_blocks(connector_output.invalid_block_ids)
+            side.received(connector_output.finished_recving or ())
         if self._guest is None or not isinstance(theirs, RepriseWorkerMetadata):
             return
         if theirs.report.layouts:
@@ -211,7 +218,9 @@ class RepriseConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     @guarded_by_request(lambda self: (False, None), is_last=True)
     def request_finished(self, request: Any, block_ids: Sequence[int]) -> tuple[bool, dict[str, Any] | None]:
-        return (self._guest is not None and self._guest.finished(request, block_ids)), None
+        if self._guest is None:
+            return False, None
+        return self._guest.finished(request, block_ids), _for_the_other_engine(request, self._handover_seconds)
 
     def set_aside(self, request: Any) -> None:
         if self._guest is not None:
@@ -341,6 +350,14 @@ RepriseConnector.__abstractmethods__ = frozenset()
 
 def _plan_in(metadata: KVConnectorMetadata | None) -> StepPlan | None:
     return metadata.plan if isinstance(metadata, RepriseMetadata) else None
+
+
+def _for_the_other_engine(request: Any, seconds: float | None) -> dict[str, Any] | None:
+    """Of a prompt that is handed over: how long its blocks stay what they are. The proxy passes it on."""
+    params = None if seconds is None else request.kv_transfer_params
+    if seconds is None or not isinstance(params, Mapping) or not params.get("do_remote_decode"):
+        return None
+    return {"reprise": {"valid_until": time.time() + seconds}}
 
 
 def _calls_layer_hooks(vllm_config: Any) -> bool:

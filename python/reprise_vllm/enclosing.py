@@ -10,6 +10,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+#: How long an engine keeps a prompt's blocks for the one that it hands them over to, where nothing else is set (Nixl).
+_lease_seconds = 30.0
+#: Of that time counts so much: the clocks of two hosts differ, and reading takes a while.
+_share_that_counts = 2 / 3
 #: Constructors between a MultiConnector's and ours.
 _most_frames = 8
 
@@ -27,6 +31,15 @@ def enclosing_connector() -> Any | None:
         if frame.f_code.co_name == "__init__" and isinstance(theirs, MultiConnector):
             return theirs
     return None
+
+
+def handover_seconds(enclosing: Any | None) -> float | None:
+    """For how long, surely, a prompt that was read here can be handed over to another engine; None: it is not."""
+    if enclosing is None:
+        return None
+    entries = enclosing._vllm_config.kv_transfer_config.kv_connector_extra_config.get("connectors", [])
+    leases = [(entry.get("kv_connector_extra_config") or {}).get("kv_lease_duration") for entry in entries]
+    return min((float(lease) for lease in leases if lease is not None), default=_lease_seconds) * _share_that_counts
 
 
 def check_load_failure_policy(ours: Any, enclosing: Any | None) -> None:

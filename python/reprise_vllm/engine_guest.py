@@ -37,7 +37,17 @@ _autostart_seconds = 20.0
 
 
 class EngineGuest:
-    def __init__(self, vllm_config: Any, kv_cache_config: Any, options: Options, generation: Generation) -> None:
+    """`beside_others`: this engine has other connectors, too."""
+
+    def __init__(
+        self,
+        vllm_config: Any,
+        kv_cache_config: Any,
+        options: Options,
+        generation: Generation,
+        *,
+        beside_others: bool = False,
+    ) -> None:
         self.counters = Counters()
         #: There once the engine's identity is known.
         self.side: SchedulerSide | None = None
@@ -53,8 +63,8 @@ class EngineGuest:
         self._admission = Admission(
             self.counters,
             _adapter_dtype(vllm_config),
-            may_read=role != "kv_producer",
             may_save=role != "kv_consumer",
+            beside_others=beside_others,
         )
         self._closed = False
 
@@ -87,10 +97,10 @@ class EngineGuest:
 
     def arrived(self, request: Any) -> None:
         side, how = self.side, self._admission.of(request)
-        if side is not None and how is not None:
-            side.arrived(request, root=how.root, may_read=how.may_read, may_save=how.may_save)
+        if side is not None and how is not None and how.promised_until is None:
+            side.arrived(request, root=how.root, may_read=how.may_read, may_save=how.may_save, awaited=how.awaited)
 
-    def match(self, request: Any, computed: int) -> tuple[int, bool]:
+    def match(self, request: Any, computed: int) -> tuple[int | None, bool]:
         side = self.side
         if side is None:
             return 0, False
@@ -98,7 +108,15 @@ class EngineGuest:
         if how is None:
             self.counters.add("requests_skipped")
             return 0, False
-        return side.match(request, computed, root=how.root, may_read=how.may_read, may_save=how.may_save)
+        return side.match(
+            request,
+            computed,
+            root=how.root,
+            may_read=how.may_read,
+            may_save=how.may_save,
+            awaited=how.awaited,
+            promised_until=how.promised_until,
+        )
 
     def finished(self, request: Any, blocks: Sequence[int]) -> bool:
         """True: its blocks are needed until the workers report it sent."""

@@ -15,6 +15,7 @@ PYTHON = Path(__file__).parents[1]
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "reprise": ("reprise_engine", "reprise_vllm", "vllm", "torch.cuda", "triton"),
     "reprise_engine": ("reprise_vllm", "vllm"),
+    "reprise_mooncake": ("reprise", "reprise_engine", "reprise_vllm", "vllm", "torch"),
     "reprise_engine.scheduler": ("reprise_engine.worker", "reprise_engine.copy", "torch", "triton"),
     "reprise_engine.copy": ("reprise_engine.worker", "reprise_engine.scheduler"),
     "reprise_engine.worker": ("reprise_engine.scheduler",),
@@ -42,7 +43,7 @@ def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-FOLDERS = ("reprise", "reprise_engine", "reprise_vllm", "tests", "bench")
+FOLDERS = ("reprise", "reprise_engine", "reprise_mooncake", "reprise_vllm", "tests", "bench")
 FILES = [file for folder in FOLDERS for file in (PYTHON / folder).rglob("*.py")]
 IMPORTS = {name_of(file): set(imports_of(file.read_text())) for file in FILES}
 

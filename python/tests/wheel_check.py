@@ -32,6 +32,10 @@ assert callable(reprise_vllm.register)
 for part in ("scheduler.loads", "worker.worker", "copy.copier"):
     assert find_spec(f"reprise_engine.{part}") is not None, part
 
+# What the command starts for a pool of Mooncake's says itself that there is no Mooncake here.
+client = manifest.parent / "python" / "reprise_mooncake"
+assert sorted(file.name for file in client.glob("*.py")) == ["__init__.py", "__main__.py", "messages.py", "values.py"]
+
 started = reprise.start_cache(memory="64MiB", disk="64MiB", stop_when_unused=1)
 assert started.process_id is not None
 executable = Path(f"/proc/{started.process_id}/exe").resolve()

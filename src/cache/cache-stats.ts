@@ -4,6 +4,8 @@ import type { TierName, TierStats } from "../tier.ts";
 import { counterFigures, rowsOf, type Counters, type StatisticRow } from "./counters.ts";
 import type { PoolStats } from "./pool/slot-pool.ts";
 import type { ReadFigures } from "./tiering/read-speed.ts";
+import { tierCounterTable, type TierCounters } from "./tiering/tier-counters.ts";
+import { stateNames, type TierState } from "./tiering/tier-states.ts";
 import type { WriteBehindStats } from "./tiering/write-behind.ts";
 
 /** What is there now: a row each, as {@link counterTable} has them. */
@@ -28,23 +30,45 @@ export interface EngineFigures {
   readonly prefillTokensPerSecond: number;
 }
 
+/** What is known of a tier below memory: by itself, and by the cache. */
+export interface TierFigures extends Omit<TierStats, "corruptRecords">, TierCounters, ReadFigures {
+  readonly state: TierState;
+}
+
 /** A plain object that JSON and msgpack carry as it is. */
 export interface CacheStats extends Readonly<Counters>, Levels {
   readonly memory: PoolStats;
-  readonly tiers: Partial<Record<TierName, TierStats & ReadFigures>>;
+  readonly tiers: Partial<Record<TierName, TierFigures>>;
   /** Of the engines that are connected, those that say how fast they compute prompts. */
   readonly engines: readonly EngineFigures[];
   /** What is to be written below: of all tiers together, and of each. */
   readonly writeBehind: WriteBehindStats;
 }
 
-/** What tiers have in common; memory counts no corrupt records and is not timed. */
-type AnyTier = Pick<TierStats, "usedBytes" | "capacityBytes"> &
-  Partial<Pick<TierStats, "corruptRecords"> & ReadFigures>;
+type HeldFigures = Pick<TierStats, "usedBytes" | "capacityBytes">;
 
-function byTier(read: (tier: AnyTier) => number | undefined): Pick<Figure<CacheStats>, "label" | "read"> {
-  const all = ({ memory, tiers }: CacheStats): Record<string, AnyTier> => ({ memory, ...tiers });
+/** Memory among them. */
+function byHolder(read: (tier: HeldFigures) => number): Pick<Figure<CacheStats>, "label" | "read"> {
+  const all = ({ memory, tiers }: CacheStats): Record<string, HeldFigures> => ({ memory, ...tiers });
   return { label: "tier", read: (stats) => Object.entries(all(stats)).map(([name, tier]) => [name, read(tier)]) };
+}
+
+function byTier(read: (tier: TierFigures) => number | undefined): Pick<Figure<CacheStats>, "label" | "read"> {
+  return { label: "tier", read: ({ tiers }) => Object.entries(tiers).map(([name, tier]) => [name, read(tier)]) };
+}
+
+/** Two labels: the tier, and what tells its values apart. */
+function byTierAnd(
+  label: string,
+  read: (tier: TierFigures) => Readonly<Record<string, number>>,
+): Pick<Figure<CacheStats>, "label" | "read"> {
+  return {
+    label: ["tier", label],
+    read: ({ tiers }) =>
+      Object.entries(tiers).flatMap(([name, tier]) =>
+        Object.entries(read(tier)).map(([each, value]) => [[name, each], value] as const),
+      ),
+  };
 }
 
 const tierFigures: readonly Figure<CacheStats>[] = [
@@ -52,19 +76,21 @@ const tierFigures: readonly Figure<CacheStats>[] = [
     name: "reprise_cache_bytes",
     kind: "gauge",
     help: "Bytes of KV held, by tier.",
-    ...byTier(({ usedBytes }) => usedBytes),
+    ...byHolder(({ usedBytes }) => usedBytes),
   },
   {
     name: "reprise_cache_capacity_bytes",
     kind: "gauge",
     help: "Bytes of KV that fit, by tier.",
-    ...byTier(({ capacityBytes }) => capacityBytes),
+    ...byHolder(({ capacityBytes }) => capacityBytes),
   },
   {
-    name: "reprise_corrupt_records_total",
-    kind: "counter",
-    help: "Records dropped for a wrong checksum, by tier.",
-    ...byTier(({ corruptRecords }) => corruptRecords),
+    name: "reprise_tier_state",
+    kind: "gauge",
+    help: "1 for the state that a tier is in: unknown (it has not answered yet), up, slow (computing is faster than loading from it), or away.",
+    ...byTierAnd("state", ({ state }) =>
+      Object.fromEntries(stateNames.map((name) => [name, name === state.is ? 1 : 0])),
+    ),
   },
   {
     name: "reprise_tier_read_latency_seconds",
@@ -78,11 +104,31 @@ const tierFigures: readonly Figure<CacheStats>[] = [
     help: "Bytes per second while many reads follow each other, by tier.",
     ...byTier(({ readBytesPerSecond }) => readBytesPerSecond),
   },
+  {
+    name: "reprise_tier_quota_bytes",
+    kind: "gauge",
+    help: "Bytes that hosts may keep in a tier together, by tier.",
+    ...byTier(({ quota }) => quota?.limitBytes),
+  },
+  {
+    name: "reprise_tier_quota_used_bytes",
+    kind: "gauge",
+    help: "Bytes that hosts keep there together, as far as the tier can tell, by tier.",
+    ...byTier(({ quota }) => quota?.usedBytes),
+  },
 ];
+
+const tierCounterFigures = rowsOf(tierCounterTable).map(([name, { help, by }]): Figure<CacheStats> => {
+  const figure = { name: `reprise_tier_${snakeCase(name)}_total`, kind: "counter" as const, help };
+  return by === undefined
+    ? { ...figure, ...byTier((tier) => tier[name] as number) } // what it is where nothing tells values apart
+    : { ...figure, ...byTierAnd(by, (tier) => tier[name] as Record<string, number>) };
+});
 
 /** All that `/metrics` shows of a cache; a tier's own are beside the tier. */
 export const cacheFigures: readonly Figure<CacheStats>[] = [
   ...tierFigures,
+  ...tierCounterFigures,
   {
     name: "reprise_engine_prefill_tokens_per_second",
     kind: "gauge",

@@ -6,11 +6,12 @@
  */
 import { describe, RepriseError } from "../errors.ts";
 import { silentLog, type Log } from "../log.ts";
-import { ownedLog, type Compacted, type LogTier, type Tier, type TierName, type TierStats } from "../tier.ts";
+import { ownedLog, type Compacted, type LogTier, type Tier } from "../tier.ts";
 import type { Root } from "../identity/keys.ts";
 import type { Tokens } from "../identity/tokens.ts";
 import type { ChunkId } from "./index/chunk-id.ts";
 import { LocalSession } from "./sessions/local-session.ts";
+import { BroughtTexts } from "./sessions/brought-texts.ts";
 import { ReadsByKey } from "./sessions/reads-by-key.ts";
 import { Adoption } from "./recovery/from-pool.ts";
 import { ChunkStore } from "./pool/chunk-store.ts";
@@ -18,21 +19,21 @@ import { flag } from "./index/chunk-table.ts";
 import { copyOf, newCounters, type Counters } from "./counters.ts";
 import { ChunkEvents } from "./events.ts";
 import type { SubscribeOptions, Subscription } from "./subscription.ts";
-import { type CacheStats } from "./cache-stats.ts";
+import type { CacheStats, TierFigures } from "./cache-stats.ts";
 import { within } from "../deadline.ts";
 import type { EvictionPolicy } from "./eviction/policy.ts";
 import { HazardPolicy } from "./eviction/hazard-policy.ts";
 import { LeaseTable, type HolderId } from "./pool/leases.ts";
 import { LoadOrCompute } from "./tiering/load-or-compute.ts";
-import { Outages } from "./tiering/outages.ts";
 import { Promotion } from "./tiering/promotion.ts";
+import { TierCounts } from "./tiering/tier-counters.ts";
+import { TierStates } from "./tiering/tier-states.ts";
 import { WriteBehind } from "./tiering/write-behind.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import { Resizing } from "./pool/resizing.ts";
 import type { SessionLimits, SessionContext } from "./sessions/session-context.ts";
-import { maxGroups, type Cleared, type SessionOptions, type WaitOptions } from "../session.ts";
+import { maxGroups, type BringOptions, type Cleared, type SessionOptions } from "../session.ts";
 import { groupsOf } from "../identity/space.ts";
-import type { ReadFigures } from "./tiering/read-speed.ts";
 import type { PoolStats, SlotPool } from "./pool/slot-pool.ts";
 import { Spaces } from "./index/spaces.ts";
 import { StoredChunks } from "./index/stored-chunk.ts";
@@ -89,7 +90,8 @@ export class Cache implements AsyncDisposable {
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
   readonly #recovery: Recovery;
-  readonly #outages: Outages;
+  readonly #tierCounts = new TierCounts();
+  readonly #tierStates: TierStates;
   readonly #writeBehind: WriteBehind;
   readonly #promotion: Promotion;
   readonly #loadOrCompute: LoadOrCompute;
@@ -97,6 +99,7 @@ export class Cache implements AsyncDisposable {
   readonly #resizing: Resizing;
   readonly #sessions = new Set<LocalSession>();
   readonly #now: () => number;
+  readonly #brought = new BroughtTexts();
   #lastHolder = 0;
   #closed = false;
 
@@ -114,10 +117,11 @@ export class Cache implements AsyncDisposable {
     this.#store = store;
     this.#spaces = new Spaces({ chunks, setOwner: (index, name) => store.setOwner(index, name) });
     const log = this.#log;
-    this.#outages = new Outages({ counters, log, retryMs: options.retryMs ?? 5000 });
-    const below = { store, tiers: this.#tiers, counters, outages: this.#outages };
+    const tierCounts = this.#tierCounts;
+    this.#tierStates = new TierStates({ tiers: this.#tiers, tierCounts, log, retryMs: options.retryMs ?? 5000, now });
+    const below = { store, tiers: this.#tiers, counters, tierCounts, tierStates: this.#tierStates, now };
     this.#loadOrCompute = new LoadOrCompute(now);
-    this.#recovery = new Recovery({ ...below, spaces: this.#spaces, loadOrCompute: this.#loadOrCompute, now });
+    this.#recovery = new Recovery({ ...below, spaces: this.#spaces, loadOrCompute: this.#loadOrCompute });
     this.#promotion = new Promotion({ ...below, loadOrCompute: this.#loadOrCompute, log });
     const queueBytes = () => options.writeBehindBytes ?? Math.min(pool.stats().capacityBytes / 4, 2 ** 30);
     this.#writeBehind = new WriteBehind({ ...below, queueBytes });
@@ -144,6 +148,7 @@ export class Cache implements AsyncDisposable {
       cache.#log.warn(`${tier.name} tier: what it kept cannot be read: ${describe(error)}`),
     );
     cache.#adoption.start();
+    cache.#tierStates.start();
     await cache.recovered(1000);
     return cache;
   }
@@ -171,6 +176,7 @@ export class Cache implements AsyncDisposable {
       writeBehind: this.#writeBehind,
       promotion: this.#promotion,
       loadOrCompute: this.#loadOrCompute,
+      tierStates: this.#tierStates,
       counters: this.#counters,
       limits: this.#limits,
       now: this.#now,
@@ -185,14 +191,15 @@ export class Cache implements AsyncDisposable {
    * Keeps what is stored of a text in the pool for so long, in every space that a session is open for.
    *
    * @returns the most tokens kept in any of them.
+   * @throws RepriseError QUEUE_FULL when as many texts are being brought into memory as may be, of the tenant or of all.
    */
-  pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
-    return this.#mostInAnySpace((session) => session.pin(root, tokens, seconds, wait));
+  pin(root: Root, tokens: Tokens, seconds: number, options: BringOptions): Promise<number> {
+    return this.#bring(root, (session) => session.pin(root, tokens, seconds, options));
   }
 
-  /** Brings what is stored of a text, here or in a shared store, into the pool. @returns as {@link pin} */
-  prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number> {
-    return this.#mostInAnySpace((session) => session.prefetch(root, tokens, wait));
+  /** Brings what is stored of a text, here or in a shared store, into the pool. @returns, @throws as {@link pin} */
+  prefetch(root: Root, tokens: Tokens, options: BringOptions): Promise<number> {
+    return this.#bring(root, (session) => session.prefetch(root, tokens, options));
   }
 
   /** Reads for somebody who knows chunks by their keys alone: another host. Its leases fall when it is closed. */
@@ -203,8 +210,7 @@ export class Cache implements AsyncDisposable {
   }
 
   stats(): CacheStats {
-    const tiers: Partial<Record<TierName, TierStats & ReadFigures>> = {};
-    for (const tier of this.#tiers) tiers[tier.name] = { ...tier.stats(), ...this.#loadOrCompute.figures(tier.name) };
+    const tiers = Object.fromEntries(this.#tiers.map((tier) => [tier.name, this.#statsOf(tier)]));
     return {
       ...copyOf(this.#counters),
       ...this.#spaces.stats(),
@@ -309,11 +315,12 @@ export class Cache implements AsyncDisposable {
     this.#resizing.close();
     await this.#adoption.close();
     for (const session of this.#sessions) await session.close();
+    await this.#brought.close();
     await this.#recovery.stop();
     if ((await within(this.#writeBehind.drained(), closeMs)) === "late")
       this.#log.warn(`not everything could be written below within ${closeMs} ms; closing without it`);
     await Promise.all([this.#writeBehind.close(), this.#promotion.close()]);
-    this.#outages.close();
+    this.#tierStates.close();
     for (const tier of this.#tiers) {
       try {
         await tier[Symbol.asyncDispose]();
@@ -329,9 +336,21 @@ export class Cache implements AsyncDisposable {
     await this.close();
   }
 
-  async #mostInAnySpace(work: (session: LocalSession) => Promise<number>): Promise<number> {
-    const bySpace = new Map([...this.#sessions].map((session) => [session.spaceId, session]));
-    return Math.max(0, ...(await Promise.all(Array.from(bySpace.values(), work))));
+  #statsOf(tier: Tier): TierFigures {
+    const own = tier.stats();
+    const counted = this.#tierCounts.copyOf(tier);
+    return {
+      ...own,
+      ...counted,
+      // Those that it read, and those that do not fit where it says that they belong.
+      corruptRecords: own.corruptRecords + counted.corruptRecords,
+      ...this.#loadOrCompute.figures(tier.name),
+      state: this.#tierStates.stateOf(tier),
+    };
+  }
+
+  #bring({ tenant, salt }: Root, work: (session: LocalSession) => Promise<number>): Promise<number> {
+    return this.#brought.bring(tenant ?? salt, this.#sessions, work);
   }
 
   #logs(): LogTier[] {

@@ -9,8 +9,8 @@ import type { TierName } from "../tier.ts";
 export interface StatisticRow {
   readonly unit: string;
   readonly help: string;
-  /** One number for each tier. */
-  readonly by?: "tier";
+  /** One number for each of them. */
+  readonly by?: "tier" | "outcome";
   /** Shown by `/cache/stats` alone. */
   readonly statsOnly?: true;
 }
@@ -35,8 +35,6 @@ export const counterTable = {
   rejectedChunks: { unit: "chunks", help: "Chunks not saved because all memory was in use." },
   abandonedChunks: { unit: "chunks", help: "Chunks that were reserved but never saved.", statsOnly: true },
   corruptRecords: { unit: "records", help: "Records that did not match their checksum or key.", statsOnly: true },
-  tierFailures: { unit: "failures", help: "Reads and writes below memory that failed." },
-  refusedWrites: { unit: "chunks", help: "Chunks that a tier below had no room for.", statsOnly: true },
   lateLoads: { unit: "loads", help: "Loads that ended early because a chunk was late." },
 } as const satisfies Record<string, StatisticRow>;
 

@@ -3,6 +3,7 @@
     match ──► a claim (leases held) ──► allocated ──► a load in this step     all of it is in memory
        │                                        └──► a load between steps     some of it comes from below, or much is
        │                                                                      under way and others would wait for it
+       ├──► None: to be asked again in the next step                          others are asked (questions.py)
        └──► nothing: a miss, late, refused                                    what fails is computed
 
 What lies below memory is claimed as far as loading it beats computing it. The cache knows (`worth_tokens`), from what
@@ -20,7 +21,6 @@ from typing import Literal
 
 import numpy as np
 
-from reprise.pending import PendingLookup
 from reprise.rows import LoadedPart
 from reprise_engine.counters import Counters
 from reprise_engine.jobs import Geometry, chunks_before, load_job, usable_end
@@ -29,6 +29,7 @@ from reprise_engine.plan import JobId, LoadJob, StepPlan
 from reprise_engine.same_process import Prefetcher
 from reprise_engine.scheduler.patience import Patience
 from reprise_engine.scheduler.prefill_rate import PrefillRate
+from reprise_engine.scheduler.questions import Questions
 from reprise_engine.scheduler.rank_links import RankLeases, RankLinks
 from reprise_engine.scheduler.tracked_request import AsyncLoad, Claim, TrackedRequest
 
@@ -38,8 +39,6 @@ MOST_WAITED_BYTES = 1 << 30
 #: After so many loads in a row that the workers could not do, none is tried for a while.
 _failures_tolerated = 4
 _pause_seconds = 10.0
-#: For how long an answer that came early is believed.
-_early_seconds = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,7 @@ class Loads:
         self._new_job_id = new_job_id
         self._prefill = prefill
         self._patience = Patience(options, prefill, geometry.chunk_tokens)
+        self.questions = Questions(links, geometry, options, counters, prefill, self._patience, clock)
         self._clock = clock
         self._prefetcher = prefetcher
         self._jobs: list[LoadJob] = []
@@ -96,8 +96,9 @@ class Loads:
         """There may be something for the next plan."""
         return bool(self._async_loads or self._jobs or self._lost or self._complete)
 
-    def match(self, tracked: TrackedRequest, computed: int, *, alone: bool) -> tuple[int, bool]:
-        """Tokens after the first `computed` that can be loaded, and whether that happens between steps.
+    def match(self, tracked: TrackedRequest, computed: int, *, alone: bool) -> tuple[int | None, bool]:
+        """Tokens after the first `computed` that can be loaded, and whether that happens between steps. None: others
+        are being asked; to be matched again in the next step.
 
         `alone`: the engine has no other request, which a load in this step would hold up.
         """
@@ -106,31 +107,26 @@ class Loads:
         if claim is not None and claim.begin == computed and self._stands(claim):
             return claim.end - computed, claim.between_steps  # it could not be scheduled last time
         self.drop_claim(tracked)
-        early, tracked.early = tracked.early, None
         if limit <= computed or tracked.gave_up or not tracked.may_read or self._clock() < self._paused_until:
+            self.questions.drop(tracked)
             return 0, False
         if not self._links.up:
+            self.questions.drop(tracked)
             self._counters.add("misses_link_down")
             return 0, False
-        # It was asked before: a second question would queue up behind those of the requests that came with this one.
-        if early is not None and not self._links.wait_for(early, self._patience.for_an_answer(limit - computed)):
+        # Asked early: a second question would queue up behind those of the requests that came with this one.
+        word = self.questions.word(tracked, computed, limit - computed)
+        if word == "wait":
+            return None, False
+        if word == "late":
             self._counters.add("misses_late")
-        elif early is not None and self._is_miss(early, computed):
+        elif word == "nothing":
             self._counters.add("misses_known_early")
         else:
             tracked.claim = self._claim(tracked, computed, limit, alone=alone)
         if tracked.claim is None:
-            return 0, False
+            return None if tracked.question is not None else 0, False
         return tracked.claim.end - computed, tracked.claim.between_steps
-
-    def arrived(self, tracked: TrackedRequest) -> None:
-        """The request waits for its turn: meanwhile the cache may say how much of it is stored."""
-        limit = self._geometry.whole_blocks(tracked.request.num_tokens - 1)
-        if tracked.may_read and limit > 0 and self._links.up:
-            root = tracked.root
-            tracked.early = self._links.lookup(
-                tracked.tokens(limit), root.salt, root.adapter, deadline_ms=int(_early_seconds * 1000)
-            )
 
     def allocated(self, tracked: TrackedRequest, blocks: Sequence[int], external_tokens: int) -> None:
         """The engine has given the claimed tokens their blocks. `blocks`: those of the whole request."""
@@ -211,7 +207,7 @@ class Loads:
         was_loading = bool(self._under_way or self._async_loads)
         for tracked in requests:
             self.void(tracked)
-            tracked.early = None
+            self.questions.drop(tracked)
         for request_id, blocks in self._between_steps.items():
             if request_id not in self._async_loads:
                 self._lost += blocks.tolist()
@@ -221,6 +217,7 @@ class Loads:
     def abandon(self, tracked: TrackedRequest) -> None:
         """The request is over. A load between steps ends with the next plan; the engine keeps the blocks until then."""
         self.drop_claim(tracked)
+        self.questions.drop(tracked)
         if tracked.async_load is not None:
             tracked.async_load.deadline = 0.0
 
@@ -281,6 +278,9 @@ class Loads:
         stored = self._geometry.whole_blocks(min(load.hit_tokens, limit))
         worth = min(self._geometry.whole_blocks(load.worth_tokens), stored)
         ready = max(end, computed)
+        if load.more and self.questions.ask_elsewhere(tracked, limit - max(stored, computed)):
+            load.cancel()
+            return None
         if worth < stored:
             self._counters.add("skipped_tokens", stored - max(worth, ready))
         if worth - ready >= self._options.min_disk_tokens:
@@ -311,12 +311,6 @@ class Loads:
     def _can_be_waited_for(self, tokens: int) -> bool:
         """Whether a step may wait for these tokens, and for all that comes before them on the link."""
         return sum(job.tokens for job in self._under_way.values()) + tokens <= self._most_waited_tokens
-
-    def _is_miss(self, early: PendingLookup, computed: int) -> bool:
-        """Whether an early answer is there, is fresh, and says that there is nothing to load."""
-        fresh = self._clock() - early.sent_at < _early_seconds
-        nothing = self._geometry.whole_blocks(early.hit_tokens) <= computed
-        return early.done and not early.failed and fresh and nothing
 
     def _common_end(self, chunks: list[list[LoadedPart]], begin: int, limit: int) -> int:
         return min(usable_end(self._geometry, ours, begin, limit) for ours in chunks)

@@ -28,6 +28,14 @@ class Patience:
             return least
         return max(least, min(_longest_wait_seconds, tokens * cost / 1000 * _share_to_wait))
 
+    def for_others(self, missing: int, *, awaited: bool = False) -> float:
+        """Seconds a request may wait in the engine's queue until shared stores have said which of its `missing` tokens
+        they have: no longer than computing them would take. What is `awaited` comes: another engine has computed it.
+        """
+        most = self._options.shared_deadline_ms / 1000
+        cost = self._prefill.ms_per_token
+        return most if cost is None or awaited else min(most, missing * cost / 1000)
+
     def for_a_load(self, tokens: int) -> float:
         """Seconds a load between steps may take: as long as computing would, where that is known."""
         most = self._options.load_deadline_ms / 1000

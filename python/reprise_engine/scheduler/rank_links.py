@@ -53,6 +53,11 @@ class RankedLoad:
         return min(load.worth_tokens for load in self._loads)
 
     @property
+    def more(self) -> bool:
+        """Others may have more of the text than this host."""
+        return any(load.more for load in self._loads)
+
+    @property
     def rows(self) -> int:
         """Chunks that every rank has."""
         return min(len(load.parts) for load in self._loads)
@@ -174,10 +179,27 @@ class RankLinks:
             loads.append(load)
         return RankedLoad(self, loads)
 
-    def lookup(self, tokens: TokenBuffer, salt: str, adapter: str, *, deadline_ms: int) -> PendingLookup | None:
+    def lookup(
+        self,
+        tokens: TokenBuffer,
+        salt: str,
+        adapter: str,
+        *,
+        deadline_ms: int,
+        compute_ms_per_token: float | None = None,
+        awaited: bool = False,
+    ) -> PendingLookup | None:
         """How much is stored; a chunk counts when all ranks have it, so one of them is asked. None: refused."""
         self._rest_until = 0.0
-        return self.links[0].lookup(tokens, salt, adapter, deadline_ms)
+        return self.links[0].lookup(tokens, salt, adapter, deadline_ms, compute_ms_per_token, awaited)
+
+    def wait_for_word(self, lookup: PendingLookup, seconds: float) -> bool:
+        """Waits until a lookup is answered, or others are asked for it. False when the time was up before."""
+        return self.links[0].wait_for_word(lookup, seconds)
+
+    def stop_asking(self, lookup: PendingLookup) -> None:
+        """Nobody waits for a lookup's answer any more."""
+        self.links[0].cancel(lookup)
 
     def wait_for(self, lookup: PendingLookup, seconds: float) -> bool:
         """Waits for a lookup's answer. False when the time was up before."""

@@ -126,14 +126,14 @@ class Saves:
             self._ask(tracked, self._geometry.whole_blocks(tokens))
         if not tracked.savings and not tracked.save_jobs:
             return False
-        block_refs = self._block_refs()
-        if block_refs is None:
-            self._finishing[tracked.request_id] = tracked
-            return True
         size = self._geometry.block_tokens
         kept = tracked.blocks[first // size : -(-tracked.asked_to_save // size)]
         if not kept:
             return False  # preempted before it was aborted: the step that took its blocks waits for the copies
+        block_refs = self._block_refs()
+        if block_refs is None:
+            self._finishing[tracked.request_id] = tracked
+            return True
         block_refs.hold(kept)
         tracked.kept, tracked.kept_from = kept, first
         self._keeping[id(tracked)] = tracked

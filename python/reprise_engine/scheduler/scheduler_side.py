@@ -19,6 +19,7 @@ from itertools import count
 
 from reprise_engine.counters import Counters
 from reprise_engine.jobs import Geometry
+from reprise_engine.log import log
 from reprise_engine.options import Options
 from reprise_engine.plan import NOTHING, JobId, StepPlan, WorkerReport
 from reprise_engine.same_process import Prefetcher
@@ -39,6 +40,7 @@ class SchedulerSide:
         options: Options,
         counters: Counters,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         prefetcher: Callable[[], Prefetcher | None] = lambda: None,
         block_refs: Callable[[], BlockRefs | None] = lambda: None,
     ) -> None:
@@ -46,6 +48,7 @@ class SchedulerSide:
         self._geometry = geometry
         self._options = options
         self._counters = counters
+        self._wall_clock = wall_clock
         self._prefetcher = prefetcher
         #: Jobs that some ranks have ended and others not: how many have, and whether one of them failed.
         self._half_done: dict[JobId, tuple[int, bool]] = {}
@@ -62,7 +65,8 @@ class SchedulerSide:
         #: Those of them whose prompt ends in the step that is being planned.
         self._ending: list[EngineRequest] = []
         self._fence = False
-        #: The engine's own prefix cache may hold KV of former weights: who begins with a hit there is not stored.
+        #: The engine's own prefix cache may hold KV of former weights or other texts: who begins with a hit there is
+        #: not stored.
         self._own_cache_is_old = False
         #: The plan that is being made.
         self._unsent: StepPlan | None = None
@@ -82,26 +86,42 @@ class SchedulerSide:
         return self._saves.keeps_blocks
 
     def match(
-        self, request: EngineRequest, computed: int, *, root: Root, may_read: bool, may_save: bool
-    ) -> tuple[int, bool]:
-        """How many tokens after the first `computed` can be loaded, and whether that takes longer than a step."""
+        self,
+        request: EngineRequest,
+        computed: int,
+        *,
+        root: Root,
+        may_read: bool,
+        may_save: bool,
+        awaited: bool = False,
+        promised_until: float | None = None,
+    ) -> tuple[int | None, bool]:
+        """How many tokens after the first `computed` can be loaded, and whether that takes longer than a step. None:
+        that is not known yet; to be asked in the next step. `awaited`: somebody is storing the text elsewhere just now.
+        `promised_until`: another connector brings it, which is what it says if it has come by then (`time.time()`).
+        """
         tracked = self._requests.get(request.request_id)
         if tracked is None:
-            tracked = self._track(request, root, may_read=may_read, may_save=may_save)
+            tracked = self._track(request, root, may_read=may_read, may_save=may_save, awaited=awaited)
         elif tracked.blocks:
             self.preempted([request.request_id])
         if computed > 0 and self._own_cache_is_old:
             tracked.may_save = False
         self._prefilling[request.request_id] = tracked
+        tracked.promised_until = promised_until
+        if promised_until is not None:
+            return 0, False
         return self._loads.match(tracked, computed, alone=len(self._requests) == 1)
 
-    def arrived(self, request: EngineRequest, *, root: Root, may_read: bool, may_save: bool) -> None:
+    def arrived(
+        self, request: EngineRequest, *, root: Root, may_read: bool, may_save: bool, awaited: bool = False
+    ) -> None:
         """A request has come. An engine that has others to serve asks early, and does not wait for the answer later."""
         if request.request_id in self._requests:
             return
-        tracked = self._track(request, root, may_read=may_read, may_save=may_save)
+        tracked = self._track(request, root, may_read=may_read, may_save=may_save, awaited=awaited)
         if len(self._requests) > 1:
-            self._loads.arrived(tracked)
+            self._loads.questions.ask_early(tracked)
 
     def allocated(self, request_id: str, blocks: Callable[[], Sequence[int]], external_tokens: int) -> None:
         """The engine has given a request blocks; `external_tokens` of them are to be loaded."""
@@ -132,6 +152,7 @@ class SchedulerSide:
         """What the workers do for a step that the engine is about to take."""
         self._links.poll()
         self._prefill.look()
+        self._loads.questions.stepped(idle=not step.num_scheduled_tokens)
         preempted = getattr(step, "preempted_req_ids", None) or ()
         prefills = not self._prefilling.keys().isdisjoint(step.num_scheduled_tokens.keys())
         waits = self._loads.has_work or self._saves.has_work or self._fence
@@ -183,6 +204,14 @@ class SchedulerSide:
             if self._loads.ended(job_id, failed=failed) == "failed":
                 self._saves.taint(self._requests.values())
             self._saves.ended(job_id, failed=failed)
+
+    def received(self, request_ids: Iterable[str]) -> None:
+        """Loads between steps of these requests are over, whichever connector's they were."""
+        for request_id in request_ids:
+            tracked = self._requests.get(request_id)
+            until = None if tracked is None else tracked.promised_until
+            if tracked is not None and until is not None and self._wall_clock() < until:
+                tracked.promised_until = None
 
     def finished(self, request: EngineRequest, blocks: Sequence[int]) -> bool:
         """A request is over. True: its blocks are needed until the workers report it sent."""
@@ -245,8 +274,11 @@ class SchedulerSide:
         if before + ranks >= self._geometry.ranks:
             self._mapped_epoch = epoch
 
-    def _track(self, request: EngineRequest, root: Root, *, may_read: bool, may_save: bool) -> TrackedRequest:
-        tracked = TrackedRequest(request, root, may_read, may_save and self._options.save != "none")
+    def _track(
+        self, request: EngineRequest, root: Root, *, may_read: bool, may_save: bool, awaited: bool
+    ) -> TrackedRequest:
+        may_save = may_save and self._options.save != "none"
+        tracked = TrackedRequest(request, root, may_read, may_save, awaited="yes" if awaited else "no")
         if not tracked.has_text():
             tracked.may_read = tracked.may_save = False
             self._counters.add("requests_unreadable")
@@ -255,10 +287,13 @@ class SchedulerSide:
 
     def _follow_prefills(self, step: EngineStep) -> None:
         scheduled = step.num_scheduled_tokens
+        late: set[int] = set()
         for new in step.scheduled_new_reqs:
             tracked = self._prefilling.get(new.req_id)
             if tracked is not None:
                 tracked.blocks = list(new.block_ids[0])
+                if new.num_computed_tokens > 0 and self._came_late(tracked):
+                    late.update(tracked.blocks)
                 self._computed(tracked, new.num_computed_tokens + scheduled[new.req_id])
         cached = step.scheduled_cached_reqs
         for i, request_id in enumerate(cached.req_ids):
@@ -271,6 +306,24 @@ class SchedulerSide:
             if new_blocks is not None:
                 tracked.blocks.extend(new_blocks[0])
             self._computed(tracked, cached.num_computed_tokens[i] + scheduled[request_id])
+        if late:
+            self._saves.taint_blocks(late, self._requests.values())
+
+    def _came_late(self, tracked: TrackedRequest) -> bool:
+        """Whether what another engine has handed over came when that may have used its blocks for other texts already.
+        It is not stored then, and neither is what begins with it in the engine's own prefix cache.
+        """
+        if tracked.promised_until is None:
+            return False
+        tracked.promised_until = None
+        self._counters.add("late_handovers")
+        if not self._own_cache_is_old:
+            log.warning(
+                "Reprise: a prompt was handed over later than the engine that read it has surely kept it. It is not "
+                "stored, nor is, until this engine's own prefix cache is reset, what begins with a hit there"
+            )
+        self._own_cache_is_old = True
+        return True
 
     def _computed(self, tracked: TrackedRequest, tokens: int) -> None:
         if tokens >= tracked.request.num_prompt_tokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -93,8 +93,15 @@ class TrackedRequest:
     root: Root
     may_read: bool
     may_save: bool
-    #: A question of how much is stored, sent when the request arrived at an engine that was busy.
-    early: PendingLookup | None = None
+    #: Somebody is storing its text elsewhere just now: that is asked for once, and waited for.
+    awaited: Literal["no", "yes", "asked"] = "no"
+    #: Another connector brings its prompt's KV, which is what it says if it has come by then (`time.time()`). None: no,
+    #: or it has.
+    promised_until: float | None = None
+    #: A question of how much is stored that waits for its answer (questions.py).
+    question: PendingLookup | None = None
+    #: Others were asked for what this host lacks: they are not again.
+    asked_elsewhere: bool = False
     claim: Claim | None = None
     async_load: AsyncLoad | None = None
     #: A load failed: what is left is computed.

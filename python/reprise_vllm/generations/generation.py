@@ -24,6 +24,8 @@ class Generation(Protocol):
     sometimes: Mapping[str, Members]
     #: Whether the scheduler asks its own connector for statistics only in steps in which the workers had some.
     workers_speak_first: bool
+    #: Whether several connectors may answer a request's end with parameters for another engine.
+    merges_transfer_params: bool
 
     def hash_tokens(self, cache_config: Any, block_tokens: int) -> int:
         """Tokens that one entry of `Request.block_hashes` stands for."""
@@ -50,7 +52,7 @@ places: Mapping[str, str] = {
 }
 
 _fields: Mapping[str, tuple[str, ...]] = {
-    "KVConnectorOutput": ("kv_connector_worker_meta", "invalid_block_ids"),
+    "KVConnectorOutput": ("finished_recving", "kv_connector_worker_meta", "invalid_block_ids"),
     "SchedulerOutput": (
         "scheduled_new_reqs",
         "scheduled_cached_reqs",

@@ -5,6 +5,7 @@
     from 0.24   the scheduler asks its connector for statistics: before, only when the workers sent some with the step;
                 the pool of blocks is handed over and steps are taken for saves alone: before, the blocks of an ended
                 request are all kept until they are saved
+    from 0.25   several connectors may return `kv_transfer_params`: before, vLLM ends over it
     from 0.26   hashes are made every `prefix_match_unit` tokens: before, the same was called `hash_block_size`
 
 Until 0.26 a preempted request waits for no delivery (`requires_kv_delivery` does not exist).
@@ -32,6 +33,7 @@ class From020To026:
     def __init__(self, release: Release) -> None:
         self._release = release
         self.workers_speak_first = release < (0, 24)
+        self.merges_transfer_params = release >= (0, 25)
 
     def hash_tokens(self, cache_config: Any, block_tokens: int) -> int:
         name = "hash_block_size" if self._release < (0, 26) else "prefix_match_unit"

@@ -27,6 +27,7 @@ class From027To033:
     }
     sometimes: Mapping[str, Members] = {"KVConnectorBase_V1": {"get_transfer_results": ("finished_req_ids",)}}
     workers_speak_first = False
+    merges_transfer_params = True
 
     def hash_tokens(self, cache_config: Any, block_tokens: int) -> int:
         return int(getattr(cache_config, "prefix_match_unit", None) or block_tokens)

@@ -81,6 +81,9 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
             "cached": [
                 (outputs[str(i)].num_cached_tokens or 0) if str(i) in outputs else 0 for i in range(len(ask["prompts"]))
             ],
+            "handed_over": [
+                finished[str(i)].kv_transfer_params if str(i) in finished else None for i in range(len(ask["prompts"]))
+            ],
             "why": [output.outputs[0].finish_reason for output in finished.values()],
             "reset": was_reset,
         }
@@ -102,7 +105,8 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
     def drain() -> dict[str, Any]:
         """Steps until saves are through, as a serving engine does."""
         until = time.monotonic() + 20
-        while core.scheduler.has_requests() and time.monotonic() < until:
+        # Those whose blocks another engine is to fetch are over and still there.
+        while (core.scheduler.has_requests() or core.scheduler.requests) and time.monotonic() < until:
             core.step_fn()
         sides = [one._guest.side for one in guests() if one._guest is not None and one._guest.side is not None]
         while any(side.open_jobs for side in sides) and time.monotonic() < until:
@@ -124,13 +128,14 @@ def main() -> None:  # noqa: PLR0915 (one engine, one process)
         answers.flush()
 
     def metrics() -> dict[str, Any]:
-        """The lines of /metrics that are ours, with their labels."""
+        """The lines of /metrics that are ours, with their labels, and what vLLM counts as external hits itself."""
         from prometheus_client import generate_latest
 
         lines = [line for line in generate_latest().decode().splitlines() if line.startswith("vllm:reprise_")]
         return {
             "scraped": dict(line.rsplit(" ", 1) for line in lines),
             "read": {one.name: one.value for one in llm.get_metrics() if one.name.startswith("vllm:reprise_")},
+            "external": {one.name: one.value for one in llm.get_metrics() if "external_prefix_cache" in one.name},
         }
 
     reply({"ready": True})

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def reprise(options: dict[str, Any], **other: Any) -> dict[str, Any]:
 
 class Engine:
     """One vLLM process, which starts while others do. `options`: of the connector, or None for a vLLM without one;
-    `variables`: more of its environment; `waited_bytes`: in place of `MOST_WAITED_BYTES`; `settings`: of vLLM.
+    `variables`: more of its environment; `waited_bytes`: in place of `MOST_WAITED_BYTES`; `inside`: what its command
+    begins with, of a host of its own; `settings`: of vLLM.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Engine:
         options: dict[str, Any] | None = None,
         variables: dict[str, str] | None = None,
         waited_bytes: int | None = None,
+        inside: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         settings = {
@@ -66,7 +69,7 @@ class Engine:
         if options is not None:
             settings["transfer"] = reprise(options)
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
+            [*inside, sys.executable, str(Path(__file__).with_name("engine_process.py")), json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("SHOW_VLLM") else subprocess.DEVNULL,

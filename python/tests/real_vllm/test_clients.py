@@ -34,7 +34,7 @@ def nonsense(rng: random.Random, depth: int = 0) -> Any:
         return rng.choice([None, True, False, 5, -1e300, "", "read", "x" * 10_000, "\ud800"])
     if kind == 7:
         return [nonsense(rng, depth + 1) for _ in range(rng.randrange(4))]
-    names = ["reprise", "read", "save", "do_remote_prefill", "", "\0"]
+    names = ["reprise", "read", "save", "valid_until", "do_remote_prefill", "", "\0"]
     return {rng.choice(names): nonsense(rng, depth + 1) for _ in range(rng.randrange(4))}
 
 
@@ -70,7 +70,7 @@ def test_each_role_does_its_half(cache: Cache, prompts: Prompts, role: str) -> N
     assert given["tokens"] == expected and (given["cached"][0] > 500) == (role == "kv_producer")
     both.wait_until_idle()
     given = one_role.generate([text])
-    assert given["tokens"] == expected and (given["cached"][0] > 500) == (role == "kv_consumer")
+    assert given["tokens"] == expected and given["cached"][0] > 500, "a producer loads what it has stored before"
     for engine in (one_role, both):
         engine.wait_until_idle()
         engine.kill()

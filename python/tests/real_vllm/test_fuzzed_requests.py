@@ -67,7 +67,7 @@ def odd(rng: random.Random, depth: int = 0) -> Any:
         return rng.choice(values)
     if rng.random() < 0.4:
         return [odd(rng, depth + 1) for _ in range(rng.randrange(4))]
-    names: list[Any] = ["reprise", "read", "save", "do_remote_prefill", "", "\ud800", 5]
+    names: list[Any] = ["reprise", "read", "save", "valid_until", "do_remote_prefill", "", "\ud800", 5]
     return {rng.choice(names): odd(rng, depth + 1) for _ in range(rng.randrange(5))}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from reprise_engine.plan import NOTHING, StepPlan, WorkerLayout, WorkerReport
 from reprise_vllm import connector as module
 from reprise_vllm.connector import RepriseConnector, RepriseHandshake, RepriseMetadata, RepriseWorkerMetadata
 from reprise_vllm.contract import Surface, surface
+from reprise_vllm.enclosing import handover_seconds
 from reprise_vllm.guard import FaultBudget, faults_tolerated, shortest_pause_seconds
 from reprise_vllm.stats import RepriseStats
 from test_reprise_vllm.test_generations import recorded
@@ -250,6 +252,22 @@ def test_inside_a_multi_connector_the_policy_at_the_top_is_the_one_that_counts(t
         else:
             with pytest.raises(ValueError, match="at the top of --kv-transfer-config"):
                 MultiConnector(both, role, SimpleNamespace())
+
+
+def test_of_a_prompt_that_is_handed_over_it_is_said_how_long_that_can_be_done() -> None:
+    finished = SimpleNamespace(request_id="r", kv_transfer_params={"do_remote_decode": True})
+    ours = connector("SCHEDULER")
+    assert ours.request_finished(finished, []) == (False, None), "alone it hands nothing over"
+    entries = [{"kv_connector_extra_config": {"kv_lease_duration": 6}}, {"kv_connector_extra_config": None}, {}]
+    transfer = SimpleNamespace(kv_connector_extra_config={"connectors": entries})
+    seconds = handover_seconds(SimpleNamespace(_vllm_config=SimpleNamespace(kv_transfer_config=transfer)))
+    assert seconds == 4, "two thirds of the lease"
+    ours._handover_seconds = seconds
+    _, said = ours.request_finished(finished, [])
+    assert said is not None and 3 < said["reprise"]["valid_until"] - time.time() <= 4
+    for params in (None, {"do_remote_decode": False}, {"do_remote_prefill": True}, [True]):
+        finished.kv_transfer_params = params
+        assert ours.request_finished(finished, [])[1] is None
 
 
 def test_alone_its_own_policy_counts() -> None:

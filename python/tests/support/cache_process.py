@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,26 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 class Cache:
-    """The cache of one data directory. Started at once; `start` again after a `kill` or `stop`."""
+    """The cache of one data directory. Started at once; `start` again after a `kill` or `stop`. `inside`: what its
+    command begins with, of a host of its own.
+    """
 
-    def __init__(self, folder: Path, *, memory: str = "512MiB", disk: str = "2GiB") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory: str = "512MiB",
+        disk: str = "2GiB",
+        flags: Sequence[str] = (),
+        inside: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         self.socket = str(folder / "cache.sock")
         self._command = [
+            *inside,
             *("node", str(REPOSITORY / "dist" / "cli" / "main.js"), "cache"),
             *("--data-dir", str(folder), "--memory", memory, "--disk", disk),
+            *flags,
         ]
         self.process = self.start()
 

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from conftest import SLOT_BYTES, space
-from reprise import CacheLink, ProtocolError
+from reprise import Cache, CacheLink, ProtocolError
 from reprise.protocol import PROTOCOL_VERSION
+from reprise.token_format import TokenFormat
 
 TOKENS = array("I", range(8))
 
@@ -126,6 +127,21 @@ def test_a_welcome_that_does_not_fit_is_refused(peer: Peer, change: dict[str, An
     assert link.last_error is not None
 
 
+def test_a_prefetch_that_is_interrupted_is_called_off(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = link_that_is_up(peer)
+    cache = Cache(link, TokenFormat("float16", (2,)), salt="", adapter="", deadline_ms=5000)
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(link, "_sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.prefetch(TOKENS)
+    asked, called_off = peer.read(), peer.read()
+    assert (asked["type"], called_off) == ("prefetch", {"type": "cancel", "id": asked["id"]})
+    assert link.pending_requests == 0
+
+
 def test_an_answer_after_the_deadline_is_not_used_and_its_leases_go_back(peer: Peer) -> None:
     link = link_that_is_up(peer)
     load, reserve = link.load(TOKENS, deadline_ms=10), link.reserve(TOKENS, deadline_ms=10)
@@ -138,7 +154,7 @@ def test_an_answer_after_the_deadline_is_not_used_and_its_leases_go_back(peer: P
     assert link.counters["late_requests"] == 2
     assert [peer.read()["type"] for _ in range(4)] == ["load", "reserve", "cancel", "cancel"]
     peer.write(
-        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8},
+        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8, "more": False},
         {
             "type": "parts",
             "id": load.id,
@@ -158,7 +174,7 @@ def test_an_answer_that_waits_in_the_socket_counts_however_late_the_engine_looks
     link = link_that_is_up(peer)
     lookup = link.lookup(TOKENS, deadline_ms=5)
     assert lookup is not None
-    peer.write({"type": "found", "id": lookup.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8})
+    peer.write({"type": "found", "id": lookup.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8, "more": False})
     time.sleep(0.01)
     link.poll()
     assert (lookup.done, lookup.failed, lookup.hit_tokens) == (True, False, 8)
@@ -169,7 +185,7 @@ def test_parts_that_came_before_the_deadline_may_be_used(peer: Peer) -> None:
     load = link.load(TOKENS, deadline_ms=20)
     assert load is not None
     peer.write(
-        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8},
+        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8, "more": False},
         {"type": "parts", "id": load.id, "parts": [[1, 0, 0, 0, 4, 0, 4, 0, 1, 0, 512]]},
     )
     assert link.wait(load, 5)
@@ -200,7 +216,7 @@ def test_more_requests_than_may_wait_are_refused(peer: Peer) -> None:
         {"type": "pong", "id": 2},
         {"type": "committed", "id": 2},
         {"type": "parts", "id": 2, "parts": []},
-        {"type": "found", "id": 2, "segments": [[0, 0, 0, "8", 1]], "worthTokens": 8},
+        {"type": "found", "id": 2, "segments": [[0, 0, 0, "8", 1]], "worthTokens": 8, "more": False},
         {"type": "welcome", "id": 2},
     ],
     ids=str,
@@ -230,7 +246,7 @@ def test_a_slot_that_cannot_be_is_never_named_to_the_engine(peer: Peer, part: li
     load = link.load(TOKENS)
     assert load is not None
     peer.write(
-        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8},
+        {"type": "found", "id": load.id, "segments": [[0, 0, 0, 8, 1]], "worthTokens": 8, "more": False},
         {"type": "parts", "id": load.id, "parts": [part]},
     )
     link.poll()

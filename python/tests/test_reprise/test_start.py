@@ -14,6 +14,7 @@ import pytest
 import reprise
 from conftest import CacheProcess, eventually
 from reprise import RepriseError, StartedCache, start_cache
+from reprise.command import command_environment
 
 SMALL: dict[str, Any] = {"memory": "64MiB", "disk": "1MiB", "stop_when_unused": 1}
 
@@ -143,3 +144,10 @@ def test_a_command_that_never_answers_is_ended(folder: Path, monkeypatch: pytest
     with pytest.raises(RepriseError, match="no cache answers"):
         start_cache(data_dir=folder, timeout=1)
     assert not is_alive(int((folder / "pid").read_text()))
+
+
+def test_the_command_looks_for_mooncake_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPRISE_MOONCAKE_PYTHON", raising=False)
+    assert command_environment()["REPRISE_MOONCAKE_PYTHON"] == sys.executable
+    monkeypatch.setenv("REPRISE_MOONCAKE_PYTHON", "python3.12")
+    assert command_environment()["REPRISE_MOONCAKE_PYTHON"] == "python3.12"

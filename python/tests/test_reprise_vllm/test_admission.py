@@ -20,12 +20,24 @@ class AskedSide:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Root, bool, bool]] = []
+        self.promised: list[float | None] = []
 
-    def match(self, request: Any, computed: int, *, root: Root, may_read: bool, may_save: bool) -> tuple[int, bool]:
+    def match(
+        self,
+        request: Any,
+        computed: int,
+        *,
+        root: Root,
+        may_read: bool,
+        may_save: bool,
+        awaited: bool,
+        promised_until: float | None,
+    ) -> tuple[int, bool]:
         self.asked.append((root, may_read, may_save))
+        self.promised.append(promised_until)
         return 64, False
 
-    def arrived(self, request: Any, *, root: Root, may_read: bool, may_save: bool) -> None:
+    def arrived(self, request: Any, *, root: Root, may_read: bool, may_save: bool, awaited: bool) -> None:
         self.asked.append((root, may_read, may_save))
 
     def finished(self, request: Any, blocks: Any) -> bool:
@@ -52,9 +64,9 @@ def request(**other: Any) -> Any:
     return SimpleNamespace(**{**plain, **other})
 
 
-def guest_of_role(role: str) -> EngineGuest:
+def guest_of_role(role: str, *, beside_others: bool = False) -> EngineGuest:
     config = SimpleNamespace(kv_transfer_config=SimpleNamespace(kv_role=role))
-    made = EngineGuest(config, None, Options(), generation_of("0.29.0")[0])
+    made = EngineGuest(config, None, Options(), generation_of("0.29.0")[0], beside_others=beside_others)
     made.side = cast(SchedulerSide, AskedSide())
     return made
 
@@ -175,13 +187,46 @@ def test_each_kind_of_unreadable_request_is_told_once_and_without_its_words(
     assert len(lines) == 4 and not any("secret" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("role", "reads", "saves"), [("kv_both", True, True), ("kv_producer", False, True), ("kv_consumer", True, False)]
-)
-def test_a_producer_does_not_load_and_a_consumer_does_not_save(role: str, reads: bool, saves: bool) -> None:
+@pytest.mark.parametrize(("role", "saves"), [("kv_both", True), ("kv_producer", True), ("kv_consumer", False)])
+def test_a_consumer_does_not_save(role: str, saves: bool) -> None:
     guest = guest_of_role(role)
     guest.arrived(request())
-    assert asked(guest) == [(Root("", ""), reads, saves)]
+    assert asked(guest) == [(Root("", ""), True, saves)]
+
+
+def test_a_request_may_say_that_its_text_is_awaited(guest: EngineGuest) -> None:
+    for wish, awaited in ((None, False), (False, False), (True, True)):
+        how = guest._admission.of(request(kv_transfer_params={"reprise": {"await": wish}}))
+        assert how is not None and how.awaited is awaited and how.may_read and how.may_save
+    assert guest._admission.of(request(kv_transfer_params={"reprise": {"await": 1}})) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "until"),
+    [
+        (None, None),
+        ({"do_remote_prefill": False, "reprise": {"valid_until": 5}}, None),
+        ({"do_remote_prefill": True, "reprise": {"valid_until": 5, "save": True}}, 5.0),
+        ({"do_remote_prefill": True}, 0.0),
+        ({"do_remote_prefill": [0], "reprise": {"valid_until": None}}, 0.0),
+    ],
+)
+def test_what_another_connector_brings_is_not_looked_for(params: dict[str, Any] | None, until: float | None) -> None:
+    guest = guest_of_role("kv_both", beside_others=True)
+    guest.arrived(request(kv_transfer_params=params))
+    assert len(asked(guest)) == (1 if until is None else 0), "nobody asks early"
+    guest.match(request(kv_transfer_params=params), 0)
+    assert cast(AskedSide, guest.side).promised == [until]
+
+
+def test_alone_the_connector_takes_no_notice_of_what_others_would_bring(guest: EngineGuest) -> None:
+    guest.match(request(kv_transfer_params={"do_remote_prefill": True}), 0)
+    assert cast(AskedSide, guest.side).promised == [None]
+
+
+@pytest.mark.parametrize("moment", [True, "soon", [5], float("nan"), float("inf")])
+def test_a_moment_that_is_none_cannot_be_read(guest: EngineGuest, moment: Any) -> None:
+    assert guest._admission.of(request(kv_transfer_params={"reprise": {"valid_until": moment}})) is None
 
 
 def test_a_request_that_was_set_aside_is_not_asked_about_again_until_its_id_is_free(guest: EngineGuest) -> None:

@@ -346,9 +346,10 @@ export class StoredChunks {
 
   /** What a record or a note says of the chunk, beside its payloads. Its tokens lie in place: not to be kept. */
   identityOf(chunk: ChunkId): Omit<ChunkRecord, "payloadBytes"> {
-    const { space, key: root } = this.rootOf(chunk);
+    const { space, key: root, owner } = this.rootOf(chunk);
     const [key, parent] = [this.key(chunk), this.parentKey(chunk)];
-    return { space, root, key, parent, firstToken: this.firstToken(chunk), tokens: this.tokens(chunk) };
+    const tenant = owner.name !== undefined && { tenant: owner.name };
+    return { space, root, key, parent, firstToken: this.firstToken(chunk), tokens: this.tokens(chunk), ...tenant };
   }
 
   /** Asserts that a chunk is found by its key, where such questions come, exactly when its key is known. */

@@ -70,6 +70,7 @@ export class ChunkStore {
       hold: (chunk) => this.hold(chunk),
       letGo: (chunk) => this.letGo(chunk),
       bytesInPool: (chunk) => this.chunks.bytesInPool(chunk),
+      tenantOf: (chunk) => this.chunks.tenantOf(chunk),
     });
   }
 

@@ -37,7 +37,7 @@ export type Lease<Chunk> =
 
 interface Leased {
   leases: number;
-  readonly bytes: number;
+  bytes: number;
 }
 
 /** Part of the pool that all that is being written may take. */
@@ -70,6 +70,24 @@ class LeasedChunks<Chunk> {
     groups.delete(group);
     if (groups.size === 0) this.chunks.delete(chunk);
     this.bytes -= known.bytes;
+  }
+
+  /** What a chunk's groups, which are leased, would take beyond what is counted of them; undefined: all that is counted is of this chunk. */
+  growth(chunk: Chunk, groups: readonly GroupBytes[]): number | undefined {
+    const known = this.chunks.get(chunk);
+    let ofChunk = 0;
+    for (const { bytes } of known?.values() ?? []) ofChunk += bytes;
+    if (this.bytes === ofChunk) return undefined;
+    return groups.reduce((sum, { group, bytes }) => sum + Math.max(0, bytes - (known?.get(group)?.bytes ?? bytes)), 0);
+  }
+
+  grow(chunk: Chunk, groups: readonly GroupBytes[]): void {
+    for (const { group, bytes } of groups) {
+      const known = this.chunks.get(chunk)?.get(group);
+      if (known === undefined || known.bytes >= bytes) continue;
+      this.bytes += bytes - known.bytes;
+      known.bytes = bytes;
+    }
   }
 
   /** What these groups would take beyond what is counted; undefined: nothing, or all that is counted is of this chunk too. */
@@ -113,6 +131,20 @@ export class LeaseTable<Chunk> {
     const own = this.#held.get(holder)?.reading;
     const moreBytes = own?.moreBytes(chunk, groups);
     return own === undefined || moreBytes === undefined || own.bytes + moreBytes <= readShare * capacityBytes;
+  }
+
+  /**
+   * The groups of a chunk that a holder reads are brought into the pool, and counted from now on.
+   *
+   * @returns false when it keeps as much already as {@link mayRead} allows: nothing is counted then
+   */
+  mayBring(holder: HolderId, chunk: Chunk, groups: readonly GroupBytes[], capacityBytes: number): boolean {
+    const own = this.#held.get(holder)?.reading;
+    const moreBytes = own?.growth(chunk, groups);
+    if (own === undefined) return true;
+    if (moreBytes !== undefined && moreBytes > 0 && own.bytes + moreBytes > readShare * capacityBytes) return false;
+    own.grow(chunk, groups);
+    return true;
   }
 
   /**

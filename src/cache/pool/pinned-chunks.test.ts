@@ -2,7 +2,7 @@ import { afterEach, expect, test } from "vitest";
 import { CountingPool } from "../../../bench/eviction/counting-pool.ts";
 import { counting, save, testPool, testSpace, wait } from "../../../test/support/cache.ts";
 import { Cache } from "../cache.ts";
-import { bareRoot } from "../../identity/keys.ts";
+import { bareRoot, type Root } from "../../identity/keys.ts";
 import { type Tokens } from "../../identity/tokens.ts";
 import type { CacheSession } from "../../session.ts";
 
@@ -69,6 +69,27 @@ test("pins take a quarter of the pool and no more; a pin of 0 seconds gives back
   expect(cache.stats().pinnedBytes).toBe(0);
   await flood(session, 1000);
   expect(await hits(session, counting(60))).toBe(0);
+  cache.check();
+});
+
+test("a tenant that has pinned all that may be gives half of it to another, a text's end before its beginning", async () => {
+  const { cache, session } = await setUp();
+  const rootOf = (tenant: string, salt = tenant) => ({ salt, tenant, adapter: "" });
+  const [text, other] = [counting(40), counting(20, 1000)];
+  for (const salt of ["a", "another of a's"]) await save(session, memory, text, { root: rootOf("a", salt), bytes: 1 });
+  await save(session, memory, other, { root: rootOf("b"), bytes: 1 });
+  const pin = (root: Root, tokens: Tokens) => session.pin(root, tokens, 60, wait);
+  expect(await pin(rootOf("a"), text)).toBe(40);
+  expect(await pin(rootOf("a", "another of a's"), text)).toBe(0); // a further salt is the same tenant
+  expect(await pin(rootOf("b"), other)).toBe(20);
+  expect(cache.stats().pinnedBytes).toBe(10);
+  for (let i = 0; i < 3; i += 1) expect(await pin(rootOf("a"), text)).toBe(20); // b has as much by then
+  await flood(session, 5000);
+  for (const [root, tokens] of [
+    [rootOf("a"), text],
+    [rootOf("b"), other],
+  ] as const)
+    expect((await session.lookup(root, tokens, wait)).hitTokens).toBeGreaterThanOrEqual(20);
   cache.check();
 });
 

@@ -3,7 +3,8 @@
  * user who types.
  *
  * They may take a quarter of the pool together, so that pins cannot lock it; what is asked for beyond that is refused, and a
- * chunk that grows beyond it, by a snapshot, is pinned no more. A pin ends at its deadline by itself, at the latest when room is next needed, and does not survive the cache's process.
+ * chunk that grows beyond it, by a snapshot, is pinned no more. Where all of it is taken, the tenant that has most gives way to one that would
+ * still have less: its latest pins go, a text's end before its beginning. A pin ends at its deadline by itself, at the latest when room is next needed, and does not survive the cache's process.
  */
 import type { ChunkId } from "../index/chunk-id.ts";
 
@@ -19,12 +20,27 @@ export interface Pinning {
   readonly hold: (chunk: ChunkId) => void;
   readonly letGo: (chunk: ChunkId) => void;
   readonly bytesInPool: (chunk: ChunkId) => number;
+  readonly tenantOf: (chunk: ChunkId) => number;
+}
+
+interface Pin {
+  until: number;
+  bytes: number;
+  /** Whose it was when it began. */
+  readonly tenant: number;
+}
+
+/** What a tenant has pinned. */
+interface Account {
+  bytes: number;
+  /** Those of its pins that give way next, the last one first; empty: not made yet. Some may have ended since. */
+  giving: ChunkId[];
 }
 
 export class PinnedChunks {
   readonly #store: Pinning;
-  /** Until when, and how much each takes. */
-  readonly #pins = new Map<ChunkId, { until: number; bytes: number }>();
+  readonly #pins = new Map<ChunkId, Pin>();
+  readonly #accounts = new Map<number, Account>();
   #bytes = 0;
   #earliest = Infinity;
 
@@ -45,9 +61,14 @@ export class PinnedChunks {
       return "pinned";
     }
     const bytes = this.#store.bytesInPool(chunk);
-    if (this.#bytes + bytes > this.#roomBytes) return "full";
-    this.#pins.set(chunk, { until, bytes });
-    this.#bytes += bytes;
+    const tenant = this.#store.tenantOf(chunk);
+    while (this.#bytes + bytes > this.#roomBytes) {
+      const giving = this.#pinToEnd((this.#accounts.get(tenant)?.bytes ?? 0) + bytes);
+      if (giving === undefined) return "full";
+      this.unpin(giving);
+    }
+    this.#pins.set(chunk, { until, bytes, tenant });
+    this.#count(tenant, bytes);
     this.#earliest = Math.min(this.#earliest, until);
     this.#store.hold(chunk);
     return "pinned";
@@ -58,7 +79,7 @@ export class PinnedChunks {
     const known = this.#pins.get(chunk);
     if (known === undefined) return;
     const more = this.#store.bytesInPool(chunk) - known.bytes;
-    this.#bytes += more;
+    this.#count(known.tenant, more);
     known.bytes += more;
     if (more > 0 && this.#bytes > this.#roomBytes) this.unpin(chunk);
   }
@@ -68,7 +89,7 @@ export class PinnedChunks {
     const known = this.#pins.get(chunk);
     if (known === undefined) return;
     this.#pins.delete(chunk);
-    this.#bytes -= known.bytes;
+    this.#count(known.tenant, -known.bytes);
     this.#store.letGo(chunk);
   }
 
@@ -79,6 +100,29 @@ export class PinnedChunks {
     for (const [chunk, { until }] of this.#pins) {
       if (until <= now) this.unpin(chunk);
       else this.#earliest = Math.min(this.#earliest, until);
+    }
+  }
+
+  #count(tenant: number, bytes: number): void {
+    this.#bytes += bytes;
+    const account = this.#accounts.get(tenant) ?? { bytes: 0, giving: [] };
+    account.bytes += bytes;
+    if (account.bytes === 0) this.#accounts.delete(tenant);
+    else this.#accounts.set(tenant, account);
+  }
+
+  /** The latest of the tenant that has most, where that is more than another would have. */
+  #pinToEnd(wantedBytes: number): ChunkId | undefined {
+    let [most, largest]: [number, Account] = [0, { bytes: 0, giving: [] }];
+    for (const [tenant, account] of this.#accounts)
+      if (account.bytes > largest.bytes) [most, largest] = [tenant, account];
+    if (largest.bytes <= wantedBytes) return undefined;
+    for (;;) {
+      const next = largest.giving.pop();
+      if (next !== undefined && this.#pins.get(next)?.tenant === most) return next;
+      // All pins are looked through once for as many as the tenant has, not for each of them.
+      if (next === undefined)
+        largest.giving = [...this.#pins].flatMap(([chunk, pin]) => (pin.tenant === most ? chunk : []));
     }
   }
 

@@ -9,8 +9,9 @@ import type { Counters } from "../counters.ts";
 import type { Space, Spaces } from "../index/spaces.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
 import type { LoadOrCompute } from "../tiering/load-or-compute.ts";
-import type { Outages } from "../tiering/outages.ts";
-import { AskedTiers, type Asker } from "./asked-tiers.ts";
+import type { TierCounts } from "../tiering/tier-counters.ts";
+import type { TierStates } from "../tiering/tier-states.ts";
+import { AskedTiers, type Asker, type Bring } from "./asked-tiers.ts";
 import { ReturningRecords } from "./from-tiers.ts";
 
 export interface RecoveryParts {
@@ -19,7 +20,8 @@ export interface RecoveryParts {
   readonly spaces: Spaces;
   readonly store: ChunkStore;
   readonly counters: Counters;
-  readonly outages: Outages;
+  readonly tierCounts: TierCounts;
+  readonly tierStates: TierStates;
   readonly loadOrCompute: LoadOrCompute;
   readonly now: () => number;
 }
@@ -62,9 +64,9 @@ export class Recovery {
     return this.#asked.mayHaveMore(space);
   }
 
-  /** Asks for a text, and puts what is found into the index. Never rejects. */
-  bring(space: Space, root: RootKey, tokens: Tokens, asker: Asker): Promise<void> {
-    return this.#asked.bring(space, root, tokens, asker);
+  /** How tiers are asked for a text, which is kept, whose memory must stay; undefined when none is worth being waited for. */
+  mayBring(space: Space, root: RootKey, text: Tokens, asker: Asker): Bring | undefined {
+    return this.#asked.mayBring(space, root, text, asker);
   }
 
   /** Resolves when what the logs kept is known, and that of open spaces can be found. */

@@ -88,6 +88,12 @@ export class Loading {
     return { parts, chunks: at - first };
   }
 
+  /** Whether the chunk may take its room in the pool now, beside what else the guest keeps there. */
+  mayBring({ chunk, wanted }: LeasedMatch): boolean {
+    const { leases, store } = this.#context;
+    return leases.mayBring(this.#holder, chunk, this.#given[wanted], store.pool.stats().capacityBytes);
+  }
+
   holds({ leases }: LeasedMatch): boolean {
     return leases.every((lease) => this.#context.leases.get(this.#holder, lease) !== undefined);
   }
@@ -129,7 +135,7 @@ export class Loading {
     const { leases, store, limits, now } = this.#context;
     const chunk = path.at(i);
     const given = this.#given[wanted];
-    // Nothing yet, when the bytes have still to come from below.
+    // Nothing yet, when the bytes have still to come from below: {@link mayBring} counts them then.
     const groups = store.chunks.isInMemory(chunk) ? given : given.map(({ group }) => ({ group, bytes: 0 }));
     if (leases.heldBy(this.#holder) + groups.length > limits.openLeases) return undefined;
     if (!leases.mayRead(this.#holder, chunk, groups, store.pool.stats().capacityBytes)) return undefined;

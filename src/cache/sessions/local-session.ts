@@ -4,24 +4,28 @@
  * Between two awaits everything here is one step, so the index cannot change under it. After an await a session asks
  * again whether it is still open and still holds its lease.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { keyedRoot, type KeyedRoot, type Root } from "../../identity/keys.ts";
 import { type Tokens } from "../../identity/tokens.ts";
 import { type EngineFigures } from "../cache-stats.ts";
 import { within } from "../../deadline.ts";
 import type { HolderId } from "../pool/leases.ts";
+import type { Asker, Bring } from "../recovery/asked-tiers.ts";
 import { bytesBefore, type LeasedMatch, Loading } from "./loading.ts";
 import { Lookups } from "./lookups.ts";
 import { endAtSnapshot } from "./prefix-end.ts";
+import { RestOfLoad } from "./rest-of-load.ts";
 import { Saving } from "./saving.ts";
 import { ChunkPath } from "../index/radix.ts";
 import type { SessionContext } from "./session-context.ts";
 import type {
+  BringOptions,
   CacheSession,
   LeaseId,
   LoadedPart,
   LoadOptions,
   Lookup,
-  ReadOptions,
+  LookupOptions,
   Reservation,
   SessionOptions,
   WaitOptions,
@@ -32,6 +36,12 @@ import type { Space } from "../index/spaces.ts";
 
 /** In this process as a caller names it, over the wire by its key. */
 type AnyRoot = Root | KeyedRoot;
+
+/** How long others are left alone before they are asked again for a text that somebody is storing there. */
+const shortestPauseMs = 20;
+const longestPauseMs = 160;
+/** How long a tail is waited for at least, once all before it has come. */
+const leastTailMs = 250;
 
 /** What is known of texts under a root that nobody stored anything under. */
 const emptyPath = new ChunkPath();
@@ -59,6 +69,11 @@ export class LocalSession implements CacheSession {
     this.#saving = new Saving(context, this.#space, options, identity.holder);
   }
 
+  /** A session for the same space, whose leases are another holder's. */
+  beside(holder: HolderId): LocalSession {
+    return new LocalSession(this.#context, this.#options, { holder, onClose: () => {} });
+  }
+
   get spaceId(): SpaceId {
     return this.#space.id;
   }
@@ -71,13 +86,22 @@ export class LocalSession implements CacheSession {
     return this.#context.store.pool;
   }
 
-  async lookup(root: AnyRoot, asked: Tokens, { computeMsPerToken, deadlineMs }: ReadOptions): Promise<Lookup> {
-    const brought = this.#broughtBack(root, asked, { deadlineMs, computeMsPerToken });
-    const tokens = brought === undefined ? asked : await brought;
-    const path = this.#match(root, tokens);
+  async lookup(root: AnyRoot, asked: Tokens, options: LookupOptions): Promise<Lookup> {
+    const { computeMsPerToken, onAsk } = options;
+    let tokens = asked;
+    let path = this.#match(root, tokens);
+    if (this.#lacksSome(path, tokens)) {
+      const brought = this.#broughtBack(root, asked, 0, options);
+      if (brought !== undefined) {
+        onAsk?.(this.#lookups.found(this.#match(root, asked), computeMsPerToken));
+        tokens = await brought;
+      }
+      path = this.#match(root, tokens); // asking has matched as well
+    }
     const found = this.#lookups.found(path, computeMsPerToken);
     this.#lookups.count(tokens, found);
     this.#lookups.leave(path, found);
+    this.#judge(found, computeMsPerToken);
     return found;
   }
 
@@ -85,12 +109,23 @@ export class LocalSession implements CacheSession {
     root: AnyRoot,
     asked: Tokens,
     from: number,
-    { deadlineMs, onlyReady = false, onFound, computeMsPerToken }: LoadOptions,
+    options: LoadOptions,
   ): AsyncGenerator<readonly LoadedPart[], void, void> {
+    const { deadlineMs, onlyReady = false, onFound, computeMsPerToken, signal } = options;
     const deadline = performance.now() + deadlineMs;
-    const brought = onlyReady ? undefined : this.#broughtBack(root, asked, { deadlineMs, computeMsPerToken }); // nothing is waited for then
-    const tokens = brought === undefined ? asked : await brought;
-    const path = this.#match(root, tokens);
+    const isCalledOff = () => signal?.aborted === true;
+    if (isCalledOff()) return;
+    let more = false;
+    let tokens = asked;
+    let path = this.#match(root, tokens);
+    if (this.#lacksSome(path, tokens)) {
+      // Nothing is waited for then.
+      if (onlyReady) more = this.#mayBring(root, asked.slice(), this.#asker(from, options)) !== undefined;
+      const brought = onlyReady ? undefined : this.#broughtBack(root, asked, from, options);
+      if (brought !== undefined) tokens = await brought;
+      if (isCalledOff()) return;
+      path = this.#match(root, tokens); // asking has matched as well
+    }
     const found = this.#lookups.found(path, computeMsPerToken);
     if (onlyReady) this.#lookups.count(tokens, found);
     const held = this.#loading.lease(path, { from, worthTokens: found.worthTokens, onlyReady });
@@ -98,27 +133,47 @@ export class LocalSession implements CacheSession {
     const reads: Promise<boolean>[] = [];
     const before = bytesBefore(this.#context.store.chunks, held);
     const aheadBytes = this.#lookups.aheadBytes();
+    const rest = this.#restOf(held, computeMsPerToken);
     let given = 0;
     try {
-      onFound?.(found);
+      onFound?.({ ...found, more });
       for (;;) {
         const { parts, chunks } = this.#loading.readyFrom(held, given);
         given += chunks;
         // The chunk that is waited for, the one after it, and what else has room.
         const room = (before[given + 1] ?? 0) + aheadBytes;
-        while (reads.length < held.length && (reads.length < given + 2 || before[reads.length]! < room))
-          reads.push(this.#promote(held[reads.length]!)); // below its length
+        while (reads.length < held.length && (reads.length < given + 2 || before[reads.length]! < room)) {
+          const match = held[reads.length]!; // below its length
+          if (!this.#loading.mayBring(match)) break; // the guest gives something back first, or it ends here
+          reads.push(this.#promote(match));
+        }
         if (chunks > 0) yield parts;
+        if (isCalledOff()) return;
+        if (chunks > 0 && reads.length === given && given < held.length) continue; // it may have given some back
         const next = reads[given];
         if (next === undefined) return;
-        const answer = await within(next, deadline - performance.now());
-        if (answer === "late") this.#context.counters.lateLoads += 1;
+        if (rest?.isSlower(given) === true) {
+          rest.leave(given);
+          return;
+        }
+        const answer = await within(next, Math.min(rest?.dueMs ?? Infinity, deadline - performance.now()), signal);
+        if (isCalledOff()) return;
+        if (answer === "late" && performance.now() < deadline) continue;
+        if (answer === "late") this.#wasLate(held[given]!); // `next` stands for it
         if (answer === false) this.#doubt(held.slice(given));
         if (answer !== true || !this.#loading.holds(held[given]!)) return; // `next` stands for it
       }
     } finally {
       this.release(held.slice(given).flatMap(({ leases }) => leases));
+      // Whoever limits texts that are brought counts this one until it reads no more.
+      if (isCalledOff()) await Promise.all(reads);
     }
+  }
+
+  /** Undefined: all of it is wanted, since it was not said what computing costs, or a load may end only at snapshots. */
+  #restOf(held: readonly LeasedMatch[], computeMsPerToken: number | undefined): RestOfLoad | undefined {
+    if (computeMsPerToken === undefined || this.#space.shape.hasSnapshots) return undefined;
+    return new RestOfLoad(this.#context, held, computeMsPerToken);
   }
 
   holds(lease: LeaseId): boolean {
@@ -139,19 +194,19 @@ export class LocalSession implements CacheSession {
     return Promise.resolve(this.#tokensIn(path));
   }
 
-  async prefetch(root: AnyRoot, tokens: Tokens, wait: WaitOptions): Promise<number> {
+  async prefetch(root: AnyRoot, tokens: Tokens, options: BringOptions): Promise<number> {
     let readyTokens = 0;
-    for await (const batch of this.load(root, tokens, 0, wait)) {
+    for await (const batch of this.load(root, tokens, 0, options)) {
       for (const { target, take } of batch) readyTokens = target + take;
       this.release(batch.map(({ lease }) => lease));
     }
     return readyTokens;
   }
 
-  async pin(root: AnyRoot, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number> {
+  async pin(root: AnyRoot, tokens: Tokens, seconds: number, options: BringOptions): Promise<number> {
     let keptTokens = 0;
     let full = false;
-    for await (const batch of this.load(root, tokens, 0, wait)) {
+    for await (const batch of this.load(root, tokens, 0, options)) {
       for (const { lease, target, take } of batch) {
         full ||= !this.#pinLeased(lease, seconds);
         if (!full) keptTokens = target + take;
@@ -200,30 +255,86 @@ export class LocalSession implements CacheSession {
     return path.length === 0 ? 0 : (path.length - 1) * this.chunkTokens + path.matchedInLast;
   }
 
-  /**
-   * A text that is not found whole is asked for in the tiers that may have more of it, and waited for.
-   *
-   * @returns the text, copied: the memory of `tokens` is the caller's again while this waits (session.ts).
-   */
-  #broughtBack(
-    root: AnyRoot,
-    tokens: Tokens,
-    { deadlineMs, computeMsPerToken }: ReadOptions,
-  ): Promise<Tokens> | undefined {
+  /** The text is not found whole, and others may have more of it. */
+  #lacksSome(path: ChunkPath, tokens: Tokens): boolean {
+    if (this.#tokensIn(path) === tokens.length || this.#closed) return false;
+    return this.#context.recovery.mayHaveMore(this.#space);
+  }
+
+  /** How others are asked for what is lacking of a text, which is kept: not the caller's memory, which is its own again while this waits. */
+  #mayBring(root: AnyRoot, tokens: Tokens, asker: Asker): Bring | undefined {
     const { recovery, limits } = this.#context;
-    if (!recovery.mayHaveMore(this.#space) || this.#closed) return undefined;
-    if (this.#tokensIn(this.#match(root, tokens)) === tokens.length) return undefined;
-    const text = tokens.slice();
     const { key } = keyedRoot(this.#space.id, root);
-    const asker = { computeMsPerToken, bytesPerToken: this.#bytesPerToken };
-    const work = recovery.bring(this.#space, key, text.subarray(0, limits.tokensPerRequest), asker);
-    return within(work, deadlineMs).then(() => text);
+    return recovery.mayBring(this.#space, key, tokens.subarray(0, limits.tokensPerRequest), asker);
+  }
+
+  /**
+   * Others are asked for a text, where that could pay, and waited for.
+   *
+   * @returns the text, copied (session.ts)
+   */
+  #broughtBack(root: AnyRoot, asked: Tokens, from: number, options: LookupOptions): Promise<Tokens> | undefined {
+    const asker = this.#asker(from, options);
+    const tokens = asked.slice();
+    const bring = this.#mayBring(root, tokens, asker);
+    if (bring === undefined) return undefined;
+    const { deadlineMs } = options;
+    const work = asker.awaits ? this.#awaited(bring, { root, tokens, asker, deadlineMs }) : bring();
+    return within(work, deadlineMs).then(() => tokens);
+  }
+
+  /**
+   * Asks again and again, until others have all of a text. A tail, which they may have as part of a longer text only, may never come:
+   * it is waited for as long as computing it would take, and a little at least.
+   */
+  async #awaited(
+    first: Bring,
+    { root, tokens, asker, deadlineMs }: { root: AnyRoot; tokens: Tokens; asker: Asker; deadlineMs: number },
+  ): Promise<void> {
+    let cameAt = performance.now();
+    const until = cameAt + deadlineMs;
+    let pauseMs = shortestPauseMs;
+    let bring: Bring | undefined = first;
+    for (let known = 0; ;) {
+      await bring?.();
+      const now = performance.now();
+      const found = this.#tokensIn(this.#match(root, tokens));
+      if (found > known) [known, cameAt, pauseMs] = [found, now, shortestPauseMs];
+      const missing = tokens.length - found;
+      const isTail = found > 0 && missing < this.chunkTokens;
+      const tailMs = Math.max(leastTailMs, missing * (asker.computeMsPerToken ?? 0));
+      if (this.#closed || missing === 0 || now >= until || (isTail && now - cameAt >= tailMs)) return;
+      await sleep(Math.min(pauseMs, until - now), undefined, { ref: false });
+      pauseMs = Math.min(2 * pauseMs, longestPauseMs);
+      bring = this.#mayBring(root, tokens, asker);
+    }
+  }
+
+  #asker(has: number, { computeMsPerToken, awaited = false }: LookupOptions): Asker {
+    return { computeMsPerToken, bytesPerToken: this.#bytesPerToken, has, awaits: awaited };
   }
 
   /** KV of a token, of all ranks; of a full chunk's snapshots a share. */
   get #bytesPerToken(): number {
     const { slotBytes, space } = this.#options;
     return (space.tensorParallel * slotBytes.reduce((sum, bytes) => sum + bytes, 0)) / space.chunkTokens;
+  }
+
+  #wasLate({ chunk }: LeasedMatch): void {
+    const { counters, store, tierStates } = this.#context;
+    counters.lateLoads += 1;
+    const tier = store.chunks.table.has(chunk) ? store.chunks.tierOf(chunk) : undefined;
+    if (tier !== undefined) tierStates.suspect(tier);
+  }
+
+  /** Whether long texts would be worth loading from where this one was found. */
+  #judge({ segments }: Lookup, computeMsPerToken: number | undefined): void {
+    if (computeMsPerToken === undefined) return;
+    const { loadOrCompute, tierStates } = this.#context;
+    for (const { tier } of segments) {
+      if (tier === "memory") continue;
+      tierStates.judged(tier, loadOrCompute.pays(tier, { computeMsPerToken, bytesPerToken: this.#bytesPerToken }));
+    }
   }
 
   /** How fast the guest computes. Of the ranks of one engine the first tells. */

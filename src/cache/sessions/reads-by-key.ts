@@ -15,6 +15,7 @@ import { ownedLog, type LogTier, type RecordId } from "../../tier.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
 import type { HolderId, LeaseTable } from "../pool/leases.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
+import { padded } from "../../pages.ts";
 
 export interface ReadsByKeyOptions {
   readonly store: ChunkStore;
@@ -43,8 +44,6 @@ export interface ChunkInReading {
   noteChecksum(part: number, checksum: bigint): void;
   release(): void;
 }
-
-const pageBytes = 4096;
 
 export class ReadsByKey {
   readonly #options: ReadsByKeyOptions;
@@ -131,7 +130,7 @@ export class ReadsByKey {
     if (this.#isInPool(chunk, part)) return pool.view(chunks.slot(chunk, part)!, bytes); // it has one
     const record = this.#recordOf(chunk, part);
     if (record === undefined) return undefined;
-    const memory = room(Math.ceil(bytes / pageBytes) * pageBytes);
+    const memory = room(padded(bytes));
     const into = Array.from({ length: chunks.partsOf(chunk) }, (_, each) => (each === part ? memory : undefined));
     try {
       if ((await record.log.read(record.id, chunks.key(chunk), into, signal)) === "gone") return undefined;

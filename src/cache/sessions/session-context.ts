@@ -5,6 +5,7 @@ import type { Counters } from "../counters.ts";
 import type { LeaseTable } from "../pool/leases.ts";
 import type { LoadOrCompute } from "../tiering/load-or-compute.ts";
 import type { Promotion } from "../tiering/promotion.ts";
+import type { TierStates } from "../tiering/tier-states.ts";
 import type { WriteBehind } from "../tiering/write-behind.ts";
 import type { Recovery } from "../recovery/recovery.ts";
 import type { Spaces } from "../index/spaces.ts";
@@ -28,6 +29,7 @@ export interface SessionContext {
   readonly writeBehind: WriteBehind;
   readonly promotion: Promotion;
   readonly loadOrCompute: LoadOrCompute;
+  readonly tierStates: TierStates;
   readonly counters: Counters;
   readonly limits: SessionLimits;
   /** Milliseconds since any moment; never goes back. */

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import {
   counting,
@@ -9,6 +10,7 @@ import {
   wait,
   prefix,
 } from "../../../test/support/cache.ts";
+import { gated } from "../../../test/support/late-tier.ts";
 import { slowed, TestClock, type SlowedTier } from "../../../test/support/slowed-tier.ts";
 import { DiskTier } from "../../tiers/disk/disk-tier.ts";
 import type { Cache } from "../cache.ts";
@@ -60,6 +62,11 @@ async function ask({ session }: Stage, tokens: Tokens, computeMsPerToken: number
   return load(session, tokens.subarray(0, worthTokens));
 }
 
+/** Texts 0 and 1 are read, whatever that takes: it is known then, and with the first alone it would not be believed. */
+async function readTwo({ session }: Stage): Promise<void> {
+  for (const number of [0, 1]) expect(await load(session, textOf(number))).toBe(length);
+}
+
 async function load(session: CacheSession, tokens: Tokens, computeMsPerToken?: number): Promise<number> {
   let loaded = 0;
   for await (const batch of session.load(bareRoot, tokens, 0, { ...wait, computeMsPerToken })) {
@@ -82,15 +89,15 @@ test("a disk that nobody has read from is tried, and what was read is known", as
 
 test("on a slow disk a fast engine computes and nothing is read; a slow engine loads", async () => {
   await onDisk(4, 50, async (stage) => {
-    await ask(stage, textOf(0), fast);
+    await readTwo(stage);
     const { reads } = stage.tier;
-    expect(await ask(stage, textOf(1), fast)).toBe(0);
-    expect(await load(stage.session, textOf(1), fast)).toBe(0);
+    expect(await ask(stage, textOf(2), fast)).toBe(0);
+    expect(await load(stage.session, textOf(2), fast)).toBe(0);
     await stage.cache.flush();
     expect(stage.tier.reads).toBe(reads);
     expect(stage.cache.stats()).toMatchObject({ skippedTokens: { disk: 2 * length }, probedChunks: 0 });
-    expect(await ask(stage, textOf(1), slow)).toBe(length);
-    expect(await load(stage.session, textOf(2))).toBe(length); // who does not say what computing costs gets all
+    expect(await ask(stage, textOf(2), slow)).toBe(length);
+    expect(await load(stage.session, textOf(3))).toBe(length); // who does not say what computing costs gets all
   });
 });
 
@@ -101,16 +108,42 @@ test("on a fast disk both load", async () => {
   });
 });
 
+test("a load that turns out slower than computing ends, with what has come", async () => {
+  await onDisk(3, 0.5, async (stage) => {
+    const { session, cache, tier, clock } = stage;
+    await readTwo(stage);
+    const read = tier.read.bind(tier);
+    const gate = gated();
+    let reads = 0;
+    tier.read = async (id, key, into, signal) => {
+      if ((reads += 1) > 3) await gate.promise;
+      return read(id, key, into, signal);
+    };
+    const loading = load(session, textOf(2), fast);
+    await expect.poll(() => reads).toBe(10);
+    clock.ms += 20; // of the 28 ms that the rest takes to be computed
+    await sleep(150);
+    expect(cache.stats().skippedTokens).toEqual({});
+    clock.ms += 40;
+    expect(await loading).toBe(12);
+    expect(cache.stats()).toMatchObject({ skippedTokens: { disk: 28 }, lateLoads: 0, leases: 0 });
+    gate.open();
+    await cache.flush();
+    expect(await load(session, textOf(2), slow)).toBe(length);
+    cache.check();
+  });
+});
+
 test("what is in memory is loaded whatever lies behind it, and a hit is left where it goes on below", async () => {
-  await onDisk(2, 50, async (stage) => {
-    await ask(stage, textOf(0), fast);
-    await load(stage.session, textOf(1).subarray(0, 12));
-    expect(await stage.session.lookup(bareRoot, textOf(1), { ...wait, computeMsPerToken: fast })).toEqual({
+  await onDisk(3, 50, async (stage) => {
+    await readTwo(stage);
+    await load(stage.session, textOf(2).subarray(0, 12));
+    expect(await stage.session.lookup(bareRoot, textOf(2), { ...wait, computeMsPerToken: fast })).toEqual({
       hitTokens: 40,
       segments: prefix([12, "memory"], [28, "disk"]),
       worthTokens: 12,
     });
-    expect(await load(stage.session, textOf(1), fast)).toBe(12);
+    expect(await load(stage.session, textOf(2), fast)).toBe(12);
   });
 });
 
@@ -146,9 +179,9 @@ test("a disk that becomes slow is left within a few requests, and used again soo
 });
 
 test("a text that was computed although it is stored is in memory for the third request", async () => {
-  await onDisk(3, 50, async (stage) => {
+  await onDisk(4, 50, async (stage) => {
     const { session, cache } = stage;
-    await ask(stage, textOf(0), fast);
+    await readTwo(stage);
     const { reads } = stage.tier;
     /** As an engine does: computes what it was not given, and offers it to the cache. */
     const serve = async (tokens: Tokens) => {
@@ -157,15 +190,15 @@ test("a text that was computed although it is stored is in memory for the third 
       expect(parts).toEqual([]);
       return loaded;
     };
-    expect(await serve(textOf(1))).toBe(0);
-    expect(await ask(stage, textOf(2), fast)).toBe(0); // another text
+    expect(await serve(textOf(2))).toBe(0);
+    expect(await ask(stage, textOf(3), fast)).toBe(0); // another text
     await settled(stage);
     expect(stage.tier.reads).toBe(reads);
 
-    expect(await serve(textOf(1))).toBe(0);
+    expect(await serve(textOf(2))).toBe(0);
     await settled(stage);
     expect(cache.stats().broughtChunks).toBe(10);
-    expect(await serve(textOf(1))).toBe(length);
+    expect(await serve(textOf(2))).toBe(length);
     expect(cache.stats().loadedTokens).toMatchObject({ memory: length });
     cache.check();
   });
@@ -261,4 +294,47 @@ test("reads of one chunk at a time do not make the disk look slow for many", () 
     ended("read");
   }
   expect(speed.figures().readBytesPerSecond).toBe(before);
+});
+
+test("a few bytes after a rest that come faster than the many before them say nothing", () => {
+  const clock = new TestClock();
+  const speed = new LoadOrCompute(clock.now).speed("valkey");
+  const read = (bytes: number, ms: number) => {
+    const ended = speed.begin(bytes);
+    clock.ms += ms;
+    ended("read");
+  };
+  for (let i = 0; i < 3; i += 1) read(1000, 50); // the way
+  read(10_000_000, 4000);
+  expect(speed.figures().readBytesPerSecond).toBe(2_500_000);
+  clock.ms += 20_000;
+  read(400_000, 49);
+  expect(speed.figures().readBytesPerSecond).toBe(2_500_000);
+  read(10_000_000, 100);
+  expect(speed.figures().readBytesPerSecond).toBeGreaterThan(10_000_000);
+});
+
+test("what a tier took the first time, connections included, turns nobody away alone", () => {
+  const clock = new TestClock();
+  const both = new LoadOrCompute(clock.now);
+  const read = (ms: number) => {
+    const ended = both.speed("peer").begin(1000);
+    clock.ms += ms;
+    ended("read");
+  };
+  const worth = () => both.worthAsking("peer", { tokens: 1000, computeMsPerToken: 0.1, bytesPerToken: 1 }); // 100 ms
+  both.noteAsked("peer", 500);
+  read(500);
+  expect(worth()).toBe("ask");
+  expect(both.speed("peer").expectedMs(1000, 1000)).toBe(0);
+  both.noteAsked("peer", 10);
+  read(10);
+  expect(worth()).toBe("ask");
+  expect(both.speed("peer").expectedMs(1000, 1000)).toBeCloseTo(10);
+  for (let i = 0; i < 3; i += 1) both.noteAsked("peer", 500);
+  expect(worth()).toBe("leave");
+  clock.ms += 10_000; // what reading takes alone is short enough
+  expect(worth()).toBe("ask");
+  for (let i = 0; i < 3; i += 1) read(500);
+  expect(worth()).toBe("ask_unheard");
 });

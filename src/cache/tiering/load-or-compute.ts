@@ -16,22 +16,31 @@
  */
 import type { TierName } from "../../tier.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
+import { Estimate, leastMs } from "./estimate.ts";
 import { ReadSpeed, type ReadFigures } from "./read-speed.ts";
 
 /** Loading is uncertain and takes the engine's time for copies as well: it must be so much faster than computing. */
 const clearly = 0.8;
 /** Texts remembered that were computed although they were stored. */
 const rememberedTexts = 4096;
-/** What a new time of asking weighs. */
-const learned = 0.3;
+/** Tokens of a text for which the way to a tier counts little: what pays for none that long pays for none. */
+const longText = 32_768;
 /** A tier whose hits are left alone is tried again so often. */
 const probeMs = 10_000;
+
+/** What a guest would load or compute. */
+export interface LoadableText {
+  readonly tokens: number;
+  readonly computeMsPerToken: number;
+  /** Bytes of KV of a token, of all ranks. */
+  readonly bytesPerToken: number;
+}
 
 export class LoadOrCompute {
   readonly #now: () => number;
   readonly #speeds = new Map<TierName, ReadSpeed>();
-  /** What shared tiers take to say what they have, and when they last did. */
-  readonly #askMs = new Map<TierName, { readonly ms: number; readonly at: number }>();
+  /** What shared tiers take to say what they have. */
+  readonly #askMs = new Map<TierName, Estimate>();
   /** The first chunk of each that was not in memory. A name that was given anew costs a needless read. */
   readonly #recomputed = new Set<ChunkId>();
 
@@ -51,22 +60,33 @@ export class LoadOrCompute {
     return new Weighing((tier) => this.speed(tier), computeMsPerToken, aheadBytes);
   }
 
-  /** A shared tier took so long to say what it has of a text. */
+  /** A shared tier took so long to say what it has of a text. What the first one took was for connections, too: it is not believed. */
   noteAsked(tier: TierName, ms: number): void {
-    const known = this.#askMs.get(tier);
-    this.#askMs.set(tier, { ms: known === undefined ? ms : known.ms + (ms - known.ms) * learned, at: this.#now() });
+    let askMs = this.#askMs.get(tier);
+    if (askMs === undefined) this.#askMs.set(tier, (askMs = new Estimate(this.#now, { firstCounts: false })));
+    askMs.learn(Math.max(leastMs, ms));
   }
 
   /**
-   * Asking a shared tier for so many tokens could pay, should it have all of them: way and reading together are clearly shorter than
-   * computing. Of a tier that was not asked for a while nothing is known any more: it is asked.
+   * Whether asking a shared tier for so many tokens could pay, should it have all of them: way and reading together are clearly
+   * shorter than computing. Of a tier that was not asked for a while the way is not known any more. Then it is asked, and waited for where
+   * reading alone would pay.
    */
-  isWorthAsking(tier: TierName, text: { tokens: number; computeMsPerToken: number; bytesPerToken: number }): boolean {
-    const asked = this.#askMs.get(tier);
-    if (asked === undefined || this.#now() - asked.at >= probeMs) return true;
-    const bytes = text.tokens * text.bytesPerToken;
-    const loadMs = asked.ms + this.speed(tier).expectedMs(bytes, bytes);
-    return loadMs / clearly < text.tokens * text.computeMsPerToken;
+  worthAsking(tier: TierName, text: LoadableText): "ask" | "ask_unheard" | "leave" {
+    const way = this.#askMs.get(tier);
+    const isKnown = way?.believed !== undefined && this.#now() - way.learned < probeMs;
+    if (this.#paysAfter(isKnown ? way.believed : 0, tier, text)) return "ask";
+    return isKnown ? "leave" : "ask_unheard";
+  }
+
+  /** A long text would clearly be loaded faster than computed, or nothing is known of the tier. */
+  pays(tier: TierName, guest: Omit<LoadableText, "tokens">): boolean {
+    return this.#paysAfter(this.#askMs.get(tier)?.believed ?? 0, tier, { ...guest, tokens: longText });
+  }
+
+  #paysAfter(wayMs: number, tier: TierName, { tokens, computeMsPerToken, bytesPerToken }: LoadableText): boolean {
+    const bytes = tokens * bytesPerToken;
+    return (wayMs + this.speed(tier).expectedMs(bytes, bytes)) / clearly < tokens * computeMsPerToken;
   }
 
   /** True when something of a tier whose hits are left alone should be read, to see how fast it is now. */

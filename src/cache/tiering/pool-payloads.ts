@@ -2,8 +2,7 @@
 import { ownedLog, type PartMemory, type RecordId, type Tier } from "../../tier.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
-
-const pageBytes = 4096;
+import { padded } from "../../pages.ts";
 
 /** The payload of a part that the chunk has not. */
 const nothing = new Uint8Array();
@@ -27,7 +26,7 @@ function payload(
   { part, bytes }: { part: number; bytes: number },
 ): Uint8Array {
   if (bytes === 0) return nothing;
-  return pool.view(chunks.slot(chunk, part)!, Math.ceil(bytes / pageBytes) * pageBytes); // it has one
+  return pool.view(chunks.slot(chunk, part)!, padded(bytes)); // it has one
 }
 
 /** A log has computed the payloads' checksums: the pool notes them, for whoever adopts it after a crash. */

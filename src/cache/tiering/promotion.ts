@@ -3,19 +3,20 @@
  *
  *     load ──► tier.read into fresh slots ──► in the pool               one read, however many wait for it
  *
- * Tiers are tried from fast to slow, and timed (read-speed.ts). Nothing here throws.
+ * Tiers are tried from fast to slow, and timed (read-speed.ts); a shared one that is away is not. Nothing here throws.
  */
 import { codeOf, describe } from "../../errors.ts";
 import type { Log } from "../../log.ts";
-import type { RecordId, Tier } from "../../tier.ts";
+import { ownedLog, type RecordId, type Tier } from "../../tier.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
 import type { Wanted } from "../index/stored-chunk.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
 import type { Counters } from "../counters.ts";
 import type { LoadOrCompute } from "./load-or-compute.ts";
-import type { Outages } from "./outages.ts";
 import { withPatience } from "./patience.ts";
 import { payloadsToRead, sealPayloads } from "./pool-payloads.ts";
+import type { TierCounts } from "./tier-counters.ts";
+import type { TierStates } from "./tier-states.ts";
 
 export interface PromotionOptions {
   readonly store: ChunkStore;
@@ -24,7 +25,9 @@ export interface PromotionOptions {
   readonly counters: Counters;
   /** Learns from every read how fast the tiers are. */
   readonly loadOrCompute: LoadOrCompute;
-  readonly outages: Outages;
+  readonly tierCounts: TierCounts;
+  readonly tierStates: TierStates;
+  readonly now: () => number;
   readonly log: Log;
 }
 
@@ -38,10 +41,13 @@ export class Promotion {
   /** Reads from below that are under way, each shared by all who wait for the chunk. */
   readonly #underWay = new Map<ChunkId, Reading>();
   readonly #stop = new AbortController();
+  /** Ends the reads of one tier. */
+  readonly #stops = new Map<Tier, AbortController>();
   #bringing: Promise<void> | undefined;
 
   constructor(options: PromotionOptions) {
     this.#options = options;
+    options.tierStates.onSilent((tier) => this.#stopReading(tier));
   }
 
   /**
@@ -76,6 +82,7 @@ export class Promotion {
   /** Ends all work: reads that are under way end, and what they read is not there. */
   async close(): Promise<void> {
     this.#stop.abort();
+    for (const tier of this.#options.tiers) this.#stopReading(tier);
     await Promise.all([...Array.from(this.#underWay.values(), ({ done }) => done), this.#bringing]);
   }
 
@@ -111,10 +118,11 @@ export class Promotion {
   }
 
   async #readFromAny(chunk: ChunkId, parts: readonly number[]): Promise<boolean> {
-    const { store, tiers, counters, outages } = this.#options;
+    const { store, tiers, counters, tierStates } = this.#options;
     const needsSnapshots = parts.some((part) => store.chunks.isSnapshot(chunk, part));
     for (const tier of tiers) {
       if (needsSnapshots && store.records.isLacking(chunk, tier)) continue;
+      if (ownedLog(tier) === undefined && tierStates.isAway(tier)) continue;
       let id = store.records.of(chunk, tier);
       try {
         while (id !== undefined) {
@@ -131,25 +139,44 @@ export class Promotion {
           counters.corruptRecords += 1;
           store.records.forget(tier, id!); // one was read
           this.#options.log.warn(`${tier.name} tier: ${describe(error)}`);
-        } else if (!this.#stop.signal.aborted) outages.failed(tier, error);
+        } else if (!this.#stop.signal.aborted) tierStates.failed(tier, error);
       }
     }
     return false;
   }
 
+  #stopOf(tier: Tier): AbortSignal {
+    if (this.#stop.signal.aborted) return this.#stop.signal;
+    let stop = this.#stops.get(tier);
+    if (stop === undefined) this.#stops.set(tier, (stop = new AbortController()));
+    return stop.signal;
+  }
+
+  #stopReading(tier: Tier): void {
+    this.#stops.get(tier)?.abort();
+    this.#stops.delete(tier);
+  }
+
   /** Reads parts of a record into the chunk's slots. @returns false when the tier has it no more */
   async #timedRead(tier: Tier, id: RecordId, chunk: ChunkId, parts: readonly number[]): Promise<boolean> {
-    const { store, loadOrCompute } = this.#options;
+    const { store, loadOrCompute, tierCounts, now } = this.#options;
     const views = payloadsToRead(store, chunk, parts);
     const ended = loadOrCompute.speed(tier.name).begin(views.reduce((sum, view) => sum + (view?.length ?? 0), 0));
     let outcome: "read" | "failed" = "failed";
+    const counters = tierCounts.of(tier);
+    const began = now();
     try {
       const key = store.chunks.key(chunk);
       const read = (signal: AbortSignal) => tier.read(id, key, views, signal);
-      if ((await withPatience(tier, this.#stop.signal, read)) === "read") outcome = "read";
+      if ((await withPatience(tier, this.#stopOf(tier), read)) === "read") outcome = "read";
     } finally {
       ended(outcome);
+      counters.readSeconds += (now() - began) / 1000;
     }
-    return outcome === "read";
+    if (outcome === "failed") return false;
+    const payloadBytes = store.chunks.payloadBytes(chunk);
+    counters.readChunks += 1;
+    counters.readBytes += parts.reduce((sum, part) => sum + payloadBytes[part]!, 0); // parts that it has
+    return true;
   }
 }

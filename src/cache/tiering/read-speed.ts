@@ -9,10 +9,13 @@
  *                 ├──────┤├─────┤
  *     stretch   ├────────┊──────┤   ends when nothing is read any more, or is cut when it gets long
  *
- * A stretch of little more than a latency says only how fast the tier is at least. A new figure weighs the more the older
+ * A stretch of little more than a latency says only how fast the tier is at least, and that only where it brought much. A new figure weighs the more the older
  * the one before it is, so that a drive whose speed has changed is known after a few reads, and after one when nobody has
  * read from it for a while.
+ *
+ * The first read at rest pays for what happens once: connections are made, memory is touched. Alone its time is not believed.
  */
+import { Estimate, leastMs } from "./estimate.ts";
 
 /** What is known of a tier's speed; shown as it is. Without reads there is nothing to know. */
 export interface ReadFigures {
@@ -22,13 +25,10 @@ export interface ReadFigures {
 
 /** A stretch of reads is cut after so long, once it is bound by its bytes. */
 const cutMs = 250;
+/** Bytes that say how fast a tier is, however short they took. */
+const manyBytes = 4 * 2 ** 20;
 /** A stretch so many times as long as a latency is as long as it is for its bytes. */
 const boundByBytes = 4;
-/** What a new figure weighs at once, and the time after which what was known before counts a third of that. */
-const weight = 0.3;
-const fadesMs = 10_000;
-/** Nothing takes no time, whatever a clock says. */
-const leastMs = 0.001;
 
 export class ReadSpeed {
   readonly #now: () => number;
@@ -44,8 +44,8 @@ export class ReadSpeed {
 
   constructor(now: () => number) {
     this.#now = now;
-    this.#latencyMs = new Estimate(now);
-    this.#bytesPerMs = new Estimate(now);
+    this.#latencyMs = new Estimate(now, { firstCounts: false });
+    this.#bytesPerMs = new Estimate(now, { firstCounts: true });
   }
 
   /** A read begins. @returns what is to be called when it ends */
@@ -80,11 +80,22 @@ export class ReadSpeed {
    * A tier that nobody has read from takes no time: it must be tried to be known.
    */
   expectedMs(bytes: number, aheadBytes: number): number {
-    const { latencyMs, bytesPerMs } = { latencyMs: this.#latencyMs.value ?? 0, bytesPerMs: this.#bytesPerMs.value };
+    const latencyMs = this.#latencyMs.believed ?? 0;
+    const bytesPerMs = this.#bytesPerMs.value;
     if (bytesPerMs === undefined) return latencyMs;
     const atATime = Math.min(bytes, aheadBytes);
     const share = atATime / (atATime + this.#underWayBytes);
     return Math.max(latencyMs, bytes / (bytesPerMs * share));
+  }
+
+  /**
+   * How long it takes at least until `bytes` have come, of which some are under way. What was read last may have been long ago; the reads
+   * under way say how fast the tier is at most.
+   */
+  atLeastMs(bytes: number): number {
+    const stretchMs = Math.max(leastMs, this.#now() - this.#stretchBegan);
+    const most = this.#underWay > 0 ? (this.#stretchBytes + this.#underWayBytes) / stretchMs : Infinity;
+    return bytes / Math.min(most, this.#bytesPerMs.value ?? Infinity);
   }
 
   /** True once in `everyMs`, when nothing was learned for as long: then a little is to be read, to see if it still is so. */
@@ -105,31 +116,15 @@ export class ReadSpeed {
   }
 
   #learnRate(bytesPerMs: number, stretchMs: number): void {
-    const isFaster = this.#stretchIsWhole && bytesPerMs > (this.#bytesPerMs.value ?? Infinity);
+    const known = this.#bytesPerMs.value ?? Infinity;
+    // The first bytes after a rest may come faster than those that follow them, where a network lends them (a token bucket).
+    const areMany = this.#stretchBytes >= Math.min(manyBytes, known * cutMs);
+    const isFaster = this.#stretchIsWhole && areMany && bytesPerMs > known;
     if (isFaster || this.#isBoundByBytes(stretchMs)) this.#bytesPerMs.learn(bytesPerMs);
   }
 
   #isBoundByBytes(stretchMs: number): boolean {
     return stretchMs >= boundByBytes * (this.#latencyMs.value ?? 0);
-  }
-}
-
-/** A moving mean of factors: twice as fast and half as fast weigh the same. */
-class Estimate {
-  readonly #now: () => number;
-  value: number | undefined;
-  /** When {@link value} was last moved. */
-  learned = -Infinity;
-
-  constructor(now: () => number) {
-    this.#now = now;
-  }
-
-  learn(sample: number): void {
-    const now = this.#now();
-    const kept = (1 - weight) * Math.exp((this.learned - now) / fadesMs);
-    this.value = this.value === undefined ? sample : this.value ** kept * sample ** (1 - kept);
-    this.learned = now;
   }
 }
 

@@ -9,18 +9,19 @@
  * own bound, and other tiers nothing. Nothing here throws.
  */
 import { ownedLog, type RecordId, type Tier } from "../../tier.ts";
-import type { Counters } from "../counters.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
-import type { Outages } from "./outages.ts";
 import { withPatience } from "./patience.ts";
 import { payloadsOf, sealPayloads } from "./pool-payloads.ts";
+import type { TierCounts } from "./tier-counters.ts";
+import type { TierStates } from "./tier-states.ts";
 
 export interface TierQueueOptions {
   readonly tier: Tier;
   readonly store: ChunkStore;
-  readonly counters: Counters;
-  readonly outages: Outages;
+  readonly tierCounts: TierCounts;
+  readonly tierStates: TierStates;
+  readonly now: () => number;
   /** Bytes of slots that may be held for this tier at a time, now. One chunk may be, however large it is. */
   readonly boundBytes: () => number;
 }
@@ -48,7 +49,7 @@ export class TierQueue {
 
   constructor(options: TierQueueOptions) {
     this.#options = options;
-    options.outages.onBack(options.tier, () => this.#fill());
+    options.tierStates.onBack(options.tier, () => this.#fill());
   }
 
   get tier(): Tier {
@@ -84,8 +85,8 @@ export class TierQueue {
   }
 
   #fill(): void {
-    const { store, tier, outages, boundBytes } = this.#options;
-    if (outages.isAway(tier)) return;
+    const { store, tier, tierStates, boundBytes } = this.#options;
+    if (tierStates.isAway(tier)) return;
     for (const chunk of this.#waiting) {
       if (this.#isToBeWritten(chunk)) {
         const bytes = store.chunks.bytesInPool(chunk);
@@ -125,23 +126,32 @@ export class TierQueue {
   }
 
   async #write(chunk: ChunkId): Promise<"done" | "again"> {
-    const { store, tier, counters, outages } = this.#options;
+    const { store, tier, tierCounts, tierStates, now } = this.#options;
     const { chunks } = store;
     const payloadBytes = chunks.payloadBytes(chunk);
+    const counters = tierCounts.of(tier);
+    const began = now();
     try {
       const record = { ...chunks.identityOf(chunk), payloadBytes };
       const views = payloadsOf(store, chunk);
       const write = (signal: AbortSignal) => tier.write(record, views, signal);
       const id = await withPatience(tier, this.#stop.signal, write);
       if (id === "rejected") counters.refusedWrites += 1;
-      else if (payloadBytes.some((bytes, part) => bytes !== chunks.bytes(chunk, part))) {
-        ownedLog(tier)?.drop(id); // a snapshot came meanwhile
-        return "again";
-      } else this.#written(chunk, id);
+      else {
+        counters.writtenChunks += 1;
+        counters.writtenBytes += payloadBytes.reduce((sum, bytes) => sum + bytes, 0);
+        if (payloadBytes.some((bytes, part) => bytes !== chunks.bytes(chunk, part))) {
+          ownedLog(tier)?.drop(id); // a snapshot came meanwhile
+          return "again";
+        }
+        this.#written(chunk, id);
+      }
       return "done";
     } catch (error) {
-      if (!this.#stop.signal.aborted) outages.failed(tier, error);
+      if (!this.#stop.signal.aborted) tierStates.failed(tier, error);
       return "again";
+    } finally {
+      counters.writeSeconds += (now() - began) / 1000;
     }
   }
 

@@ -9,16 +9,17 @@
 import type { Tier, TierName } from "../../tier.ts";
 import type { ChunkId } from "../index/chunk-id.ts";
 import type { ChunkStore } from "../pool/chunk-store.ts";
-import type { Counters } from "../counters.ts";
-import type { Outages } from "./outages.ts";
+import type { TierCounts } from "./tier-counters.ts";
 import { TierQueue, type QueueStats } from "./tier-queue.ts";
+import type { TierStates } from "./tier-states.ts";
 
 export interface WriteBehindOptions {
   readonly store: ChunkStore;
   /** From fast to slow. */
   readonly tiers: readonly Tier[];
-  readonly counters: Counters;
-  readonly outages: Outages;
+  readonly tierCounts: TierCounts;
+  readonly tierStates: TierStates;
+  readonly now: () => number;
   /** Bytes of slots that may be held for the first tier at a time, now. */
   readonly queueBytes: () => number;
 }

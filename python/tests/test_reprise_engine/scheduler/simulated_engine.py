@@ -43,6 +43,7 @@ class Request:
     max_tokens: int = 4
     loaded_tokens: int = 0
     block_tokens: int = 4
+    awaited: bool = False
 
     def block_ids(self) -> list[int]:
         return list(self.blocks)
@@ -93,7 +94,7 @@ class SimulatedEngine:
 
     def add(self, request: Request) -> None:
         self.requests[request.request_id] = request
-        self.side.arrived(request, root=self._root(request), may_read=True, may_save=True)
+        self.side.arrived(request, root=self._root(request), may_read=True, may_save=True, awaited=request.awaited)
 
     @property
     def idle(self) -> bool:
@@ -234,10 +235,11 @@ class SimulatedEngine:
                     root=self._root(request),
                     may_read=True,
                     may_save=True,
+                    awaited=request.awaited,
                 )
-                assert external % self.geometry.block_tokens == 0 and external < request.num_tokens
-                count = 0 if slow else min(budget, request.num_tokens - external)
-                if self._allocate(request, external + count) is None:
+                external = self._checked(request, external)
+                count = 0 if slow else min(budget, request.num_tokens - max(0, external))
+                if external < 0 or self._allocate(request, external + count) is None:
                     continue
                 self.side.allocated(request.request_id, request.block_ids, external)
                 request.num_computed_tokens = external
@@ -259,6 +261,13 @@ class SimulatedEngine:
                 self._seen.add(request.request_id)
                 new.append(request)
         return new, cached, scheduled
+
+    def _checked(self, request: Request, external: int | None) -> int:
+        """What was promised; -1: it is asked again in the next step."""
+        if external is None:
+            return -1
+        assert external % self.geometry.block_tokens == 0 and external < request.num_tokens
+        return external
 
     def _forward(self, request: Request, count: int, invalid: set[int]) -> None:
         size = self.geometry.block_tokens

@@ -16,13 +16,14 @@ from reprise_engine.same_process import Prefetcher
 from reprise_engine.scheduler.block_refs import BlockRefs
 from reprise_engine.scheduler.rank_links import RankLinks
 from reprise_engine.scheduler.scheduler_side import SchedulerSide
+from support.hosts_of_a_store import Host
 from test_reprise_engine.scheduler.simulated_engine import Request, SimulatedEngine
 
 GEOMETRY = Geometry(block_tokens=4, chunk_tokens=16, block_bytes=4096, ranks=1, hash_tokens=4)
 
 
 def guest(
-    cache: CacheProcess, geometry: Geometry = GEOMETRY, **change: object
+    cache: CacheProcess | Host, geometry: Geometry = GEOMETRY, **change: object
 ) -> tuple[SchedulerSide, RankLinks, Counters]:
     """A scheduler side on links of its own; patient, for this machine may be busy."""
     link = CacheLink(

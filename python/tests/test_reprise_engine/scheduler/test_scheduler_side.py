@@ -71,10 +71,14 @@ def test_an_ended_request_keeps_only_the_blocks_that_are_not_saved_yet(cache: Ca
     check_nothing_is_left(engine, side, links, 256)
 
 
-def test_a_request_that_is_preempted_and_aborted_while_it_is_saved_keeps_nothing(cache: CacheProcess) -> None:
+@pytest.mark.parametrize("lends_blocks", [False, True])
+def test_a_request_that_is_preempted_and_aborted_while_it_is_saved_keeps_nothing(
+    cache: CacheProcess, lends_blocks: bool
+) -> None:
     side, links, counters = guest(cache)
     engine = SimulatedEngine(side, GEOMETRY, blocks=256, seed=1)
-    block_refs[id(counters)] = engine
+    if lends_blocks:
+        block_refs[id(counters)] = engine
     engine.reports_late = True
     request = Request("first", prompt(1, 100), max_tokens=20)
     engine.add(request)
@@ -87,6 +91,7 @@ def test_a_request_that_is_preempted_and_aborted_while_it_is_saved_keeps_nothing
     engine.step()
     assert side.open_jobs == 1 and not request.blocks, "copied out, and not reported yet"
     engine.abort(request)
+    assert not engine.held, "it may be loaded again by then, and be told of as received: once is enough"
     engine.run()
     assert counters["saved_bytes"] > 0
     check_nothing_is_left(engine, side, links, 256)
