@@ -11,6 +11,7 @@
  */
 import koffi from "koffi";
 import type { LibraryHandle } from "koffi";
+import { type Backends, declareBackends } from "./ggml-devices.ts";
 
 declare const brand: unique symbol;
 /** An address in this process. */
@@ -104,8 +105,6 @@ export interface NativeBatch {
 /** Values of the enums that are used. */
 export const flashAttentionEnabled = 1;
 export const typeF16 = 1;
-const deviceGpu = 1;
-const deviceIntegratedGpu = 2;
 
 const modelParams = koffi.struct("llama_model_params", padded(modelParamFields));
 const contextParams = koffi.struct("llama_context_params", padded(contextParamFields));
@@ -286,23 +285,17 @@ function declare(library: LibraryHandle) {
 export type LlamaFunctions = ReturnType<typeof declare>;
 
 /** Opens the libraries by absolute path. @throws what the dynamic linker says. */
-export function openLlama(libraries: { base: string; ggml: string; llama: string }): {
+export function openLlama(libraries: { base: string; ggml: string; llama: string }): Backends & {
   functions: LlamaFunctions;
-  /** Loads the CPU and GPU backends that lie in `directory` and fit this machine. */
-  loadBackends: (directory: string) => void;
-  /** Is there a GPU that a loaded backend can use, of its own or in the processor? */
-  findsGpu: () => boolean;
   /** Starts threads that sleep between steps; after the backends are loaded. */
   createThreadPool: (threads: number) => Pointer | undefined;
 } {
   const base = koffi.load(libraries.base);
   const ggml = koffi.load(libraries.ggml);
   const functions = declare(koffi.load(libraries.llama));
-  const deviceOfKind = ggml.func("void* ggml_backend_dev_by_type(int)") as (kind: number) => Pointer | null;
   return {
     functions,
-    loadBackends: ggml.func("void ggml_backend_load_all_from_path(const char*)") as (directory: string) => void,
-    findsGpu: () => [deviceGpu, deviceIntegratedGpu].some((kind) => deviceOfKind(kind) !== null),
+    ...declareBackends(base, ggml),
     createThreadPool: (threads) => createThreadPool(base, ggml, threads),
   };
 }

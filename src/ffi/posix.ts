@@ -1,10 +1,10 @@
 /**
- * The few POSIX calls that Node lacks: mapping a file, locking it, and making sure that its pages exist.
+ * The few POSIX calls that Node lacks: mapping a file, locking it, making sure that its pages exist, and copying by address.
  *
  * Each returns what it made or throws an error shaped like Node's own (`code`, `errno`, `syscall`). Pointers are plain
  * numbers of type bigint, which koffi takes for `void *`.
  */
-import { constants, writeSync } from "node:fs";
+import { closeSync, constants, ftruncateSync, writeSync } from "node:fs";
 import { getSystemErrorName } from "node:util";
 import koffi from "koffi";
 
@@ -16,16 +16,20 @@ const nativeMmap = libc.func(
   "void *mmap(void *address, size_t bytes, int protection, int flags, int file, int64_t offset)",
 );
 const nativeMunmap = libc.func("int munmap(void *address, size_t bytes)");
+const nativeCopy = libc.func("void *memcpy(void *to, void *from, size_t bytes)");
 const nativeFlock = libc.func("int flock(int file, int operation)");
 const nativeFcntl = libc.func("int fcntl(int file, int command, ...)");
 // macOS has no posix_fallocate; see allocate().
 const isLinux = process.platform === "linux";
 const nativeFallocate = isLinux ? libc.func("int posix_fallocate(int file, int64_t offset, int64_t bytes)") : undefined;
 const nativePunch = isLinux ? libc.func("int fallocate(int file, int mode, int64_t offset, int64_t bytes)") : undefined;
+const nativeMemoryFile = isLinux ? libc.func("int memfd_create(const char *name, unsigned int flags)") : undefined;
 const nativeAdvise = isLinux ? libc.func("int madvise(void *address, size_t bytes, int advice)") : undefined;
 
 const protectionReadWrite = 3;
 const mapShared = 1;
+const mapPrivate = 2;
+const mapAnonymous = isLinux ? 0x20 : 0x1000;
 // Without it a mapping of a hugetlbfs file would take its pages at once, the sparse part of the file included.
 const mapNoReserve = isLinux ? 0x4000 : 0;
 const keepSizeAndPunchHole = 1 | 2;
@@ -34,11 +38,41 @@ const mapFailed = 0xffff_ffff_ffff_ffffn;
 const lockExclusiveNow = 2 | 4;
 const getFlags = 3;
 const setFlags = 4;
+const memoryCloseOnExecAllowSealing = 1 | 2;
+const addSeals = 1033;
+const sealSealShrinkGrow = 1 | 2 | 4;
 const zeros = Buffer.alloc(1 << 20);
 
 /** Maps the first `bytes` of an open file, shared, for reading and writing. @throws ENOMEM, EACCES … */
 export function mapFile(file: number, bytes: number): Pointer {
   const pointer = nativeMmap(null, bytes, protectionReadWrite, mapShared | mapNoReserve, file, 0) as Pointer | null;
+  if (pointer === null || pointer === mapFailed || pointer === -1n) throw posixError("mmap", koffi.errno());
+  return pointer;
+}
+
+/**
+ * A file of `bytes` that is memory and has no name: whoever inherits it may map it, nobody may change its length. For people it is
+ * called `name`.
+ *
+ * @throws ENOSYS where there is none (not on Linux), EMFILE, ENOMEM …
+ */
+export function memoryFile(name: string, bytes: number): number {
+  if (nativeMemoryFile === undefined) throw posixError("memfd_create", koffi.os.errno["ENOSYS"]!); // every system has that number
+  const file = nativeMemoryFile(name, memoryCloseOnExecAllowSealing) as number;
+  if (file === -1) throw posixError("memfd_create", koffi.errno());
+  ftruncateSync(file, bytes);
+  // Else a mapping could lose its pages under somebody's hands.
+  if (nativeFcntl(file, addSeals, "int", sealSealShrinkGrow) === -1) {
+    const errno = koffi.errno();
+    closeSync(file);
+    throw posixError("fcntl", errno);
+  }
+  return file;
+}
+
+/** Memory of whole pages that belongs to no thread: it stays until {@link unmap}, whoever ends before. @throws ENOMEM */
+export function mapMemory(bytes: number): Pointer {
+  const pointer = nativeMmap(null, bytes, protectionReadWrite, mapPrivate | mapAnonymous, -1, 0) as Pointer | null;
   if (pointer === null || pointer === mapFailed || pointer === -1n) throw posixError("mmap", koffi.errno());
   return pointer;
 }
@@ -56,6 +90,11 @@ export function memoryAt(pointer: Pointer, bytes: number): ArrayBuffer {
 /** Where bytes lie. It holds as long as they are referenced. */
 export function addressOf(bytes: Uint8Array | ArrayBufferLike): Pointer {
   return koffi.address(bytes);
+}
+
+/** Copies between places of this process, in whatever threads they are used. They must not overlap. */
+export function copyMemory(to: Pointer, from: Pointer, bytes: number): void {
+  nativeCopy(to, from, bytes);
 }
 
 /**

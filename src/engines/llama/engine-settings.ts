@@ -2,7 +2,7 @@
  * How an engine is to run: said once, by whoever starts it, and handed to the engine process as it is. What is undefined is
  * the process's to choose, which has the model and the machine before it.
  */
-import type { GpuUse } from "./model/library.ts";
+import type { GpuUse } from "./model/library-places.ts";
 
 export interface EngineSettings {
   /** What people call the model; undefined = its file's name. */
@@ -14,6 +14,10 @@ export interface EngineSettings {
   /** Undefined = one for each physical core. */
   readonly threads: number | undefined;
   readonly gpu: GpuUse;
+  /** Which of the libraries for a GPU are taken, as the server has tried them; undefined = the best. */
+  readonly gpuBuild?: string | undefined;
+  /** A folder with llama.cpp's libraries, in place of the packages. */
+  readonly llamaLib?: string | undefined;
   /** Layers on the GPU; undefined = all. */
   readonly gpuLayers: number | undefined;
   /** The same text bit for bit, whatever is cached and whoever else is served; slower. */

@@ -6,7 +6,7 @@
  *     server ──ping──► process ──pong
  */
 import type { ChatPrompt } from "../../engine.ts";
-import type { GpuUse } from "./model/library.ts";
+import type { GpuUse } from "./model/library-places.ts";
 import type { InheritedFiles } from "./model/model-files.ts";
 import type { Failure, Refused } from "./server-channel.ts";
 
@@ -14,6 +14,7 @@ export interface TokenizerStart {
   readonly model: InheritedFiles;
   /** Which package's libraries are loaded: the engine's own. No backend of theirs is. */
   readonly gpu: GpuUse;
+  readonly llamaLib?: string | undefined;
   /** In place of the model's own. */
   readonly chatTemplate: string | undefined;
 }

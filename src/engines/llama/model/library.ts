@@ -5,118 +5,110 @@
  * package's release, what the library says of itself, and the default values of both parameter structs, whose shape
  * changes without notice. Anything else is refused.
  */
-import { createRequire } from "node:module";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { RepriseError, describe } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { fieldOffsets, libcFunction, openLlama, withLogCallback } from "../../../ffi/llama.ts";
+import type { Device } from "../../../ffi/ggml-devices.ts";
 import type { LlamaFunctions, Pointer } from "../../../ffi/llama.ts";
-
-/** The one release of the packages, and the llama.cpp in it. */
-export const supported = { package: "3.22.1", release: "v0.5.0", version: "0.5.0-dev" };
-
-export type GpuUse = "auto" | "off";
+import { isGpuLibrary, type LibraryPlace, libraryPlaces, supported, type WantedLibraries } from "./library-places.ts";
 
 export interface Library {
   readonly functions: LlamaFunctions;
   /** The package the libraries came from, for example "linux-x64". */
   readonly build: string;
+  /** GPUs that were found. */
+  readonly gpus: readonly Device[];
   /** Starts ggml's threads for steps of all contexts; undefined = every step starts its own. */
   createThreadPool: (threads: number) => Pointer | undefined;
   /** Runs `body` while llama.cpp's error lines are collected: what it says of why a model cannot be loaded. */
   listening: <T>(body: () => T) => { result: T; errors: readonly string[] };
 }
 
-export interface LibraryOptions {
-  readonly gpu: GpuUse;
+export interface LibraryOptions extends WantedLibraries {
   readonly log: Log;
+  /** The one that is taken of those that are there, by its {@link LibraryPlace.build}; the best unless given. */
+  readonly build?: string | undefined;
   /** False: what computes is not loaded; for who wants a vocabulary only. */
   readonly backends?: boolean;
   /** Libraries for a GPU are about to be opened, where others would do. They may end the process. */
   readonly onGpu?: (build: string) => void;
-  /** Where a package lies; the installed one unless given. */
-  readonly resolve?: (name: string) => string | undefined;
 }
 
 /**
  * Finds, opens and checks the libraries.
  *
- * @throws RepriseError LIBRARY_UNSUPPORTED, saying what was found, what is needed and what to install.
+ * @throws RepriseError LIBRARY_UNSUPPORTED, saying what was found, what is needed and what to install; BAD_CONFIG when a
+ *   folder was given that cannot be used.
  */
 export function openLibrary(options: LibraryOptions): Library {
-  const { backends = true, resolve = resolvePackage } = options;
-  const [plain, wanted] = [packageNames("off"), packageNames(options.gpu)];
-  const found = findPackage(backends ? wanted : [...plain, ...wanted], resolve);
-  const isForGpu = backends && !plain.includes(found.name);
-  if (isForGpu) options.onGpu?.(found.name);
-  checkPackage(found.root, found.directory, found.name);
-  const opened = openOrRefuse(found.directory, found.name);
+  const { backends = true } = options;
+  const place = placeFor(options);
+  const isForGpu = backends && place.gpu !== undefined;
+  if (isForGpu) options.onGpu?.(place.build);
+  if (place.root !== undefined) checkPackage(place.root, place.directory, place.title);
+  const opened = openOrRefuse(place);
   const { functions } = opened;
   const quiet = libcFunction("abs");
   functions.setLog(quiet, null);
-  checkLibrary(functions, found.name);
-  const listening = <T>(body: () => T) => listen(functions, quiet, options.log, body);
-  if (backends) listening(() => opened.loadBackends(found.directory));
-  if (isForGpu && !opened.findsGpu()) {
+  checkLibrary(functions, place);
+  if (place.root === undefined && opened.hasBackends()) {
     throw new RepriseError(
       "LIBRARY_UNSUPPORTED",
-      `The libraries of @node-llama-cpp/${found.name} find no GPU that they can use; their driver or run-time libraries may be missing`,
+      `${place.title}: these libraries were built without -DGGML_BACKEND_DL=ON, so that a GPU's cannot be left out (docs/gpu.md)`,
+    );
+  }
+  const listening = <T>(body: () => T) => listen(functions, quiet, options.log, body);
+  if (backends) listening(() => loadBackends(opened, place));
+  const gpus = isForGpu ? opened.devices().filter(({ kind }) => kind === "gpu") : [];
+  if (isForGpu && gpus.length === 0) {
+    throw new RepriseError(
+      "LIBRARY_UNSUPPORTED",
+      `The libraries of ${place.title} find no GPU that they can use; their driver or run-time libraries may be missing`,
     );
   }
   functions.backendInit();
-  return { functions, build: found.name, createThreadPool: opened.createThreadPool, listening };
+  return { functions, build: place.build, gpus, createThreadPool: opened.createThreadPool, listening };
 }
 
-interface FoundPackage {
-  readonly name: string;
-  readonly root: string;
-  /** Where the libraries lie. */
-  readonly directory: string;
+function placeFor({ backends = true, build, ...wanted }: LibraryOptions): LibraryPlace {
+  // A vocabulary needs no GPU: where there are other libraries, those read it.
+  const places = libraryPlaces(wanted);
+  if (!backends) return places.at(-1)!; // none is refused above
+  const place = places.find((each) => build === undefined || each.build === build);
+  if (place !== undefined) return place;
+  throw new RepriseError("LIBRARY_UNSUPPORTED", `The libraries of ${build} were here at the start, and are gone`);
 }
 
-/** The names this platform's packages may have, best first. */
-export function packageNames(gpu: GpuUse, platform: string = process.platform, arch: string = process.arch): string[] {
-  if (platform === "darwin" && arch === "arm64") return ["mac-arm64-metal"];
-  if (platform !== "linux") return [];
-  const plain = `linux-${arch}`;
-  return gpu === "auto" ? [`${plain}-cuda`, `${plain}-vulkan`, plain] : [plain];
-}
-
-function findPackage(names: readonly string[], resolve: (name: string) => string | undefined): FoundPackage {
-  for (const name of names) {
-    const root = resolve(name);
-    if (root !== undefined) return { name, root, directory: join(root, "bins", name) };
+/** A GPU's libraries are not even opened where none shall be used: they may end the process. */
+function loadBackends(opened: ReturnType<typeof openLlama>, { directory, gpu, title }: LibraryPlace): void {
+  const files = readdirSync(directory);
+  if (gpu === undefined && files.some(isGpuLibrary)) {
+    opened.loadBestOf(
+      files.filter((file) => /^libggml-cpu[\w-]*\.so$/.test(file)).map((file) => join(directory, file)),
+    );
+    return;
   }
-  const wanted = names.at(-1);
-  throw new RepriseError(
-    "LIBRARY_UNSUPPORTED",
-    wanted === undefined
-      ? `There is no llama.cpp build for ${process.platform} ${process.arch}; Reprise runs on Linux x64, Linux arm64 and macOS arm64.`
-      : `The llama.cpp libraries are not installed. Install them: npm install @node-llama-cpp/${wanted}@${supported.package}`,
-  );
-}
-
-function resolvePackage(name: string): string | undefined {
+  const file = `libggml-${gpu}.so`;
   try {
-    // The packages export nothing but dist/index.js, so their root is found from there.
-    return dirname(dirname(createRequire(import.meta.url).resolve(`@node-llama-cpp/${name}`)));
+    if (files.includes(file)) opened.tryBackend(join(directory, file));
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "MODULE_NOT_FOUND") return undefined;
-    throw new RepriseError("LIBRARY_UNSUPPORTED", `@node-llama-cpp/${name} is damaged: ${describe(error)}`, {
+    throw new RepriseError("LIBRARY_UNSUPPORTED", `${file} of ${title} cannot be loaded: ${describe(error)}`, {
       cause: error,
     });
   }
+  opened.loadBackends(directory);
 }
 
 /** Compares the package's own records with {@link supported}. @throws RepriseError LIBRARY_UNSUPPORTED. */
-export function checkPackage(root: string, directory: string, name: string): void {
-  const install = `install @node-llama-cpp/${name}@${supported.package}`;
+export function checkPackage(root: string, directory: string, title: string): void {
+  const install = `install ${title}@${supported.package}`;
   const version = field(join(root, "package.json"), ["version"]);
   if (version !== supported.package) {
     throw new RepriseError(
       "LIBRARY_UNSUPPORTED",
-      `@node-llama-cpp/${name} is version ${version ?? "unknown"}; this release needs ${supported.package}: ${install}`,
+      `${title} is version ${version ?? "unknown"}; this release needs ${supported.package}: ${install}`,
     );
   }
   const release = field(join(directory, "_nlcBuildMetadata.json"), ["buildOptions", "llamaCpp", "release"]);
@@ -138,24 +130,28 @@ function field(file: string, path: readonly string[]): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-function openOrRefuse(directory: string, name: string): ReturnType<typeof openLlama> {
+function openOrRefuse({ directory, title, root }: LibraryPlace): ReturnType<typeof openLlama> {
   try {
     const files = readdirSync(directory);
-    // Builds for a GPU have its kind in the names: libllama.cuda.v0.5.0.so.
-    const path = (pattern: RegExp) => {
-      const file = files.find((entry) => pattern.test(entry));
-      if (file === undefined) throw new Error(`no file like ${pattern.source} in ${directory}`);
-      return join(directory, file);
+    const path = (patterns: readonly RegExp[]) => {
+      for (const pattern of patterns) {
+        const file = files.find((entry) => pattern.test(entry));
+        if (file !== undefined) return join(directory, file);
+      }
+      throw new Error(`no file like ${patterns[0]!.source} in ${directory}`);
     };
-    return openLlama({
-      base: path(/^libggml-base\.(so|dylib)$/),
-      ggml: path(/^libggml(\.[a-z]+)?\.v[\d.]+\.(so|dylib)$/),
-      llama: path(/^libllama(\.[a-z]+)?\.v[\d.]+\.(so|dylib)$/),
-    });
+    // Packages have the release in the names, and builds for a GPU its kind: libllama.cuda.v0.5.0.so.
+    const packaged = (name: string) => path([new RegExp(`^${name}(\\.[a-z]+)?\\.v[\\d.]+\\.(so|dylib)$`)]);
+    // As cmake makes them: libllama.so, or only what that is a link to.
+    const own = (name: string) =>
+      path([new RegExp(`^${name}\\.(so|dylib)$`), new RegExp(`^${name}\\.(so\\.[\\d.]+|[\\d.]+\\.dylib)$`)]);
+    const named = root === undefined ? own : packaged;
+    return openLlama({ base: own("libggml-base"), ggml: named("libggml"), llama: named("libllama") });
   } catch (error) {
+    const needs = root === undefined ? "" : " They need glibc 2.34 or newer.";
     throw new RepriseError(
       "LIBRARY_UNSUPPORTED",
-      `The llama.cpp libraries of @node-llama-cpp/${name} cannot be loaded: ${describe(error)}. They need glibc 2.34 or newer.`,
+      `The llama.cpp libraries of ${title} cannot be loaded: ${describe(error)}.${needs}`,
       { cause: error },
     );
   }
@@ -164,16 +160,19 @@ function openOrRefuse(directory: string, name: string): ReturnType<typeof openLl
 /** What the loaded library says of itself. @throws RepriseError LIBRARY_UNSUPPORTED. */
 export function checkLibrary(
   functions: Pick<LlamaFunctions, "version" | "defaultModelParams" | "defaultContextParams">,
-  name: string,
+  { title, root }: Pick<LibraryPlace, "title" | "root">,
 ): void {
   const refuse = (found: string, needed: string): never => {
+    const get =
+      root === undefined ? `build ${supported.release} (docs/gpu.md)` : `install ${title}@${supported.package}`;
     throw new RepriseError(
       "LIBRARY_UNSUPPORTED",
-      `The llama.cpp library has ${found}; this release needs ${needed}: install @node-llama-cpp/${name}@${supported.package}`,
+      `The llama.cpp library of ${title} has ${found}; this release needs ${needed}: ${get}`,
     );
   };
   const version = functions.version();
-  if (version !== supported.version) refuse(`version ${version}`, supported.version);
+  const isKnown = version === supported.version || (root === undefined && version === supported.ownVersion);
+  if (!isKnown) refuse(`version ${version}`, supported.version);
 
   const offsets = fieldOffsets();
   if (offsets.modelLast !== 77 || offsets.contextTypeK !== 104 || offsets.contextLast !== 152) {

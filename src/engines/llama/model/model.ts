@@ -7,6 +7,7 @@ import { RepriseError } from "../../../errors.ts";
 import type { ModelPointer, LlamaFunctions } from "../../../ffi/llama.ts";
 import { withProgressCallback } from "../../../ffi/llama.ts";
 import type { Library } from "./library.ts";
+import { isGpuBuild } from "./library-places.ts";
 import type { LoadableModel } from "./model-files.ts";
 import { Vocabulary } from "./vocabulary.ts";
 
@@ -68,7 +69,7 @@ export class Model {
         }),
       ),
     );
-    if (pointer === null) throw invalid(file, errors);
+    if (pointer === null) throw isGpuBuild(library.build) ? invalidOnGpu(file, errors) : invalid(file, errors);
     try {
       file.confirm();
       const fault = unusable(library.functions, pointer);
@@ -133,9 +134,14 @@ function invalid(file: LoadableModel, errors: readonly string[]): RepriseError {
   return new RepriseError("MODEL_INVALID", `${file.path} cannot be loaded: ${reason}`);
 }
 
-/** True when the libraries can put layers on a GPU. */
-export function isGpuBuild(build: string): boolean {
-  return /-(cuda|vulkan|metal)$/.test(build);
+/** A model that is all right may be too large for the GPU. */
+function invalidOnGpu(file: LoadableModel, errors: readonly string[]): RepriseError {
+  const full = errors.find((each) => /alloc/i.test(each));
+  if (full === undefined) return invalid(file, errors);
+  return new RepriseError(
+    "NOT_ENOUGH_MEMORY",
+    `${file.path} does not fit into the GPU's memory (${full}); put a part of it there: --gpu-layers N`,
+  );
 }
 
 export function gibibytes(bytes: number): string {

@@ -55,7 +55,6 @@ export class CacheConnection {
   /** Slots of the pool as it is mapped now: whoever holds a lease of an earlier pool finds that it has fallen. */
   readonly #slots = {
     slot: (offset: number, bytes: number) => this.#mapped().slot(offset, bytes),
-    pointer: (offset: number, bytes: number) => this.#mapped().pointer(offset, bytes),
   };
 
   #mapped(): PoolMapping {

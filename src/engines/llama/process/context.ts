@@ -1,17 +1,18 @@
 /**
  * One llama.cpp context: the cells that hold KV, a batch to fill, and the copies between cells and pool slots.
  *
- * Sequences 0 to n−1 serve requests. One more, the last, is temporary: a range is saved by giving its cells to the temporary
- * sequence as well (`seq_cp` moves no bytes in a unified cache), writing that sequence out and forgetting it, and restored
- * the other way round.
+ * Sequences 0 to n−1 serve requests. Where their cells are unified there is one more, the last, that ranges pass through (kv-copies.ts).
  */
 import { RepriseError, assert } from "../../../errors.ts";
 import { createBatch, flashAttentionEnabled, floatsAt, libcFunction, typeF16 } from "../../../ffi/llama.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer, NativeBatch, Pointer } from "../../../ffi/llama.ts";
 import type { Library } from "../model/library.ts";
 import { availableMemoryBytes } from "../model/machine.ts";
-import { gibibytes, isGpuBuild } from "../model/model.ts";
+import { isGpuBuild } from "../model/library-places.ts";
+import { gibibytes } from "../model/model.ts";
 import type { Model } from "../model/model.ts";
+import { type KvCopies, StreamCopies, UnifiedCopies } from "./kv-copies.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
 import type { StepThreads } from "./thread-choice.ts";
 
 /** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
@@ -23,13 +24,18 @@ const smallStepTokens = 32;
 /** llama.cpp's graphs and output buffers, besides KV: a round figure that 512-token batches stay below. */
 const workspaceBytes = 256 * 2 ** 20;
 
+/** How the cells of a context's sequences lie: in one store, or each in one of its own, as llama.cpp calls it. */
+export type CellLayout = "unified" | "streams";
+
 export interface ContextOptions {
   readonly library: Library;
   readonly model: Model;
-  /** Cells for all sequences together. */
+  /** Cells for all sequences together; each has its share where they are streams. */
   readonly cells: number;
   /** Sequences that serve requests. */
   readonly sequences: number;
+  /** Unified unless given. */
+  readonly layout?: CellLayout;
   /** Contexts of this shape that there will be; 1 unless given. All must fit into memory before the first is made. */
   readonly contexts?: number;
   /** The same for all contexts of an engine. */
@@ -46,11 +52,13 @@ export type DecodeResult = "done" | "no room" | "aborted" | { readonly failed: n
 export class Context {
   readonly batch: NativeBatch;
   readonly sequences: number;
+  readonly layout: CellLayout;
   readonly #functions: LlamaFunctions;
   readonly #model: Model;
   readonly #context: ContextPointer;
   readonly #memory: MemoryPointer;
   readonly #threads: StepThreads;
+  #copies: KvCopies | undefined;
   #filled = 0;
 
   private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
@@ -59,6 +67,7 @@ export class Context {
     this.#context = context;
     this.#memory = functions.memory(context);
     this.sequences = options.sequences;
+    this.layout = options.layout ?? "unified";
     this.#threads = options.threads;
     this.batch = createBatch(functions, batchTokens);
   }
@@ -68,8 +77,10 @@ export class Context {
     const { library, model } = options;
     const { functions } = library;
     // llama.cpp makes batches no larger than a context, so that a small one has room for a whole batch.
-    const cells = Math.max(batchTokens, Math.ceil(options.cells / 256) * 256);
-    const { contexts = 1 } = options;
+    const { contexts = 1, layout = "unified" } = options;
+    const stores = layout === "unified" ? 1 : options.sequences;
+    const cells = stores * Math.max(batchTokens, Math.ceil(options.cells / stores / 256) * 256);
+    const ids = layout === "unified" ? options.sequences + 1 : options.sequences;
     const needBytes = contexts * keyValueBytes(model, cells) + workspaceBytes;
     const need = `${gibibytes(needBytes)} for ${contexts * cells} tokens of context`;
     if (!isGpuBuild(library.build) && needBytes > availableMemoryBytes()) throw notEnough(need);
@@ -80,14 +91,14 @@ export class Context {
         n_ctx: cells,
         n_batch: batchTokens,
         n_ubatch: batchTokens,
-        n_seq_max: options.sequences + 1,
-        n_outputs_max: options.sequences + 1,
+        n_seq_max: ids,
+        n_outputs_max: ids,
         n_threads: options.threads.most,
         n_threads_batch: options.threads.most,
         flash_attn_type: flashAttentionEnabled,
         type_k: typeF16,
         type_v: typeF16,
-        kv_unified: true,
+        kv_unified: layout === "unified",
         abort_callback: options.abortFlag === undefined ? null : libcFunction("strlen"),
         abort_callback_data: options.abortFlag ?? null,
       }),
@@ -98,10 +109,10 @@ export class Context {
       batch: functions.batchTokens(context),
       sequences: functions.maxSequences(context),
     };
-    if (taken.cells < cells || taken.batch !== batchTokens || taken.sequences !== options.sequences + 1) {
+    if (taken.cells < cells || taken.batch !== batchTokens || taken.sequences !== ids) {
       throw new RepriseError(
         "LIBRARY_UNSUPPORTED",
-        `llama.cpp made a context of ${JSON.stringify(taken)} where ${cells}, ${batchTokens} and ${options.sequences + 1} were asked for`,
+        `llama.cpp made a context of ${JSON.stringify(taken)} where ${cells}, ${batchTokens} and ${ids} were asked for`,
       );
     }
     if (options.threadPool !== undefined) functions.attachThreadPool(context, options.threadPool, options.threadPool);
@@ -134,11 +145,14 @@ export class Context {
     this.batch.struct.n_tokens = this.#filled;
     const small = this.#filled < smallStepTokens;
     const choice = small ? this.#threads.small : this.#threads.large;
+    const started = performance.now();
+    this.#threads.begin(started);
     const threads = choice.next();
     this.#functions.setThreads(this.#context, threads, threads);
-    const started = performance.now();
     const code = this.#functions.decode(this.#context, this.batch.struct);
-    const elapsedMs = performance.now() - started;
+    const ended = performance.now();
+    this.#threads.end(ended);
+    const elapsedMs = ended - started;
     if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
     if (code === 0) return "done";
     if (code === 1) return "no room";
@@ -159,16 +173,18 @@ export class Context {
 
   /** Forgets a sequence from position `from` on. */
   truncate(sequence: number, from: number): void {
+    this.#copies?.forgot(sequence, from);
     this.#functions.removeTokens(this.#memory, sequence, from === 0 ? -1 : from, -1);
   }
 
-  /** Lets `target` have the cells of `source` as well; copies no bytes. */
+  /** Lets `target` have the cells of `source` as well; copies no bytes. Where cells are unified. */
   share(source: number, target: number, from: number, to: number): void {
     this.#functions.copyTokens(this.#memory, source, target, from, to);
   }
 
   /** Forgets everything, and where the next cell would be taken. */
   clear(): void {
+    for (let sequence = 0; sequence < this.sequences; sequence += 1) this.#copies?.forgot(sequence, 0);
     this.#functions.clearMemory(this.#memory, false);
   }
 
@@ -177,38 +193,36 @@ export class Context {
     return this.#functions.lastPosition(this.#memory, sequence) + 1;
   }
 
-  /** Writes the KV of `[from, to)` to `into`. @returns the bytes written; 0 when they do not fit into `roomBytes`. */
-  save(sequence: number, from: number, to: number, into: Pointer | Uint8Array, roomBytes: number): number {
-    this.share(sequence, this.sequences, from, to);
-    const bytes = this.#functions.readState(this.#context, into, roomBytes, this.sequences, 0);
-    this.truncate(this.sequences, 0);
-    return bytes;
+  /** All of a sequence, as llama.cpp writes it. */
+  state(sequence: number): Uint8Array {
+    const state = new Uint8Array(this.#functions.stateBytes(this.#context, sequence, 0));
+    return state.subarray(0, this.#functions.readState(this.#context, state, state.length, sequence, 0));
   }
 
-  /** Bytes that {@link save} of the whole sequence would write. */
-  stateBytes(sequence: number): number {
-    return this.#functions.stateBytes(this.#context, sequence, 0);
+  /** Streams of a state. */
+  get streams(): number {
+    return this.layout === "unified" ? 1 : this.sequences;
   }
 
-  /**
-   * Gives `sequence` the positions `[from, to)` of a payload, which must have passed `isPayload`.
-   *
-   * @returns `"no room"` when the cells do not suffice; nothing has changed then.
-   */
-  restore(
-    sequence: number,
-    from: number,
-    to: number,
-    payload: { readonly pointer: Pointer | Uint8Array; readonly bytes: number },
-  ): "restored" | "no room" {
-    const read = this.#functions.writeState(this.#context, payload.pointer, payload.bytes, this.sequences, 0);
-    if (read === 0) {
-      this.truncate(this.sequences, 0);
-      return "no room";
-    }
-    this.share(this.sequences, sequence, from, to);
-    this.truncate(this.sequences, 0);
-    return "restored";
+  /** Says how payloads look, without which none can be copied. */
+  setPayloadLayout(layout: PayloadLayout): void {
+    const tools = {
+      functions: this.#functions,
+      context: this.#context,
+      memory: this.#memory,
+      sequences: this.sequences,
+    };
+    this.#copies = this.layout === "unified" ? new UnifiedCopies(tools) : new StreamCopies(tools, layout);
+  }
+
+  get copies(): KvCopies {
+    assert(this.#copies !== undefined, "KV is copied where its layout is known");
+    return this.#copies;
+  }
+
+  /** Nothing is to be done: memory that copies are made in may go. */
+  rest(): void {
+    this.#copies?.rest();
   }
 
   /** Frees the cells. */

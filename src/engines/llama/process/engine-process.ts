@@ -15,11 +15,12 @@ import { mapAbortFlag } from "../abort-flag.ts";
 import { CacheConnection } from "./cache-connection.ts";
 import { Context, headSizes } from "./context.ts";
 import { openLibrary } from "../model/library.ts";
+import { isGpuBuild } from "../model/library-places.ts";
 import { physicalCores } from "../model/machine.ts";
 import type { EngineSettings } from "../engine-settings.ts";
 import type { FromEngine, LoadedModel, StartOptions, ToEngine } from "../messages.ts";
 import { LoadableModel } from "../model/model-files.ts";
-import { isGpuBuild, Model } from "../model/model.ts";
+import { Model } from "../model/model.ts";
 import { Scheduler } from "./scheduler.ts";
 import { failureOf, openServerChannel } from "../server-channel.ts";
 import { payloadBytes } from "./sequence-state.ts";
@@ -64,6 +65,8 @@ class EngineProcess {
     this.#abortFlag = flag.bytes;
     const library = openLibrary({
       gpu,
+      folder: settings.llamaLib,
+      build: settings.gpuBuild,
       log: this.#log,
       onGpu: (build) => server.send({ kind: "gpu", build }),
     });
@@ -73,20 +76,21 @@ class EngineProcess {
     this.#threads = settings.threads ?? physicalCores();
 
     const facts = familyFacts(this.#model);
-    // ggml's CPU attention looks at every cell of a context for every row, head and layer, its own or not: one context for
-    // all sequences made a prompt beside three resident ones of 2,000 tokens take 2.4 times as long. GPUs gain more by batching.
-    const isApart = deterministic || !isGpuBuild(library.build);
-    const perContext = isApart ? 1 : sequences;
-    const count = isApart ? sequences : 1;
-    this.#cells = perContext * this.#contextTokens;
+    // ggml's CPU attention looks at every cell of a store for every row, head and layer, its own or not: one store for
+    // all sequences made a prompt beside three resident ones of 2,000 tokens take 2.4 times as long.
+    const layout = isGpuBuild(library.build) || sequences === 1 ? "unified" : "streams";
+    const perContext = deterministic ? 1 : sequences;
+    const count = deterministic ? sequences : 1;
+    this.#cells = (layout === "unified" ? perContext : 1) * this.#contextTokens;
     const threads = new StepThreads(this.#threads, settings);
     const threadPool = this.#threads > 1 ? library.createThreadPool(this.#threads) : undefined;
     const contexts = Array.from({ length: count }, () =>
       Context.create({
         library,
         model: this.#model,
-        cells: this.#cells,
+        cells: perContext * this.#contextTokens,
         sequences: perContext,
+        layout: deterministic ? "unified" : layout,
         contexts: count,
         threads,
         threadPool,

@@ -67,10 +67,10 @@ export function measureLayout(context: Context): { layout: PayloadLayout | undef
   const result = context.decode();
   const decodeMs = performance.now() - started;
   if (result !== "done") return { layout: undefined, decodeMs };
-  const state = new Uint8Array(context.stateBytes(0));
-  const written = context.save(0, 0, 1, state, state.length);
+  const layout = readLayout(context.state(0), context.streams);
   context.clear();
-  return { layout: readLayout(state.subarray(0, written)), decodeMs };
+  if (layout !== undefined) context.setPayloadLayout(layout);
+  return { layout, decodeMs };
 }
 
 export interface SpaceOptions {

@@ -29,8 +29,6 @@ export type Phase = "loading" | "prefill" | "decoding";
 export class Generation {
   readonly request: EngineRequest;
   phase: Phase = "prefill";
-  /** The client left; the sequence is given up as soon as nobody waits for it. */
-  cancelled = false;
   /** Drawn, but not computed yet. */
   next = 0;
   readonly reused: Partial<Record<TierName, number>> = {};
@@ -41,6 +39,7 @@ export class Generation {
   readonly #stream: TextStream<Drawn>;
   readonly #accepted: number;
   readonly #stopTokens: ReadonlySet<number>;
+  readonly #left = new AbortController();
   #prefillSince = 0;
   #drawnTokens = 0;
 
@@ -61,6 +60,19 @@ export class Generation {
     this.#stream = new TextStream(request.stop, { from: request.minTokens ?? 0 });
   }
 
+  /** Fires when the client leaves; the sequence is given up as soon as nobody waits for it. */
+  get left(): AbortSignal {
+    return this.#left.signal;
+  }
+
+  get cancelled(): boolean {
+    return this.#left.signal.aborted;
+  }
+
+  cancel(): void {
+    this.#left.abort();
+  }
+
   /** Loading is over; the rest of the prompt is computed from now on. */
   startPrefill(): void {
     this.phase = "prefill";
@@ -69,6 +81,11 @@ export class Generation {
 
   countReused(tier: TierName, tokens: number): void {
     if (tokens > 0) this.reused[tier] = (this.reused[tier] ?? 0) + tokens;
+  }
+
+  /** What was reused is lost, and will be computed. */
+  forgetReused(): void {
+    for (const tier of Object.keys(this.reused) as TierName[]) delete this.reused[tier];
   }
 
   get reusedTokens(): number {

@@ -5,7 +5,6 @@ import { chunkTokens, loadTiny, Rig } from "../../../../test/support/scheduler-r
 import { slowed, TestClock } from "../../../../test/support/slowed-tier.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import type { Cache } from "../../../cache/cache.ts";
-import { addressOf } from "../../../ffi/llama.ts";
 import type { MemoryPool } from "../../../tiers/memory.ts";
 import { DiskTier } from "../../../tiers/disk/disk-tier.ts";
 import type { Tier } from "../../../tier.ts";
@@ -28,7 +27,7 @@ function rigOver(cache: Cache, pool: MemoryPool): Rig {
   const view = (offset: number, bytes: number) => pool.view(offset, bytes);
   const stored: StoredKv = {
     session,
-    pool: { slot: view, pointer: (offset, bytes) => addressOf(view(offset, bytes)) },
+    pool: { slot: view },
   };
   const rig = new Rig(model, { stored, computeMsPerToken: 10 });
   rigs.push(rig);

@@ -14,7 +14,7 @@ const rigs: Rig[] = [];
 const emptyCache = () => new FakeCache({ chunkTokens, slotBytes: 0, slots: 0 });
 
 function rig(options: RigOptions = {}): Rig {
-  const made = new Rig(model, { apart: true, sequences: 4, cache: emptyCache(), ...options });
+  const made = new Rig(model, { layout: "streams", sequences: 4, rowMs: 0.5, cache: emptyCache(), ...options });
   rigs.push(made);
   return made;
 }
@@ -96,7 +96,7 @@ test("nothing is shared across salts, from requests that leave no trace, or with
 });
 
 test("where copying costs more than computing it is not done, and it is tried again later", async () => {
-  const { contexts } = rig({ sequences: 2 });
+  const { contexts } = rig({ sequences: 2, layout: "own" });
   const layout = contexts.map((context) => measureLayout(context).layout!)[0]!; // a family that is reused
   const [donor, target] = contexts.map((context) => new Sequence(context, 0, 1024)) as [Sequence, Sequence];
   const prompt = someTokens(70, 22);

@@ -1,11 +1,12 @@
 /**
- * Beginnings that requests share, between sequences that have a context each: what a neighbour holds of a prompt is copied.
+ * Beginnings that requests share, between sequences that cannot have the same cells: what a neighbour holds of a prompt is copied.
  *
  * The cache knows whole chunks of what was answered, and is asked first. This finds the rest: the tokens of a chunk that is
  * not full, chats that branch early, and what a request beside this one has just computed. It goes piece by piece through one
  * buffer, as long as copying a token takes less time than computing it, which is measured as it runs.
  */
 import type { Generation } from "./generation.ts";
+import { RestoredPrefix } from "./restored-prefix.ts";
 import { reusable } from "./sequence-choice.ts";
 import type { Sequence } from "./sequence.ts";
 import { payloadBytes } from "./sequence-state.ts";
@@ -20,8 +21,8 @@ export interface NeighboursOptions {
   readonly computeMsPerToken: () => number;
 }
 
-/** Tokens per copy, which is what the buffer holds. */
-const usualPieceTokens = 64;
+/** Memory that is kept between copies. */
+const keptBytes = 64 * 2 ** 20;
 /** Copying holds up everybody else's next token: it pauses after this long. */
 const copyMs = 20;
 /** How much of a new measurement is believed, and how fast a bad one is forgotten. */
@@ -30,13 +31,11 @@ const forgotten = 0.9;
 
 export class Neighbours {
   readonly #options: NeighboursOptions;
-  readonly #pieceTokens: number;
-  #buffer: Uint8Array | undefined;
+  #buffer = new Uint8Array();
   #copyMsPerToken = 0;
 
   constructor(options: NeighboursOptions) {
     this.#options = options;
-    this.#pieceTokens = options.sliceTokens ?? usualPieceTokens;
   }
 
   /** Appends what a neighbour holds of the generation's prompt beyond what its sequence holds. */
@@ -58,19 +57,28 @@ export class Neighbours {
     const from = sequence.count;
     let best = { donor: sequence, held: from };
     for (const donor of sequences) {
-      if (donor.context === sequence.context) continue; // shared by reference, by sequence-choice.ts
+      if (donor === sequence || canShare(donor, sequence)) continue; // by reference: sequence-choice.ts
       const held = reusable(donor, { prompt, salt: cache.salt, reuse: true, sliceTokens });
       if (held > best.held) best = { donor, held };
     }
-    const tokens = Math.min(best.held - from, this.#pieceTokens);
+    const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
     if (tokens === 0 || !this.#isWorthwhile()) return false;
-    this.#buffer ??= new Uint8Array(payloadBytes(layout, this.#pieceTokens));
     const started = performance.now();
-    if (!sequence.copyFrom(best.donor, from + tokens, this.#buffer)) return false;
+    if (!copy(best.donor, sequence, { to: from + tokens, by: this.#roomFor(payloadBytes(layout, tokens)) })) {
+      if (sequence.count < from) generation.forgetReused();
+      return false;
+    }
     if (sliceTokens !== undefined) sequence.markReproducible();
     generation.countReused("resident", tokens);
     this.#copyMsPerToken += believed * ((performance.now() - started) / tokens - this.#copyMsPerToken);
     return true;
+  }
+
+  /** Kept for the next piece, unless it is that of a whole text. */
+  #roomFor(bytes: number): Uint8Array {
+    if (bytes > keptBytes) return new Uint8Array(bytes);
+    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
+    return this.#buffer;
   }
 
   #isWorthwhile(): boolean {
@@ -78,4 +86,18 @@ export class Neighbours {
     this.#copyMsPerToken *= forgotten; // one slow copy is not the last word
     return false;
   }
+}
+
+function canShare(one: Sequence, other: Sequence): boolean {
+  return one.context === other.context && one.context.layout === "unified";
+}
+
+/** Copies what `donor` holds from the other's end up to position `to`. @returns false when it does not fit */
+function copy(donor: Sequence, into: Sequence, { to, by }: { readonly to: number; readonly by: Uint8Array }): boolean {
+  const from = into.count;
+  const bytes = donor.context.copies.save(donor.id, from, to, by);
+  if (bytes === 0) return false;
+  const prefix = new RestoredPrefix(into, donor.held.subarray(0, to));
+  const added = prefix.add(by.subarray(0, bytes), { tokenCount: to - from, to });
+  return added === "restored" && prefix.end();
 }

@@ -6,7 +6,13 @@ import { TiledAttention } from "./tiled-attention.ts";
 
 /** A GPU's engine, where all sequences share a context, unless `change` says otherwise. */
 function limits(change: Partial<SliceLimits> = {}): SliceLimits {
-  const plain = { sliceTokens: undefined, shortSteps: false, contextTokens: 10_000, attention: undefined };
+  const plain = {
+    sliceTokens: undefined,
+    alike: false,
+    shortSteps: false,
+    contextTokens: 10_000,
+    attention: undefined,
+  };
   return { ...plain, computeMsPerToken: 1, turn: 1, ...change };
 }
 

@@ -2,11 +2,12 @@
  * What the next step computes, and how much time what goes on beside it may take. Decides and moves nothing.
  *
  * Every sequence that answers computes its next token in every step; prompts get what room is left, as prefill-slices.ts cuts
- * them. On CPU every sequence has a context of its own, and so a batch of its own; on GPU all share one.
+ * them. Where cells lie in streams llama.cpp computes only rows together of which every sequence has as many: the next tokens are a
+ * batch then, and each prompt's piece is one.
  */
 import { cutPrompts, sliceCost } from "./prefill-slices.ts";
 import type { SliceLimits } from "./prefill-slices.ts";
-import type { Batch, DecodeRow, RunningSequence, Step } from "./step.ts";
+import type { Batch, DecodeRow, RunningSequence, Slice, Step } from "./step.ts";
 
 export function planStep(running: readonly RunningSequence[], limits: SliceLimits): Step {
   const decoding = running.filter(({ phase }) => phase === "decoding");
@@ -16,10 +17,17 @@ export function planStep(running: readonly RunningSequence[], limits: SliceLimit
   const contexts = new Set([...decoding, ...slices].map(({ sequence }) => contextOf.get(sequence)!)); // all are of those that run
   const batches = [...contexts]
     .sort((a, b) => a - b)
-    .map((context): Batch => {
+    .flatMap((context): Batch[] => {
       const decodes = decoding.filter((each) => each.context === context).map(decodeRow);
       const here = slices.filter(({ sequence }) => contextOf.get(sequence) === context);
-      return { context, decodes, slices: here, cost: decodes.length + sliceCost(here, limits) };
+      const batch = (decodes: readonly DecodeRow[], slices: readonly Slice[]): Batch => ({
+        context,
+        decodes,
+        slices,
+        cost: decodes.length + sliceCost(slices, limits),
+      });
+      if (!limits.alike) return [batch(decodes, here)];
+      return [...(decodes.length > 0 ? [batch(decodes, [])] : []), ...here.map((slice) => batch([], [slice]))];
     });
   return { batches, decoding: decoding.length };
 }

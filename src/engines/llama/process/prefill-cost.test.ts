@@ -14,6 +14,14 @@ test("small slices do not make prompt tokens look dear", () => {
   expect(cost.msPerToken).toBeGreaterThan(0.5);
 });
 
+test("the first step of a long prompt leaves nothing of the guess; later ones are believed in part", () => {
+  const cost = new PrefillCost(100);
+  cost.measured(512, slices(512));
+  expect(cost.msPerToken).toBe(1);
+  cost.measured(1024, slices(512));
+  expect(cost.msPerToken).toBeCloseTo(1.3);
+});
+
 test("a step of next tokens tells nothing of prompts", () => {
   const cost = new PrefillCost(1);
   cost.measured(0.1, slices());

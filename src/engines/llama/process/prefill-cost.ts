@@ -11,8 +11,9 @@ const believed = 0.3;
 
 export class PrefillCost {
   #msPerToken: number;
+  #isGuess = true;
 
-  /** @param guess until something is measured */
+  /** @param guess until something is measured: one token alone costs many times what it costs among others */
   constructor(guess: number) {
     this.#msPerToken = guess;
   }
@@ -27,6 +28,9 @@ export class PrefillCost {
     if (tokens < smallestSlice) return;
     const cost = elapsedMs / tokens;
     if (tokens < tileTokens) this.#msPerToken = Math.min(cost, this.#msPerToken);
-    else this.#msPerToken += (cost - this.#msPerToken) * believed;
+    else {
+      this.#msPerToken += (cost - this.#msPerToken) * (this.#isGuess ? 1 : believed);
+      this.#isGuess = false;
+    }
   }
 }

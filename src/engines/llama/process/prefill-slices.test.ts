@@ -15,7 +15,13 @@ function reader(promptTokens: number, { held = 0, lastUsed = 0 } = {}): Reader {
 
 /** Cuts one step after the other, with `next`. */
 function slicer(change: Partial<SliceLimits> = {}) {
-  const limits = { sliceTokens: undefined, shortSteps: false, computeMsPerToken: 1, contextTokens: 10_000 };
+  const limits = {
+    sliceTokens: undefined,
+    alike: false,
+    shortSteps: false,
+    computeMsPerToken: 1,
+    contextTokens: 10_000,
+  };
   let turn = 0;
   const next = (decoding: number, reading: readonly Reader[]) =>
     cutPrompts(reading, decoding, { ...limits, attention: undefined, turn: ++turn, ...change });

@@ -16,6 +16,8 @@ import type { TiledAttention } from "./tiled-attention.ts";
 export interface SliceLimits {
   /** Deterministic mode: tokens per slice. */
   readonly sliceTokens: number | undefined;
+  /** A batch has as many rows of each of its sequences. */
+  readonly alike: boolean;
   /** Every step is kept short, not only those that others wait for. */
   readonly shortSteps: boolean;
   /** Tokens of prompt and answer of one request. */

@@ -158,8 +158,8 @@ export class Saver {
     const need = payloadBytes(this.#options.layout, chunk.tokenCount);
     if (need > room || !stored.session.holds(chunk.lease)) return 0;
     const { firstToken, tokenCount } = chunk;
-    const target = stored.pool.pointer(offset, need);
-    return sequence.context.save(sequence.id, firstToken, firstToken + tokenCount, target, need);
+    const target = stored.pool.slot(offset, need);
+    return sequence.context.copies.save(sequence.id, firstToken, firstToken + tokenCount, target);
   }
 
   #commit(job: Job, written: readonly WrittenPart[]): void {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Rig, chunkTokens, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { Rig, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import type { RigOptions } from "../../../../test/support/scheduler-rig.ts";
-import { someTokens } from "../../../../test/support/tokens.ts";
+import { numbers, someTokens } from "../../../../test/support/tokens.ts";
 import { greedy } from "../../../engine.ts";
 import type { Model } from "../model/model.ts";
 
@@ -22,115 +22,7 @@ function rig(options: RigOptions = {}, of: Model = model): Rig {
   return made;
 }
 
-/** Random whole numbers below what is asked for, always the same ones. */
-function numbers(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * below);
-  };
-}
-
 const noCache = { salt: "", read: false, save: false };
-
-test("a report's computed and reused tokens are the prompt's", async () => {
-  const engine = rig();
-  const prompt = someTokens(300, 1);
-  const cold = await engine.ask(prompt);
-  expect(cold.report).toMatchObject({ promptTokens: 300, computedTokens: 300, reused: {} });
-  const again = await engine.ask(prompt);
-  expect(again.report).toMatchObject({ promptTokens: 300, computedTokens: 1, reused: { resident: 299 } });
-  expect(again.tokens).toEqual(cold.tokens);
-});
-
-test("a next turn goes on token-exactly from the answer before it", async () => {
-  const engine = rig();
-  const first = someTokens(100, 2);
-  const { tokens } = await engine.ask(first, { maxTokens: 10 });
-  const second = Uint32Array.from([...first, ...tokens, ...someTokens(20, 3)]);
-  // The last token of an answer is drawn but never computed.
-  const { report } = await engine.ask(second);
-  expect(report).toMatchObject({ promptTokens: 130, computedTokens: 21, reused: { resident: 109 } });
-});
-
-test("stored KV is loaded beyond what is resident, partial chunks included", async () => {
-  const one = rig();
-  const prompt = someTokens(200, 4);
-  const cold = await one.ask(prompt);
-  await one.settled();
-  expect(one.savedChunks).toBe(Math.ceil((200 + 7) / chunkTokens));
-  expect(one.cache.leases.size).toBe(0);
-
-  const two = rig({ cache: one.cache });
-  const warm = await two.ask(prompt);
-  expect(warm.report).toMatchObject({ computedTokens: 1, reused: { memory: 199 } });
-  expect(warm.tokens).toEqual(cold.tokens);
-
-  const other = Uint32Array.from([...prompt.subarray(0, 150), ...someTokens(50, 5)]);
-  const three = rig({ cache: one.cache });
-  const partly = await three.ask(other);
-  expect(partly.report).toMatchObject({ computedTokens: 50, reused: { memory: 150 } });
-  expect(partly.tokens).toEqual((await three.ask(other, { cache: noCache })).tokens);
-  expect(one.cache.leases.size).toBe(0);
-});
-
-test("resident and stored KV add up in one prompt", async () => {
-  const one = rig({ sequences: 1 });
-  const prompt = someTokens(400, 6);
-  await one.ask(prompt);
-  await one.settled();
-  await one.ask(Uint32Array.from([...prompt.subarray(0, 100), ...someTokens(30, 7)]));
-  const both = await one.ask(prompt);
-  expect(both.report).toMatchObject({ computedTokens: 1, reused: { resident: 100, memory: 299 } });
-});
-
-test("what is restored is what was saved, bit for bit", async () => {
-  const one = rig();
-  await one.ask(someTokens(150, 8), { maxTokens: 1 });
-  await one.settled();
-  const [context] = one.contexts;
-  for (const [index, entry] of one.cache.entries.entries()) {
-    const payload = one.cache.payloads()[index]!;
-    const to = entry.text.length;
-    context!.truncate(1, 0);
-    expect(context!.restore(1, entry.firstToken, to, { pointer: payload, bytes: payload.length })).toBe("restored");
-    const copy = new Uint8Array(payload.length);
-    expect(context!.save(1, entry.firstToken, to, copy, copy.length)).toBe(payload.length);
-    expect(Buffer.compare(copy, payload)).toBe(0);
-  }
-});
-
-test("a running request's prompt is shared with another while it runs", async () => {
-  const engine = rig();
-  const prompt = someTokens(300, 9);
-  const first = engine.start(prompt, { maxTokens: 200 });
-  const events = first.answer;
-  await engine.ask(someTokens(20, 10)); // by now the first one decodes
-  const second = await engine.ask(prompt);
-  expect(second.report.reused).toEqual({ resident: 299 });
-  expect((await events).tokens.slice(0, 8)).toEqual(second.tokens);
-});
-
-test("salts never share, neither resident nor stored", async () => {
-  const engine = rig();
-  const prompt = someTokens(200, 11);
-  await engine.ask(prompt, { cache: { salt: "a", read: true, save: true } });
-  await engine.settled();
-  const other = await engine.ask(prompt, { cache: { salt: "b", read: true, save: true } });
-  expect(other.report.reused).toEqual({});
-  const same = await engine.ask(prompt, { cache: { salt: "a", read: true, save: true } });
-  expect(same.report.computedTokens).toBe(1);
-});
-
-test("save: false leaves nothing behind, read: false takes nothing", async () => {
-  const engine = rig();
-  const prompt = someTokens(200, 12);
-  await engine.ask(prompt, { cache: { salt: "", read: true, save: false } });
-  await engine.settled();
-  expect(engine.cache.entries).toEqual([]);
-  expect((await engine.ask(prompt)).report.reused).toEqual({});
-  expect((await engine.ask(prompt, { cache: { salt: "", read: false, save: true } })).report.reused).toEqual({});
-});
 
 test("four at a time answer as each would alone, and more wait their turn", async () => {
   const engine = rig({ sequences: 4, deterministic: true });
@@ -144,19 +36,19 @@ test("four at a time answer as each would alone, and more wait their turn", asyn
 });
 
 test("padded prompt pieces leave no trace: neither in answers nor in slots nor in the cache", async () => {
-  const apart = rig({ apart: true });
+  const streams = rig({ layout: "streams" });
   const known = someTokens(200, 31);
   for (const length of [40, 63, 240, 263]) {
     const prompt = Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, length);
-    const padded = await apart.ask(prompt);
-    await apart.settled();
+    const padded = await streams.ask(prompt);
+    await streams.settled();
     expect(padded.tokens).toEqual((await rig().ask(prompt, { cache: noCache })).tokens);
   }
-  const { report } = await apart.ask(Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, 290));
+  const { report } = await streams.ask(Uint32Array.from([...known, ...someTokens(100, 32)]).subarray(0, 290));
   expect(report.reused).toEqual({ resident: 263 });
-  const near = await apart.ask(someTokens(1020, 33), { maxTokens: 2 });
+  const near = await streams.ask(someTokens(1020, 33), { maxTokens: 2 });
   expect(near.tokens).toHaveLength(2);
-  await apart.settled();
+  await streams.settled();
 });
 
 test("deterministic mode: cold, resident and stored give the same logits bit for bit", async () => {
@@ -179,54 +71,8 @@ test("deterministic mode: cold, resident and stored give the same logits bit for
   expect(words(loaded)).toEqual(words(first));
 });
 
-test("a cancelled request leaves its sequence, and what it computed stays", async () => {
-  const engine = rig({ sequences: 1 });
-  const prompt = someTokens(900, 40);
-  const { id } = engine.start(prompt, { maxTokens: 100 });
-  await new Promise((resolve) => setImmediate(resolve));
-  engine.scheduler.cancel(id);
-  const next = await engine.ask(prompt);
-  expect(next.report.promptTokens).toBe(900);
-  engine.scheduler.cancel(12_345);
-});
-
-test("an answer is saved before the next request takes its sequence", async () => {
-  const engine = rig({ sequences: 1 });
-  engine.cache.faults.slow = "reserve";
-  const prompt = someTokens(150, 48);
-  const first = engine.start(prompt, { maxTokens: 60 });
-  const other = engine.start(someTokens(100, 49));
-  const { tokens } = await first.answer;
-  await other.answer;
-  await engine.settled();
-  const { report } = await engine.ask(Uint32Array.from([...prompt, ...tokens, ...someTokens(20, 47)]));
-  expect(report.reused).toEqual({ memory: 209 });
-});
-
-test("a cache that hangs, fails or is full costs no request", async () => {
-  const healthy = rig();
-  const prompt = someTokens(200, 50);
-  const { tokens } = await healthy.ask(prompt);
-  await healthy.settled();
-  for (const faults of [{ hang: "lookup" }, { hang: "load" }, { fail: "lookup" }, { fail: "load" }] as const) {
-    const engine = rig({ cache: healthy.cache });
-    Object.assign(healthy.cache.faults, { hang: undefined, fail: undefined }, faults);
-    const started = performance.now();
-    const answer = await engine.ask(prompt, { cache: { salt: "", read: true, save: false } });
-    expect(answer.tokens).toEqual(tokens);
-    expect(performance.now() - started).toBeLessThan(1000);
-  }
-  for (const faults of [{ hang: "reserve" }, { fail: "reserve" }, { full: true }, { fail: "commit" }] as const) {
-    const engine = rig();
-    Object.assign(engine.cache.faults, faults);
-    expect((await engine.ask(prompt)).tokens).toEqual(tokens);
-    expect((await engine.ask(someTokens(100, 51))).tokens).toHaveLength(8);
-    expect(engine.savedChunks).toBe(0);
-  }
-});
-
 test("an answer goes on at nearly its speed while another request waits for the cache", async () => {
-  const engine = rig({ apart: true });
+  const engine = rig({ layout: "streams" });
   const first = engine.start(someTokens(20, 52), { maxTokens: 900 });
   const started = new Promise<void>((resolve) => {
     const look = (): void =>
@@ -287,37 +133,6 @@ test("whatever is asked, shared, saved and cancelled: every answer is that of an
     compared += 1;
   }
   expect(compared).toBeGreaterThan(20);
-});
-
-test("the same disorder in one shared context keeps the books right", async () => {
-  const random = numbers(4712);
-  const engine = rig({ sequences: 3 });
-  const shared = someTokens(300, 102);
-  for (let round = 0; round < 6; round += 1) {
-    const running = Array.from({ length: 8 }, (_, index) => {
-      const begin = shared.subarray(0, random(300));
-      const prompt = Uint32Array.from([...begin, ...someTokens(1 + random(80), 200 + 10 * round + index)]);
-      return engine.start(prompt, { cache: { salt: "", read: true, save: random(4) > 0 }, maxTokens: 1 + random(20) });
-    });
-    for (const { id } of running) {
-      await new Promise((resolve) => setImmediate(resolve));
-      if (random(3) === 0) engine.scheduler.cancel(id);
-    }
-    await engine.settled();
-    expect(engine.cache.leases.size).toBe(0);
-  }
-});
-
-test("a payload that is not this space's is a miss", async () => {
-  const one = rig();
-  const prompt = someTokens(200, 60);
-  const { tokens } = await one.ask(prompt);
-  await one.settled();
-  one.cache.payloads()[1]!.fill(7, 16, 40);
-  const two = rig({ cache: one.cache });
-  const answer = await two.ask(prompt);
-  expect(answer.report.reused).toEqual({ memory: chunkTokens });
-  expect(answer.tokens).toEqual(tokens);
 });
 
 test("the same seed draws the same answer, another seed another", async () => {

@@ -7,9 +7,9 @@
  *     waiting ──► placed in a sequence ──► loading ──► prefill ──► decoding ──► ended: the KV stays resident and is saved
  *     (admission.ts)                                                              (resident-kv.ts)
  *
- * On CPU every sequence has a context of its own, on GPU all share one. In deterministic mode every sequence has a context of
- * its own, too, and prompts are cut into slices at fixed positions: then a token's KV has the same bits whatever is cached and
- * whoever else is served.
+ * All sequences share a context: on CPU each has a stream of cells of its own there, on GPU the cells are unified. In deterministic mode
+ * every sequence has a context of its own, and prompts are cut into slices at fixed positions: then a token's KV has the same bits
+ * whatever is cached and whoever else is served.
  */
 import type { RepriseError } from "../../../errors.ts";
 import type { GenerateEvent } from "../../../engine.ts";
@@ -128,8 +128,8 @@ export class Scheduler {
     const sequence = this.#sequences.find(({ generation }) => generation?.request.id === id);
     if (sequence?.generation === undefined) return;
     const { generation } = sequence;
-    generation.cancelled = true;
-    // Whoever loads for it looks at the mark; nobody else does.
+    generation.cancel();
+    // Whoever loads for it hears of it; nobody else does.
     if (generation.phase !== "loading") this.#kv.end(sequence, generation);
   }
 
@@ -183,6 +183,7 @@ export class Scheduler {
     const startable = this.#waiting.size > 0 && this.#sequences.some(({ generation }) => generation === undefined);
     const runnable = this.#running().some(({ phase }) => phase !== "loading");
     if (this.#closed || startable || runnable) return nextTurn(); // a request may wait for an answer of the cache
+    if (this.idle) for (const context of this.#options.contexts) context.rest();
     await new Promise<void>((resolve) => (this.#wake = resolve));
     this.#wake = undefined;
   }
@@ -242,7 +243,8 @@ export class Scheduler {
     this.#steps += 1;
     const { sliceTokens, shortSteps, contextTokens, attention } = this.#options;
     const now = { computeMsPerToken: this.#cost.msPerToken, turn: this.#steps };
-    const step = planStep(this.#running(), { sliceTokens, shortSteps, contextTokens, attention, ...now });
+    const alike = this.#options.contexts[0]!.layout === "streams"; // there is one at least, and all are made alike
+    const step = planStep(this.#running(), { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
     for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
     if (step.decoding > 0) this.#stepMs = performance.now() - started;

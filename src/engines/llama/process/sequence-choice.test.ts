@@ -5,7 +5,7 @@ import type { Generation } from "./generation.ts";
 import { place } from "./sequence-choice.ts";
 import { Sequence } from "./sequence.ts";
 
-const nowhere = { truncate: () => {} } as unknown as Context; // placement moves nothing
+const nowhere = { layout: "unified", truncate: () => {} } as unknown as Context; // placement moves nothing
 
 function holding(
   held: number[],

@@ -26,10 +26,12 @@ export interface PayloadLayout {
 /** Version of the layout above, part of the space. */
 export const payloadFormat = 1;
 
-const magic = 0xaf143cd8;
+export const magic = 0xaf143cd8;
 const headBytes = 16;
-const cellBytes = 12;
-const rowHeadBytes = 12;
+/** What is said of a cell. */
+export const cellBytes = 12;
+/** What is said of a layer's rows, before them. */
+export const rowHeadBytes = 12;
 
 /** Bytes of the payload of `tokens` tokens. */
 export function payloadBytes(layout: PayloadLayout, tokens: number): number {
@@ -37,10 +39,13 @@ export function payloadBytes(layout: PayloadLayout, tokens: number): number {
   return headBytes + tokens * cellBytes + 8 + rows.reduce((sum, row) => sum + rowHeadBytes + tokens * row.bytes, 0);
 }
 
-/** The layout of a state that the engine itself just wrote; undefined when it is of a kind that is not known here. */
-export function readLayout(state: Uint8Array): PayloadLayout | undefined {
+/**
+ * The layout of a state of sequence 0 that the engine itself just wrote, in a context of so many streams; undefined when it is of a kind
+ * that is not known here.
+ */
+export function readLayout(state: Uint8Array, streams = 1): PayloadLayout | undefined {
   const view = new DataView(state.buffer, state.byteOffset, state.byteLength);
-  if (state.byteLength < headBytes || view.getUint32(0, true) !== magic || view.getUint32(8, true) !== 1)
+  if (state.byteLength < headBytes || view.getUint32(0, true) !== magic || view.getUint32(8, true) !== streams)
     return undefined;
   const cells = view.getUint32(12, true);
   let at = headBytes + cells * cellBytes;
@@ -54,7 +59,8 @@ export function readLayout(state: Uint8Array): PayloadLayout | undefined {
     rows.push(row);
     at += rowHeadBytes + cells * row.bytes;
   }
-  if (at !== state.byteLength) return undefined;
+  const others = 4 * (streams - 1); // that have no cells
+  if (at + others !== state.byteLength || state.subarray(at).some((byte) => byte !== 0)) return undefined;
   return { keys: rows.slice(0, layers), values: rows.slice(layers) };
 }
 

@@ -94,17 +94,4 @@ export class Sequence {
     this.context.share(donor.id, this.id, 0, count);
     this.append(donor.held.subarray(0, count));
   }
-
-  /**
-   * Copies what a sequence of another context holds from this one's end up to position `to`, by way of `buffer`.
-   *
-   * @returns false when it does not fit; nothing has changed then.
-   */
-  copyFrom(donor: Sequence, to: number, buffer: Uint8Array): boolean {
-    const from = this.#count;
-    const bytes = donor.context.save(donor.id, from, to, buffer, buffer.length);
-    if (bytes === 0 || this.context.restore(this.id, from, to, { pointer: buffer, bytes }) === "no room") return false;
-    this.append(donor.held.subarray(from, to));
-    return true;
-  }
 }

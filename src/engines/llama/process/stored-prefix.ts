@@ -8,6 +8,7 @@ import type { Tokens } from "../../../identity/tokens.ts";
 import { within } from "../../../deadline.ts";
 import { describe } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
+import { RestoredPrefix } from "./restored-prefix.ts";
 import type { Sequence } from "./sequence.ts";
 import type { Generation } from "./generation.ts";
 import { isPayload } from "./sequence-state.ts";
@@ -28,9 +29,11 @@ export interface LoadOptions {
   readonly log: Log;
 }
 
-/** Asking costs a round trip: it must not take longer than this, and is not worth it for fewer tokens. */
-const lookupDeadlineMs = 100;
+/** Asking costs a round trip: it is not worth it for fewer tokens. */
 const worthwhileTokens = 16;
+/** An answer may take as long as computing would, within these bounds: a shared store takes some round trips, and a second is its limit. */
+const shortestLookupMs = 100;
+const longestLookupMs = 1000;
 /** A load may take as long as computing would, within these bounds. */
 const shortestLoadMs = 20;
 const longestLoadMs = 10_000;
@@ -67,11 +70,14 @@ function loadable(tokens: Tokens, options: LoadOptions): Tokens {
 
 /** @returns tokens of the stored prefix that are worth loading; where moved text begins it ends, since none is placed here */
 async function lookup(options: LoadOptions, prompt: Tokens): Promise<number> {
-  const { stored, computeMsPerToken } = options;
-  const root = rootOf(options.generation);
+  const { stored, computeMsPerToken, sequence, generation } = options;
+  const root = rootOf(generation);
+  const computeMs = (prompt.length - sequence.count) * computeMsPerToken;
+  const deadlineMs = Math.min(longestLookupMs, Math.max(shortestLookupMs, computeMs));
   const answer = await within(
-    stored.session.lookup(root, prompt, { deadlineMs: lookupDeadlineMs, computeMsPerToken }),
-    lookupDeadlineMs + graceMs,
+    stored.session.lookup(root, prompt, { deadlineMs, computeMsPerToken }),
+    deadlineMs + graceMs,
+    generation.left,
   );
   return answer === "late" ? 0 : Math.min(answer.worthTokens, answer.hitTokens);
 }
@@ -81,32 +87,55 @@ function rootOf({ request: { cache } }: Generation): Root {
 }
 
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
-  const { generation, sequence, stored } = options;
+  const { generation, sequence } = options;
+  const prefix = new RestoredPrefix(sequence, prompt);
+  try {
+    await addStored(options, prompt, { prefix, deadlineMs });
+  } finally {
+    if (!generation.cancelled && !prefix.end()) {
+      generation.forgetReused();
+      options.log.warn("llama.cpp did not take stored KV; all of the prompt is computed");
+    }
+  }
+}
+
+interface Loading {
+  readonly prefix: RestoredPrefix;
+  readonly deadlineMs: number;
+}
+
+async function addStored(options: LoadOptions, prompt: Tokens, { prefix, deadlineMs }: Loading): Promise<void> {
+  const { generation, sequence, stored, computeMsPerToken } = options;
   const root = rootOf(generation);
-  const batches = stored.session.load(root, prompt, sequence.count, { deadlineMs })[Symbol.asyncIterator]();
+  const waiting = { deadlineMs, computeMsPerToken, signal: generation.left };
+  const batches = stored.session.load(root, prompt, sequence.count, waiting)[Symbol.asyncIterator]();
   const end = performance.now() + deadlineMs;
   for (;;) {
     const next = batches.next();
-    const result = await within(next, Math.max(1, end + graceMs - performance.now()));
+    const result = await within(next, Math.max(1, end + graceMs - performance.now()), generation.left);
     if (result === "late") {
       forgetLate(options, next);
       void batches.return?.(); // ends when it ends: nobody waits for it
       return;
     }
     if (result.done === true) return;
-    if ((await attachAll(options, result.value, end)) === "enough") {
+    if ((await attachAll(options, result.value, { prefix, end })) === "enough") {
       await within(Promise.resolve(batches.return?.()), graceMs);
       return;
     }
   }
 }
 
-/** Copies a batch into the sequence and gives it back. "enough": what follows is to be computed. */
-async function attachAll(options: LoadOptions, batch: readonly LoadedPart[], end: number): Promise<"more" | "enough"> {
+/** Copies a batch and gives it back. "enough": what follows is to be computed. */
+async function attachAll(
+  options: LoadOptions,
+  batch: readonly LoadedPart[],
+  { prefix, end }: { readonly prefix: RestoredPrefix; readonly end: number },
+): Promise<"more" | "enough"> {
   const { generation, stored } = options;
   let pauseAt = performance.now() + copyMs;
   for (const [i, chunk] of batch.entries()) {
-    if (generation.cancelled || !attach(options, chunk) || performance.now() > end) {
+    if (generation.cancelled || !attach(options, chunk, prefix) || performance.now() > end) {
       stored.session.release(batch.slice(i).map(({ lease }) => lease));
       return "enough";
     }
@@ -129,26 +158,25 @@ function forgetLate(options: LoadOptions, next: Promise<IteratorResult<readonly 
   );
 }
 
-/** Copies a chunk of the stored prefix into the sequence. @returns false when the rest is to be computed. */
-function attach(options: LoadOptions, chunk: LoadedPart): boolean {
+/** Copies a chunk of the stored prefix. @returns false when the rest is to be computed. */
+function attach(options: LoadOptions, chunk: LoadedPart, prefix: RestoredPrefix): boolean {
   const { sequence, generation, stored } = options;
-  const from = sequence.count;
+  const from = prefix.count;
   const to = chunk.target + chunk.take;
   if (chunk.kind !== "exact" || chunk.target > from || to <= from) return false;
   if (options.wholeChunks && chunk.take < stored.session.chunkTokens) return false;
   if (!stored.session.holds(chunk.lease)) return false;
   const { offset, bytes } = chunk.slot;
-  if (!isPayload(options.layout, stored.pool.slot(offset, bytes), chunk)) {
+  const payload = stored.pool.slot(offset, bytes);
+  if (!isPayload(options.layout, payload, chunk)) {
     options.log.warn(`a stored chunk at token ${chunk.firstToken} is not KV of this space; it is not used`);
     return false;
   }
-  const payload = { pointer: stored.pool.pointer(offset, bytes), bytes };
-  const { context, id } = sequence;
-  if (context.restore(id, from, to, payload) === "no room") {
+  const place = { tokenCount: chunk.tokenCount, to };
+  if (prefix.add(payload, place) === "no room") {
     options.makeRoom();
-    if (context.restore(id, from, to, payload) === "no room") return false;
+    if (prefix.add(payload, place) === "no room") return false;
   }
-  sequence.append(generation.request.tokens.subarray(from, to));
   if (options.wholeChunks) sequence.markReproducible();
   generation.countReused(chunk.tier, to - from);
   return true;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ThreadChoice } from "./thread-choice.ts";
+import { StepThreads, ThreadChoice } from "./thread-choice.ts";
 
 /** Runs steps whose time is a function of the thread count; counts which were used. */
 function run(choice: ThreadChoice, steps: number, costMs: (threads: number) => number): Map<number, number> {
@@ -62,4 +62,33 @@ test("slices never try a single thread of many", () => {
 test("deterministic mode keeps its count", () => {
   const used = run(new ThreadChoice(4, "deterministic"), 100, (threads) => 1000 * threads);
   expect([...used.keys()]).toEqual([4]);
+});
+
+test("after a rest all threads are used at once, though the machine was busy when the last answer ended", () => {
+  const threads = new StepThreads(2, { deterministic: false });
+  const free = (count: number) => 5 / count;
+  let now = 0;
+  const answer = (steps: number, costMs: (count: number) => number) => {
+    const used: number[] = [];
+    for (let step = 0; step < steps; step += 1) {
+      threads.begin(now);
+      const count = threads.small.next();
+      used.push(count);
+      threads.small.measured(count, costMs(count));
+      now += costMs(count);
+      threads.end(now);
+    }
+    now += 5000;
+    return used;
+  };
+  answer(100, free);
+  expect(answer(100, (count) => (count === 1 ? 5 : 60)).filter((count) => count === 1).length).toBeGreaterThan(70);
+  expect(answer(50, free)).toEqual(Array.from({ length: 50 }, () => 2));
+  // Another server's threads go on spinning for a few steps.
+  let steps = 0;
+  const spinning = answer(50, (count) => (count === 2 && (steps += 1) < 6 ? 60 : free(count)));
+  expect(spinning.filter((count) => count === 2).length).toBeGreaterThan(40);
+  // Of a machine that stays busy each answer tries twice.
+  answer(200, (count) => (count === 1 ? 5 : 60));
+  expect(answer(50, (count) => (count === 1 ? 5 : 60)).filter((count) => count === 2).length).toBeLessThanOrEqual(4);
 });

@@ -20,6 +20,8 @@ interface Candidate {
 export class ThreadChoice {
   readonly most: number;
   readonly #candidates: Candidate[];
+  /** Steps. */
+  #sinceRest = Infinity;
 
   constructor(most: number, steps: "small" | "large" | "deterministic") {
     this.most = most;
@@ -28,8 +30,15 @@ export class ThreadChoice {
     this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0, steps: 0 }));
   }
 
+  /** Nothing was computed for a moment: what took the threads away before that may be over, and something else may be ending. */
+  rested(): void {
+    this.#sinceRest = 0;
+    for (const candidate of this.#candidates) candidate.steps = 0;
+  }
+
   /** Threads for the next step. */
   next(): number {
+    if (triesAfterRest.includes(this.#sinceRest)) return this.#candidates[0]!.threads; // there is one
     // Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most.
     const best = this.#candidates.reduce((a, b) => ((b.stepMs ?? Infinity) * clearly < (a.stepMs ?? 0) ? b : a));
     // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most. One that is not
@@ -43,6 +52,7 @@ export class ThreadChoice {
 
   /** Tells what a step took: a small one in all, a large one for each unit of what it costs. */
   measured(threads: number, elapsedMs: number): void {
+    this.#sinceRest += 1;
     for (const candidate of this.#candidates) {
       candidate.stepsSince += 1;
       if (candidate.threads !== threads) continue;
@@ -71,14 +81,32 @@ export class StepThreads {
   readonly most: number;
   readonly small: ThreadChoice;
   readonly large: ThreadChoice;
+  /** When the last step did, in ms. */
+  #ended = -Infinity;
 
   constructor(most: number, options: { readonly deterministic: boolean }) {
     this.most = most;
     this.small = new ThreadChoice(most, options.deterministic ? "deterministic" : "small");
     this.large = new ThreadChoice(most, options.deterministic ? "deterministic" : "large");
   }
+
+  /** A step begins, at this time in ms. */
+  begin(now: number): void {
+    if (now - this.#ended > restMs) for (const choice of [this.small, this.large]) choice.rested();
+  }
+
+  end(now: number): void {
+    this.#ended = now;
+  }
 }
 
+/** Without a step for so long the engine has rested. */
+const restMs = 100;
+/**
+ * Steps after a rest that run on all threads, whatever is known. Another server's threads that wait for work by spinning do so for some
+ * tens of milliseconds after its answer.
+ */
+const triesAfterRest = [0, 8];
 const clearly = 1.3;
 const retrySteps = 25;
 /** The first steps meet cold memory: the fastest of them counts. */

@@ -1,3 +1,4 @@
+import type { CellLayout } from "../process/context.ts";
 import { afterAll, expect, test } from "vitest";
 import { FakeCache } from "../../../../test/support/fake-cache.ts";
 import { Rig, chunkTokens, loadTiny } from "../../../../test/support/scheduler-rig.ts";
@@ -11,7 +12,7 @@ afterAll(async () => {
 });
 
 /** An engine whose weights the test writes to. */
-function rig(apart: boolean, slots = 200) {
+function rig(layout: CellLayout, slots = 200) {
   const weights = { isChanged: false };
   const weightsChanged = () => {
     const { isChanged } = weights;
@@ -19,16 +20,16 @@ function rig(apart: boolean, slots = 200) {
     return isChanged;
   };
   const cache = new FakeCache({ chunkTokens, slotBytes: 1 << 20, slots });
-  const engine = new Rig(model, { apart, weightsChanged, cache });
+  const engine = new Rig(model, { layout, weightsChanged, cache });
   rigs.push(engine);
   return { engine, weights };
 }
 
-for (const apart of [true, false]) {
-  const where = apart ? "a context for each sequence" : "one context for all";
+for (const layout of ["streams", "unified"] as const) {
+  const where = layout === "streams" ? "cells for each sequence" : "cells for all";
 
   test(`weights that were written to: what slots hold is not reused (${where})`, async () => {
-    const { engine, weights } = rig(apart, 0); // what is reused is held by a sequence
+    const { engine, weights } = rig(layout, 0); // what is reused is held by a sequence
     const prompt = someTokens(200, 1);
     await engine.ask(prompt);
     weights.isChanged = true;
@@ -38,7 +39,7 @@ for (const apart of [true, false]) {
   });
 
   test(`weights that are written to during a request: nothing computed since is stored, nothing kept (${where})`, async () => {
-    const { engine, weights } = rig(apart);
+    const { engine, weights } = rig(layout);
     const prompt = someTokens(200, 3);
     const running = engine.start(prompt, { maxTokens: 100 });
     for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve)); // it runs by then

@@ -4,13 +4,16 @@
  *     loading ──ready──► serving ──process died or hung──► restarting ──ready──► serving
  *        └──refused──► failed              (tries again after a pause that doubles, whatever a start met)
  *
- * A first start that fails over the libraries for a GPU is made once more without them.
+ * What it computes on is decided before the first start (gpu-choice.ts). A first start that fails over the libraries for a GPU
+ * all the same is made once more without them, unless a GPU must be used.
  */
 import { within } from "../../../deadline.ts";
-import { RepriseError, describe } from "../../../errors.ts";
+import { type ErrorCode, RepriseError, describe } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { Deferred } from "./deferred.ts";
 import type { EngineSettings } from "../engine-settings.ts";
+import { chooseGpu, notUsed } from "./gpu-choice.ts";
+import type { GpuChoiceOptions } from "./gpu-choice.ts";
 import { Launch } from "./launch.ts";
 import type { LaunchOptions } from "./launch.ts";
 import type { FromEngine, LoadedModel, ToEngine } from "../messages.ts";
@@ -20,6 +23,8 @@ import type { WatchLimits } from "./watchdog.ts";
 
 export interface EngineLifeOptions {
   readonly launch: Pick<LaunchOptions, "modelPath" | "settings" | "program" | "dataDirectory">;
+  /** How a GPU's libraries are tried; as gpu-probe.ts does unless given. */
+  readonly probe: Pick<GpuChoiceOptions, "program" | "limits">;
   readonly log: Log;
   /** Limits of the time in which the process shows no sign of life; see {@link engineLimits}. */
   readonly limits: WatchLimits;
@@ -44,6 +49,9 @@ const connectWaitMs = 1000;
 const firstPauseMs = 200;
 const longestPauseMs = 30_000;
 const servedWellMs = 60_000;
+
+/** Why a model that a GPU's libraries cannot load may yet be loaded without them: they are not right, or the GPU is full. */
+const ofGpus: ReadonlySet<ErrorCode> = new Set(["LIBRARY_UNSUPPORTED", "NOT_ENOUGH_MEMORY"]);
 
 export type LifeState = "loading" | "serving" | "restarting" | "failed" | "closed";
 
@@ -97,8 +105,19 @@ export class EngineLife {
     return this.#launch?.pid;
   }
 
-  launch(): void {
-    const launching = Launch.start({
+  /** Starts the process. */
+  begin(): void {
+    this.#follow(this.#chooseAndStart());
+  }
+
+  async #chooseAndStart(): Promise<Launch> {
+    const { signal } = this.#closing;
+    this.#settings = await chooseGpu({ ...this.#options.probe, settings: this.#settings, signal, log: this.#log });
+    return this.#start();
+  }
+
+  #start(): Promise<Launch> {
+    return Launch.start({
       ...this.#options.launch,
       settings: this.#settings,
       signal: this.#closing.signal,
@@ -106,6 +125,9 @@ export class EngineLife {
       onMessage: (message) => this.#receive(message),
       onExit: (how) => this.#exited(`the engine process is gone: ${how}`),
     });
+  }
+
+  #follow(launching: Promise<Launch>): void {
     this.#launching = launching.then(
       (launch) => this.#launched(launch),
       (error: unknown) => this.#notStarted(error),
@@ -161,10 +183,15 @@ export class EngineLife {
 
   #receive(message: FromEngine): void {
     this.#watchdog?.heard();
-    if (message.kind === "gpu" && this.#state === "loading") this.#gpuBuild = message.build;
+    if (message.kind === "gpu") this.#usesGpu(message.build);
     else if (message.kind === "ready") void this.#loaded(message.model);
     else if (message.kind === "refused") this.#refused(new RepriseError(message.code, message.message));
     else if (message.kind !== "pong") this.#options.onMessage(message);
+  }
+
+  /** What must be used is not done without. */
+  #usesGpu(build: string): void {
+    if (this.#state === "loading" && this.#settings.gpu !== "on") this.#gpuBuild = build;
   }
 
   async #loaded(model: LoadedModel): Promise<void> {
@@ -204,7 +231,7 @@ export class EngineLife {
 
   /** The first load decides: what a restart meets may pass. */
   #refused(error: RepriseError): void {
-    if (this.#gpuBuild !== undefined && error.code === "LIBRARY_UNSUPPORTED") this.#gpuFault = error.message;
+    if (this.#gpuBuild !== undefined && ofGpus.has(error.code)) this.#gpuFault = error.message;
     else if (this.#state === "loading") this.giveUp(error);
     else this.#log.error(`the model cannot be loaded again: ${error.message}`);
   }
@@ -228,16 +255,16 @@ export class EngineLife {
     this.#serving = new Deferred<void>();
     this.#restartTimer = setTimeout(() => {
       this.#restarts += 1;
-      this.launch();
+      this.#follow(this.#start());
     }, pauseMs);
     this.#pauseMs = Math.min(2 * pauseMs, longestPauseMs);
   }
 
   #leaveGpu(why: string): void {
-    this.#log.warn(`the GPU is not used, starting on the CPU (--gpu off does so at once): ${why}`);
+    this.#log.warn(notUsed(why));
     this.#gpuBuild = undefined;
-    this.#settings = { ...this.#settings, gpu: "off" };
-    this.launch();
+    this.#settings = { ...this.#settings, gpu: "off", gpuBuild: undefined };
+    this.#follow(this.#start());
   }
 
   #nextPause(): number {

@@ -43,6 +43,7 @@ test("a chat is rendered, answered and counted", async () => {
   const chat = { messages: [{ role: "user", content: textContent("the rain") }] };
   const answer = await ask(engine, chat);
   const rendered = await engine.tokenize("<|user|>\nthe rain<|end|>\n<|assistant|>\n", { special: true, begin: true });
+  expect(await engine.promptTokens(chat)).toEqual(rendered);
   expect(answer.report).toMatchObject({ promptTokens: rendered.length, computedTokens: rendered.length });
   expect(answer.end).toEqual({ kind: "end", reason: "length", completionTokens: 8 });
   expect(engine.stats()).toMatchObject({

@@ -45,6 +45,10 @@ export interface LlamaEngineOptions {
   readonly tokenizerProgram?: string;
   /** That of the engine process: ours unless given. */
   readonly engineProgram?: string;
+  /** That of the process that tries a GPU's libraries: ours unless given. */
+  readonly probeProgram?: string;
+  /** Its limits; those of gpu-probe.ts unless given. */
+  readonly probeLimits?: WatchLimits;
   /** When a process without a sign of life is silent, and when it is ended; {@link engineLimits} unless given. */
   readonly watchLimits?: WatchLimits;
   readonly log: Log;
@@ -74,6 +78,7 @@ export class LlamaEngine implements Engine {
     const { settings, modelPath, dataDirectory, engineProgram } = options;
     this.#life = new EngineLife({
       launch: { settings, modelPath, dataDirectory, program: engineProgram },
+      probe: { program: options.probeProgram, limits: options.probeLimits },
       log: this.#log,
       limits: options.watchLimits ?? engineLimits,
       onMessage: (message) => this.#receive(message),
@@ -86,6 +91,7 @@ export class LlamaEngine implements Engine {
     });
     this.#texts = new Tokenizer({
       gpu: settings.gpu,
+      llamaLib: settings.llamaLib,
       chatTemplate: options.chatTemplate,
       maxWaiting: settings.sequences + options.maxWaiting,
       program: options.tokenizerProgram,
@@ -102,7 +108,7 @@ export class LlamaEngine implements Engine {
   /** Starts to load the model and returns at once; `ready` tells how it went. */
   static start(options: LlamaEngineOptions): LlamaEngine {
     const engine = new LlamaEngine(options);
-    engine.#life.launch();
+    engine.#life.begin();
     return engine;
   }
 
@@ -160,6 +166,16 @@ export class LlamaEngine implements Engine {
       if (!ended) this.#cancel(exchange);
       this.#exchanges.close(exchange);
     }
+  }
+
+  async promptTokens(
+    prompt: GenerateRequest["prompt"],
+    { tenant = "", signal = neverAborted() }: Asker = {},
+  ): Promise<Uint32Array> {
+    this.#mustServe();
+    const tokens = await this.#tokenize(prompt, { tenant, signal });
+    checkPrompt(tokens, this.#loadedModel);
+    return tokens;
   }
 
   async tokenize(text: string, options: { special: boolean; begin: boolean } & Asker): Promise<Uint32Array> {

@@ -8,7 +8,7 @@
 import { RepriseError } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { Child, firstInherited } from "./child.ts";
-import type { GpuUse } from "../model/library.ts";
+import type { GpuUse } from "../model/library-places.ts";
 import type { InheritedFiles } from "../model/model-files.ts";
 import { errorOf } from "../server-channel.ts";
 import type { FromTokenizer, TextResult, TextTask, ToTokenizer } from "../tokenizer-messages.ts";
@@ -28,6 +28,7 @@ export interface TokenizerPlaceOptions {
   /** The model's files, open, as they are wanted when a process starts. */
   readonly model: () => InheritedFiles;
   readonly gpu: GpuUse;
+  readonly llamaLib?: string | undefined;
   readonly chatTemplate: string | undefined;
   readonly program: string;
   readonly limits: WatchLimits;
@@ -115,10 +116,10 @@ export class TokenizerPlace {
     this.#ending = undefined;
     this.#refusal = undefined;
     this.#watch(loadLimits);
-    const { gpu, chatTemplate } = this.#options;
+    const { gpu, llamaLib, chatTemplate } = this.#options;
     // The process has what it inherits under numbers of its own.
     const model = { path, identity, descriptors: descriptors.map((_, part) => firstInherited + part) };
-    child.send({ kind: "start", options: { model, gpu, chatTemplate } });
+    child.send({ kind: "start", options: { model, gpu, llamaLib, chatTemplate } });
   }
 
   #watch(limits: WatchLimits): void {

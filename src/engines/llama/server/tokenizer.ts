@@ -13,7 +13,7 @@ import { atDeadline } from "../../../deadline.ts";
 import { RepriseError, assert } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { Deferred } from "./deferred.ts";
-import type { GpuUse } from "../model/library.ts";
+import type { GpuUse } from "../model/library-places.ts";
 import type { InheritedFiles, ModelFiles } from "../model/model-files.ts";
 import type { TextResult, TextTask } from "../tokenizer-messages.ts";
 import { TokenizerPlace } from "./tokenizer-place.ts";
@@ -22,6 +22,7 @@ import type { WatchLimits } from "./watchdog.ts";
 
 export interface TokenizerOptions {
   readonly gpu: GpuUse;
+  readonly llamaLib?: string | undefined;
   /** In place of the model's own. */
   readonly chatTemplate?: string | undefined;
   /** Texts that may wait; more are refused. */
@@ -214,10 +215,11 @@ export class Tokenizer implements AsyncDisposable {
   }
 
   #addPlace(): void {
-    const { gpu, chatTemplate, log, program = "tokenizer/tokenizer-process.js" } = this.#options;
+    const { gpu, llamaLib, chatTemplate, log, program = "tokenizer/tokenizer-process.js" } = this.#options;
     const place: TokenizerPlace = new TokenizerPlace({
       model: () => this.#inherited(),
       gpu,
+      llamaLib,
       chatTemplate,
       program,
       limits,

@@ -14,6 +14,7 @@ import type { Log } from "../../../log.ts";
 import { makePrivateDirectory } from "../../../private-directory.ts";
 import { readPrivateFile, replacePrivateFile } from "../../../private-files.ts";
 import type { ModelFiles, WeightsDigest } from "../model/model-files.ts";
+import { pageBytes } from "../../../pages.ts";
 
 export type ReadableModel = Pick<ModelFiles, "path" | "identity" | "partBytes" | "read">;
 
@@ -31,7 +32,6 @@ const readBytes = 1 << 20;
 
 /** What is read of all parts together at a start, besides the header: one page each of these many, and both ends. */
 const samplePages = 256;
-const pageBytes = 4096;
 const endBytes = 64 << 10;
 export const sampleBytes = samplePages * pageBytes + 2 * endBytes;
 

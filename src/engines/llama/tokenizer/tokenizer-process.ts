@@ -26,7 +26,7 @@ class TokenizerProcess {
   readonly #known = new KnownTokens();
 
   constructor(options: TokenizerStart) {
-    const library = openLibrary({ gpu: options.gpu, backends: false, log: silentLog });
+    const library = openLibrary({ gpu: options.gpu, folder: options.llamaLib, backends: false, log: silentLog });
     const { vocabulary, metadata } = loadVocabulary({ library, file: new LoadableModel(options.model) });
     this.#vocabulary = vocabulary;
     this.#template = new ChatTemplate({
