@@ -1,21 +1,24 @@
 /**
  * Is this checkout as fast as another one? Both are measured by turns in one run, each by its own programs.
  *
- *     npm run bench -- against ../other-checkout [--rounds 5] [--only lookup,radix,pool,disk,start-up,hooks,first-light]
- *                                                [--first-light-rounds 9] [--python PYTHON]
+ *     npm run bench -- against ../other-checkout [--rounds 5] [--first-light-rounds 9] [--python PYTHON]
+ *                                                [--only lookup,radix,pool,disk,start-up,hooks,first-answer,first-light]
  *
  * `lookup`: a 32,000-token prompt, in process and through the socket. `radix`: such a prompt put into a full index. `pool`:
  * copies into and out of slots. `disk`: records written and read. `start-up`: a cache over 200,000 chunks. `hooks`: what vLLM's thread spends in our hooks, where
  * nothing is read again and in steps that only decode; needs a Python with vLLM for the CPU in it, and the package of each
- * checkout is put before the installed one. `first-light`: cold, warm, after kill -9, restarted, from an HTTP client.
+ * checkout is put before the installed one. `first-answer`: from `npm start` in a fresh clone of the checkout's head, dependencies
+ * and build included, to the whole answer to a first short prompt. `first-light`: cold, warm, after kill -9, restarted, from an HTTP client.
  *
  * One JSON line: of each figure the medians of both and the median of the rounds' ratios (this / other). The other checkout
  * must have been built (`npm test` or `npm start` once).
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { BenchResult } from "../src/bench/result.ts";
 import { median } from "../src/bench/statistics.ts";
@@ -24,13 +27,13 @@ import { printLine, rounded } from "./support/timing.ts";
 
 type Figures = Readonly<Record<string, number>>;
 /** One round of one checkout, by its own programs. */
-type Measure = (checkout: string) => Figures;
+type Measure = (checkout: string) => Figures | Promise<Figures>;
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     rounds: { type: "string", default: "5" },
-    only: { type: "string", default: "lookup,radix,pool,disk,start-up,hooks,first-light" },
+    only: { type: "string", default: "lookup,radix,pool,disk,start-up,hooks,first-answer,first-light" },
     python: { type: "string", default: "python3" },
     "first-light-rounds": { type: "string", default: "9" },
   },
@@ -66,22 +69,23 @@ const measures: Readonly<Record<string, Measure>> = {
     "start-up has all back, ms": "everythingIsBackMs",
   }),
   hooks,
+  "first-answer": firstAnswer,
 };
 const figures: Record<string, object> = {};
 for (const [name, measure] of Object.entries(measures)) {
-  if (wanted.includes(name)) Object.assign(figures, byTurns(measure));
+  if (wanted.includes(name)) Object.assign(figures, await byTurns(measure));
 }
 if (wanted.includes("first-light")) Object.assign(figures, firstLight());
 printLine("against", figures, { rounds, firstLightRounds: Number(values["first-light-rounds"]), other: headOf(other) });
 
 /** Ours first in even rounds, theirs in odd ones. */
-function byTurns(measure: Measure): Record<string, object> {
+async function byTurns(measure: Measure): Promise<Record<string, object>> {
   const ours: Figures[] = [];
   const theirs: Figures[] = [];
   for (let round = 0; round < rounds; round += 1) {
-    if (round % 2 === 1) theirs.push(measure(other));
-    ours.push(measure(repositoryRoot));
-    if (round % 2 === 0) theirs.push(measure(other));
+    if (round % 2 === 1) theirs.push(await measure(other));
+    ours.push(await measure(repositoryRoot));
+    if (round % 2 === 0) theirs.push(await measure(other));
   }
   return Object.fromEntries(
     Object.keys(ours[0] ?? {}).map((name) => [
@@ -140,6 +144,49 @@ function hooks(checkout: string): Figures {
     "hooks of a decode step, hot, us": decode.reprise_hot_us,
     "hooks of a decode step, paced, us": decode.reprise_paced_us,
   };
+}
+
+/** What somebody waits who has just cloned the repository and types `npm start`. */
+async function firstAnswer(checkout: string): Promise<Figures> {
+  const folder = mkdtempSync(join(tmpdir(), "reprise-first-answer-"));
+  const clone = join(folder, "clone");
+  run(folder, "git", ["clone", "--quiet", checkout, clone]);
+  const port = "18083";
+  const settings = ["--port", port, "--data-dir", join(folder, "data"), "--memory", "1GiB", "--disk", "4GiB"];
+  const startedMs = performance.now();
+  const server = spawn("npm", ["start", "--", ...settings], { cwd: clone, detached: true, stdio: "ignore" });
+  try {
+    while (!(await answers(port))) {
+      if (server.exitCode !== null) throw new Error(`npm start of ${checkout} ended with ${server.exitCode}`);
+      await setTimeout(20);
+    }
+    return { "first answer of npm start, ms": performance.now() - startedMs };
+  } finally {
+    if (server.exitCode === null) {
+      process.kill(-(server.pid ?? Number.NaN), "SIGTERM"); // npm and all that it started
+      await once(server, "exit");
+    }
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function answers(port: string): Promise<boolean> {
+  const api = `http://127.0.0.1:${port}/v1`;
+  try {
+    const models = await fetch(`${api}/models`);
+    if (models.status === 503) return false; // the model is loading
+    const { data } = (await models.json()) as { data: readonly { id: string }[] }; // of OpenAI's form
+    const messages = [{ role: "user", content: "Hello" }];
+    const body = JSON.stringify({ model: data[0]?.id, max_tokens: 4, messages });
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(`${api}/chat/completions`, { method: "POST", headers, body });
+    await response.text();
+    if (response.ok || response.status === 503) return response.ok;
+    throw new Error(`the first request was answered with ${response.status}`);
+  } catch (error) {
+    if (error instanceof TypeError) return false; // nobody listens yet
+    throw error;
+  }
 }
 
 /** One run of `reprise bench first-light` with both servers, which takes the turns itself. */

@@ -1,11 +1,12 @@
 /**
  * How fast is another host's cache read? The peer tier beside raw TCP between the same two processes, over loopback.
  *
- *     npm run bench -- peer [--bytes 256MiB] [--chunk 2MiB] [--depth 8] [--rounds 5] [--host 127.0.0.1]
+ *     npm run bench -- peer [--bytes 256MiB] [--chunk 2MiB] [--depth 8] [--rounds 5] [--host 127.0.0.1] [--kv bf16]
+ *                           [--arms raw,plain,packed,tls]
  *
  * One process serves a cache whose chunks are in memory, this one reads them into slots of its pool with every checksum computed on both
  * sides. Raw TCP: the same process writes the same pages in pieces of 1 MiB, this one reads them into the same slots, and
- * nobody hashes. Who is first alternates; a first round is left out. Medians over the rounds, and processor time of both processes.
+ * nobody hashes. `packed` is `plain` with compress=lossless. Chunks hold real KV of the shipped model, of type f16, bf16 or q8_0. Who is first alternates; a first round is left out. Medians over the rounds, and processor time of both processes.
  * `lookup` is a text of 32,000 tokens that the host has, as the cache asks for it.
  */
 import { execFileSync, spawn } from "node:child_process";
@@ -21,9 +22,12 @@ import { Cache } from "../src/cache/cache.ts";
 import { bareRoot, type ChunkKey, chunkKeys, rootKey } from "../src/identity/keys.ts";
 import { opaqueSpace, spaceId } from "../src/identity/space.ts";
 import { PeerTier } from "../src/peers/reading/peer-tier.ts";
+import { PayloadPacker } from "../src/tiers/shared/packing.ts";
 import { PeerServer } from "../src/peers/serving/peer-server.ts";
+import { pageBytes } from "../src/pages.ts";
 import { MemoryPool } from "../src/tiers/memory.ts";
 import { noSignal } from "../src/tiers/tier-suite.ts";
+import { kvTypes, realKv } from "./support/real-kv.ts";
 import { microseconds, printLine, rounded, timesOf } from "./support/timing.ts";
 
 const { values } = parseArgs({
@@ -33,9 +37,13 @@ const { values } = parseArgs({
     depth: { type: "string", default: "8" },
     rounds: { type: "string", default: "5" },
     host: { type: "string", default: "127.0.0.1" },
+    kv: { type: "string", default: "bf16" },
+    arms: { type: "string", default: "raw,plain,packed,tls" },
     serve: { type: "string" },
   },
 });
+const kvType = values.kv as keyof typeof kvTypes;
+if (!(kvType in kvTypes)) throw new Error(`--kv is one of ${Object.keys(kvTypes).join(", ")}`);
 const chunkBytes = parseBytes(values.chunk);
 const count = Math.ceil(parseBytes(values.bytes) / chunkBytes);
 const totalBytes = count * chunkBytes;
@@ -49,6 +57,10 @@ const text = Uint32Array.from({ length: count * chunkTokens }, (_, i) => i + 1);
 const longText = Uint32Array.from({ length: 500 * chunkTokens }, (_, i) => 1_000_000 + i);
 const token = "a token of the benchmark's own".replaceAll(" ", "-");
 
+const allArms = ["raw", "plain", "packed", "tls"] as const;
+type Arm = (typeof allArms)[number];
+const arms = allArms.filter((arm) => values.arms.split(",").includes(arm));
+
 if (values.serve === undefined) await read();
 else await serve(values.serve);
 
@@ -60,6 +72,8 @@ interface Ports {
 
 /** The other process: the cache that is read, and the raw sender. Answers each line with its processor time. */
 async function serve(folder: string): Promise<void> {
+  const kv = Buffer.concat(realKv("models/reprise-22m-q8_0.gguf", kvType, 2048));
+  const wholePages = Math.floor(kv.length / pageBytes) * pageBytes;
   const pool = MemoryPool.open({ capacityBytes: 2 * totalBytes + 512 * 2 ** 20 });
   await using cache = await Cache.open({ pool, foundByKey: true });
   for (const [tokens, bytes] of [
@@ -70,7 +84,11 @@ async function serve(folder: string): Promise<void> {
     for (;;) {
       const { parts } = await session.reserve(bareRoot, tokens, { deadlineMs: 1000 });
       if (parts.length === 0) break;
-      for (const { slot, firstToken } of parts) pool.view(slot.offset, bytes).fill(firstToken % 251);
+      for (const { slot, firstToken } of parts)
+        for (let at = 0; at < bytes; at += pageBytes) {
+          const from = (firstToken * pageBytes + at) % wholePages;
+          pool.view(slot.offset + at, pageBytes).set(kv.subarray(from, from + pageBytes));
+        }
       await session.commit(parts.map(({ lease }) => ({ lease, bytes })), { deadlineMs: 1000 }); // prettier-ignore
     }
   }
@@ -115,7 +133,7 @@ async function read(): Promise<void> {
   const how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=bench".split(" ");
   const files = ["-keyout", join(folder, "key.pem"), "-out", join(folder, "certificate.pem")];
   execFileSync("openssl", [...how, "-addext", `subjectAltName=IP:${values.host}`, ...files], { stdio: "ignore" });
-  const same = (["bytes", "chunk", "host"] as const).flatMap((name) => [`--${name}`, values[name]]);
+  const same = (["bytes", "chunk", "host", "kv"] as const).flatMap((name) => [`--${name}`, values[name]]);
   const child = spawn(process.execPath, ["scripts/run-ts.mjs", "bench/peer.ts", "--serve", folder, ...same], {
     stdio: ["pipe", "pipe", "inherit"],
   });
@@ -131,8 +149,10 @@ async function read(): Promise<void> {
   const slots = Array.from({ length: depth }, () => pool.view(pool.allocate(chunkBytes) as number, chunkBytes));
   const keys = chunkKeys(root, text, chunkTokens);
   const address = { host: values.host, token };
+  const packer = PayloadPacker.open();
   const tiers = {
     plain: new PeerTier({ hosts: [{ ...address, port: ports.plain, tls: undefined }] }),
+    packed: new PeerTier({ hosts: [{ ...address, port: ports.plain, tls: undefined, compress: "lossless" }], packer }),
     tls: new PeerTier({
       hosts: [{ ...address, port: ports.tls, tls: { ca: readFileSync(join(folder, "certificate.pem")) } }],
     }),
@@ -151,24 +171,27 @@ async function read(): Promise<void> {
       serverCores: ((await serverCpu()) - server) / seconds,
     };
   };
-  const runs = { raw: [] as Run[], plain: [] as Run[], tls: [] as Run[] };
-  for (let round = 0; round <= Number(values.rounds); round += 1) {
-    const works = [
-      async () => runs.raw.push(await measured(() => readRaw(ports.raw, slots))),
-      async () => runs.plain.push(await measured(() => readAll(tiers.plain, keys, slots))),
-      async () => runs.tls.push(await measured(() => readAll(tiers.tls, keys, slots))),
-    ];
-    for (const work of round % 2 === 0 ? works : works.toReversed()) await work();
-  }
-  const shares = (of: readonly Run[]) =>
-    rounded(median(of.slice(1).map(({ MBps }, i) => MBps / runs.raw[i + 1]!.MBps)));
-  const medians = (of: readonly Run[]) =>
-    Object.fromEntries(
+  const runs: Record<Arm, Run[]> = { raw: [], plain: [], packed: [], tls: [] };
+  for (let round = 0; round <= Number(values.rounds); round += 1)
+    for (const arm of round % 2 === 0 ? arms : arms.toReversed())
+      runs[arm].push(
+        await measured(() => (arm === "raw" ? readRaw(ports.raw, slots) : readAll(tiers[arm], keys, slots))),
+      );
+  const figures = (arm: Arm) => ({
+    ...Object.fromEntries(
       (["MBps", "readerCores", "serverCores"] as const).map((figure) => [
         figure,
-        rounded(median(of.slice(1).map((run) => run[figure]))),
+        rounded(median(runs[arm].slice(1).map((run) => run[figure]))),
       ]),
-    );
+    ),
+    ...(arm !== "raw" &&
+      runs.raw.length > 0 && {
+        ofRaw: rounded(median(runs[arm].slice(1).map(({ MBps }, i) => MBps / runs.raw[i + 1]!.MBps))),
+      }),
+    ...(arm === "packed" && {
+      ratio: rounded((runs.packed.length * totalBytes) / tiers.packed.stats().readStoredBytes),
+    }),
+  });
   const longKeys = chunkKeys(root, longText, chunkTokens);
   const lookup = microseconds(
     await timesOf(200, async () => {
@@ -179,12 +202,18 @@ async function read(): Promise<void> {
   printLine(
     "peer",
     {
-      raw: medians(runs.raw),
-      plain: { ...medians(runs.plain), ofRaw: shares(runs.plain) },
-      tls: { ...medians(runs.tls), ofRaw: shares(runs.tls) },
+      ...Object.fromEntries(arms.map((arm) => [arm, figures(arm)])),
       lookup,
     },
-    { host: values.host, chunkBytes, totalBytes, depth, rounds: Number(values.rounds), lookupTokens: longText.length },
+    {
+      host: values.host,
+      kv: kvType,
+      chunkBytes,
+      totalBytes,
+      depth,
+      rounds: Number(values.rounds),
+      lookupTokens: longText.length,
+    },
   );
   for (const tier of Object.values(tiers)) await tier[Symbol.asyncDispose]();
   child.stdin.end();

@@ -1,6 +1,6 @@
 /** One run of a prompt as a bar: where its tokens came from, how many, and how soon the first token of the answer came. */
 
-const sources = ["computed", "resident", "memory", "disk", "valkey", "s3", "peer"];
+const sources = ["computed", "resident", "memory", "disk", "valkey", "s3", "peer", "nixl", "mooncake"];
 
 /** A bar for a prompt that is being read; `show` fills it in. */
 export function createRun(number) {

@@ -34,7 +34,7 @@ test("every fault of every source is reported in one error", () => {
     expect.objectContaining({
       code: "BAD_CONFIG",
       message: expect.stringMatching(
-        /sequencez".*did you mean "sequences"[^]*--port: "http"[^]*memory in .*: "lots"[^]*REPRISE_SEQUENCES: "many"[^]*--gpu: "maybe" is none of auto, off/,
+        /sequencez".*did you mean "sequences"[^]*--port: "http"[^]*memory in .*: "lots"[^]*REPRISE_SEQUENCES: "many"[^]*--gpu: "maybe" is none of auto, on, off/,
       ) as unknown,
     }) as RepriseError,
   );

@@ -86,13 +86,18 @@ export const settings = {
   tier: setting(
     list("STORE"),
     [],
-    "A store that other hosts share, such as valkey://HOST:6379 or s3://BUCKET, or another host's cache, peer://HOST:PORT (docs/shared-tiers.md); may be given several times, the fastest first.",
+    "A store that other hosts share, such as valkey://HOST:6379, s3://BUCKET, nixl://posix/FOLDER or mooncake://MASTER, or another host's cache, peer://HOST:PORT (docs/shared-tiers.md); may be given several times, the fastest first.",
   ),
   tierKeyFile: setting(
     path("FILE"),
     "",
     "Keys that seal what goes to shared stores, one a line, the same on all hosts (docs/shared-tiers.md).",
     { defaultText: "none: nothing is sealed" },
+  ),
+  mooncakePython: setting(
+    path("PROGRAM"),
+    "python3",
+    "The Python that has Mooncake's wheel, for --tier mooncake://… (docs/shared-tiers.md).",
   ),
   listen: setting(
     listenAddress(),
@@ -102,6 +107,11 @@ export const settings = {
   ),
   listenCert: setting(path("FILE"), "", "Certificate that --listen shows, PEM, with those that signed it behind it."),
   listenKey: setting(path("FILE"), "", "Its private key, PEM; a file that others cannot read."),
+  listenCompress: setting(
+    oneOf("lossless", "none"),
+    "lossless",
+    "What --listen does for hosts that ask for it with compress=lossless: packs what it sends them, with two threads at most, or nothing (docs/shared-tiers.md).",
+  ),
   tokenFile: setting(
     path("FILE"),
     "",
@@ -123,10 +133,20 @@ export const settings = {
   threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute.", {
     defaultText: "one per physical core",
   }),
-  gpu: setting(oneOf("auto", "off"), "auto", "Use a GPU when libraries for one are installed."),
+  gpu: setting(
+    oneOf("auto", "on", "off"),
+    "auto",
+    "Use a GPU (docs/gpu.md): when libraries for one are installed and a trial shows that they work, or else end with an error, or never.",
+  ),
   gpuLayers: setting<number | undefined>(integer("N", 0, 100_000), undefined, "Layers to put on the GPU.", {
     defaultText: "all",
   }),
+  llamaLib: setting(
+    path("DIR"),
+    "",
+    "A folder with llama.cpp's libraries that you built yourself (docs/gpu.md). Nobody else may be able to write there.",
+    { defaultText: "the installed packages" },
+  ),
   deterministic: setting(
     onOff(),
     false,

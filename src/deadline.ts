@@ -9,24 +9,34 @@ import { setMaxListeners } from "node:events";
 /** What a timer can wait, 25 days: beyond it Node waits a millisecond. */
 const longestMs = 2 ** 31 - 1;
 
-/** Calls `late` when `milliseconds` have passed, unless cancelled before. */
-export function atDeadline(milliseconds: number, late: () => void): { cancel(): void } {
+/** Calls `late` when `milliseconds` have passed, or `signal` fires, unless cancelled before. */
+export function atDeadline(milliseconds: number, late: () => void, signal?: AbortSignal): { cancel(): void } {
   let immediate: NodeJS.Immediate | undefined;
+  const soon = () => (immediate ??= setImmediate(late));
   // Node reads its sockets between timers and immediates.
-  const timer = setTimeout(() => (immediate = setImmediate(late)), Math.min(longestMs, Math.max(0, milliseconds)));
+  const timer = setTimeout(soon, Math.min(longestMs, Math.max(0, milliseconds)));
+  if (signal !== undefined) {
+    setMaxListeners(0, signal); // one for each that waits
+    signal.addEventListener("abort", soon);
+    if (signal.aborted) soon();
+  }
   return {
     cancel() {
       clearTimeout(timer);
       clearImmediate(immediate);
+      signal?.removeEventListener("abort", soon);
     },
   };
 }
 
-/** The value of `work`, or `"late"` when it takes longer than `milliseconds`. The work itself goes on. */
-export async function within<T>(work: Promise<T>, milliseconds: number): Promise<T | "late"> {
+/**
+ * The value of `work`, or `"late"` when it takes longer than `milliseconds`, or than until `signal` fires. The work itself goes
+ * on.
+ */
+export async function within<T>(work: Promise<T>, milliseconds: number, signal?: AbortSignal): Promise<T | "late"> {
   let deadline: { cancel(): void } | undefined;
   const late = new Promise<"late">((resolve) => {
-    deadline = atDeadline(milliseconds, () => resolve("late"));
+    deadline = atDeadline(milliseconds, () => resolve("late"), signal);
   });
   try {
     return await Promise.race([work, late]);

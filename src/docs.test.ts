@@ -6,7 +6,8 @@ import { folders } from "../test/support/floors.ts";
 import { purposeOf, readPython, readSources } from "../test/support/sources.ts";
 import { ask, sampleNotes } from "./bench/notes/notes.ts";
 import { cacheFigures, levelTable } from "./cache/cache-stats.ts";
-import { counterTable, rowsOf } from "./cache/counters.ts";
+import { counterTable, rowsOf, type StatisticRow } from "./cache/counters.ts";
+import { outcomes, tierCounterTable } from "./cache/tiering/tier-counters.ts";
 import { configurationDocs } from "./cli/help.ts";
 import { errorCodes } from "./errors.ts";
 import type { FigureHead } from "./figures.ts";
@@ -50,21 +51,34 @@ test("docs/http.md lists the figures as the tables have them", async () => {
     ["schedulers", schedulerFigures],
   ];
   const rows = parts.flatMap(([part, figures]) =>
-    figures.map(
-      ({ name, label, help }) => `| \`${name}\` | ${label === undefined ? "" : `\`${label}\``} | ${part} | ${help} |`,
-    ),
+    figures.map(({ name, label = [], help }) => `| \`${name}\` | ${inCode([label].flat())} | ${part} | ${help} |`),
   );
   const table = ["| Figure | By | Of | Meaning |", "|---|---|---|---|", ...rows, ""].join("\n");
   await expect(between("metrics", "../docs/http.md", table)).toMatchFileSnapshot("../docs/http.md");
 });
 
 test("docs/cache.md lists the statistics as the tables have them", async () => {
-  const rows = [...rowsOf(counterTable), ...rowsOf(levelTable)].map(
-    ([name, { unit, by, help }]) => `| \`${name}\` | ${unit} | ${by === undefined ? "" : "`tier`"} | ${help} |`,
-  );
-  const table = ["| Statistic | Unit | By | Meaning |", "|---|---|---|---|", ...rows, ""].join("\n");
+  const table = statisticDocs([...rowsOf(counterTable), ...rowsOf(levelTable)]);
   await expect(between("statistics", "../docs/cache.md", table)).toMatchFileSnapshot("../docs/cache.md");
 });
+
+test("docs/shared-tiers.md lists what is counted of each tier, and what its lookups may come to", async () => {
+  const meanings = Object.entries(outcomes).map(([outcome, is]) => `| \`${outcome}\` | ${is} |`);
+  const words = ["| `lookups` | |", "|---|---|", ...meanings, ""].join("\n");
+  const text = `${statisticDocs(rowsOf(tierCounterTable))}\n${words}`;
+  await expect(between("tier-figures", "../docs/shared-tiers.md", text)).toMatchFileSnapshot("../docs/shared-tiers.md");
+});
+
+function statisticDocs(statistics: readonly (readonly [name: string, row: StatisticRow])[]): string {
+  const rows = statistics.map(
+    ([name, { unit, by, help }]) => `| \`${name}\` | ${unit} | ${by === undefined ? "" : `\`${by}\``} | ${help} |`,
+  );
+  return ["| Statistic | Unit | By | Meaning |", "|---|---|---|---|", ...rows, ""].join("\n");
+}
+
+function inCode(words: readonly string[]): string {
+  return words.map((word) => `\`${word}\``).join(", ");
+}
 
 test("ARCHITECTURE.md has a line for every file, by room, from the files' headers", async () => {
   const page = between("files", "../ARCHITECTURE.md", fileDocs());

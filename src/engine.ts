@@ -192,6 +192,13 @@ export interface Engine extends AsyncDisposable {
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerateEvent>;
 
   /**
+   * The tokens of a prompt, as {@link generate} reads it.
+   *
+   * @throws RepriseError as {@link generate}
+   */
+  promptTokens(prompt: GenerateRequest["prompt"], options?: Asker): Promise<Uint32Array>;
+
+  /**
    * Token ids of a text. `special`: read `<|…|>` as the special tokens they name. `begin`: put the model's BOS before it.
    *
    * @throws RepriseError as {@link generate}

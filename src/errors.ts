@@ -11,7 +11,8 @@ export const errorCodes = {
   BAD_CONFIG: "A flag, environment variable or configuration key has a value that cannot be used.",
   MODEL_NOT_FOUND: "The model file does not exist or cannot be read.",
   MODEL_INVALID: "The model file is not a GGUF, is damaged, or is of a kind that this engine cannot run.",
-  LIBRARY_UNSUPPORTED: "The llama.cpp libraries are missing or are not the version that this release was written for.",
+  LIBRARY_UNSUPPORTED:
+    "The llama.cpp libraries are missing, are not the version that this release was written for, or cannot use the GPU that they must.",
   NOT_ENOUGH_MEMORY: "The memory or /dev/shm of this machine is too small for what was asked.",
   ADDRESS_IN_USE: "Another program listens on the port or socket.",
   DATA_DIRECTORY_IN_USE: "Another running server owns the data directory.",

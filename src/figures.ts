@@ -5,8 +5,8 @@
 
 /** One row of such a table. `Source` is what its values are read from. */
 export interface Figure<Source> extends FigureHead {
-  /** Now: a number, or with a label one for each of its values; undefined where there is none. */
-  readonly read: (source: Source) => number | undefined | Iterable<readonly [label: string, value: number | undefined]>;
+  /** Now: a number, or with labels one for each of their values; undefined where there is none. */
+  readonly read: (source: Source) => number | undefined | Iterable<readonly [Labels, value: number | undefined]>;
 }
 
 export interface FigureHead {
@@ -16,14 +16,17 @@ export interface FigureHead {
   readonly kind: "counter" | "gauge";
   readonly help: string;
   /** What its values are told apart by, where there are several. */
-  readonly label?: string;
+  readonly label?: Labels;
 }
+
+/** Names of labels, or their values in that order. */
+export type Labels = string | readonly string[];
 
 /** Figures with what they are read from. */
 export interface FigureSource {
   readonly figures: readonly FigureHead[];
   /** Gives every value that there is now. */
-  visit(visitor: (figure: string, value: number, label?: string) => void): void;
+  visit(visitor: (figure: string, value: number, label?: Labels) => void): void;
 }
 
 /** @param source what all the figures are read from, asked for once in each visit */

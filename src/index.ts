@@ -5,6 +5,7 @@ export type {
   LoadedPayload,
   LoadedText,
   OpenCacheOptions,
+  PrefetchOptions,
   TextOptions,
   WritePayload,
 } from "./open-cache.ts";

@@ -100,6 +100,24 @@ test("closing waits for a writer that has the cache's memory in its hands, and k
   expect((await cache.lookup(counting(20))).hitTokens).toBe(20);
 });
 
+test("a text is prefetched from disk, and no further when its signal has fired", async () => {
+  using folder = temporaryFolder();
+  const all = { ...options, directory: folder.path, diskBytes: 2 ** 22 };
+  {
+    await using cache = await openCache(all);
+    await cache.save(counting(20), fill);
+  }
+  await using cache = await openCache(all);
+  const tierOf = async () => (await cache.lookup(counting(20))).segments.map(({ tier }) => tier);
+  expect(await tierOf()).toEqual(["disk"]);
+  expect(await cache.prefetch(counting(20), { signal: AbortSignal.abort() })).toBe(0);
+  expect(await tierOf()).toEqual(["disk"]);
+  expect(await cache.prefetch(counting(30), { signal: new AbortController().signal })).toBe(20);
+  expect(await tierOf()).toEqual(["memory"]);
+  expect(await cache.prefetch(counting(20), { root: { salt: "another" } })).toBe(0);
+  expect(cache.stats().leases).toBe(0);
+});
+
 test("options that cannot be served are refused, and the directory is free again", async () => {
   using folder = temporaryFolder();
   const all = { ...options, directory: folder.path, diskBytes: 2 ** 22 };
@@ -127,6 +145,7 @@ test("what only types would have refused is refused by its name", async () => {
     const refused = { code: "BAD_REQUEST", field: "tokens" };
     await expect(cache.lookup(tokens)).rejects.toMatchObject(refused);
     await expect(cache.load(tokens)).rejects.toMatchObject(refused);
+    await expect(cache.prefetch(tokens)).rejects.toMatchObject(refused);
     await expect(cache.save(tokens, () => 1)).rejects.toMatchObject(refused);
   }
 });

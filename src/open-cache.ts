@@ -49,6 +49,11 @@ export interface TextOptions {
   readonly computeMsPerToken?: number;
 }
 
+export interface PrefetchOptions extends Pick<TextOptions, "root" | "deadlineMs"> {
+  /** Fires when nobody waits for the text any more: no more of it is read then. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * One chunk of a loaded text: `skip` and `take` say which of its tokens are the text's, `target` where they stand in it.
  * `bytes` is the pool's own memory: read it before the {@link LoadedText} is released.
@@ -130,6 +135,17 @@ export class LibraryCache implements AsyncDisposable {
   async load(tokens: Tokens, options: TextOptions = {}): Promise<LoadedText> {
     checkTokens(tokens);
     return this.#during(this.#load(tokens, options));
+  }
+
+  /**
+   * Brings what is known of a text into memory, for a load that will come.
+   *
+   * @returns tokens that are in memory, from the text's start; fewer than are known when the time or the signal ended it.
+   */
+  async prefetch(tokens: Tokens, options: PrefetchOptions = {}): Promise<number> {
+    checkTokens(tokens);
+    const { deadlineMs } = waitOf(options);
+    return this.#during(this.#session.prefetch(rootOf(options), tokens, { deadlineMs, signal: options.signal }));
   }
 
   /**

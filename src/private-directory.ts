@@ -164,5 +164,5 @@ function whyOpenToOthers({ uid, gid, mode }: Stats): string | undefined {
 function adviceOn(directory: string, { uid, mode }: Stats): string {
   if (uid !== 0 && uid !== ownUserId()) return "; give one of your own";
   if (uid === ownUserId() && (mode & 0o1000) === 0) return `; run chmod go-w ${directory}, or give another`;
-  return "; give one in it instead, which is made";
+  return "; give a folder in it instead";
 }

@@ -105,6 +105,19 @@ export interface ReadOptions extends WaitOptions {
   readonly computeMsPerToken?: number | undefined;
 }
 
+export interface LookupOptions extends ReadOptions {
+  /** Called where others are asked for more of the text, with what is known of it before they have answered. */
+  readonly onAsk?: ((known: Lookup) => void) | undefined;
+  /** Somebody has just stored the text elsewhere: others are asked until they have all of it, or the deadline is over. */
+  readonly awaited?: boolean | undefined;
+}
+
+/** What a load begins with. */
+export interface Found extends Lookup {
+  /** Where it is {@link LoadOptions.onlyReady}: others may have more of the text, and a lookup would ask them. */
+  readonly more: boolean;
+}
+
 export interface LoadOptions extends ReadOptions {
   /**
    * Only the chunks that are in memory now, up to the first that is not: nothing is read from below and nothing waited
@@ -112,7 +125,9 @@ export interface LoadOptions extends ReadOptions {
    */
   readonly onlyReady?: boolean;
   /** Called once, before the first batch: what {@link CacheSession.lookup} would have answered at that moment. */
-  readonly onFound?: (found: Lookup) => void;
+  readonly onFound?: (found: Found) => void;
+  /** As in {@link BringOptions}. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -178,6 +193,14 @@ export interface WaitOptions {
   readonly deadlineMs: number;
 }
 
+export interface BringOptions extends WaitOptions {
+  /**
+   * Nobody wants the answer any more: nothing more is read, and every lease is given back at once. What has been read stays in the pool. In
+   * the cache's own process the verb ends when the reads that had begun have, 16 MiB of the text at most.
+   */
+  readonly signal?: AbortSignal | undefined;
+}
+
 export interface CacheSession {
   readonly spaceId: SpaceId;
   readonly chunkTokens: number;
@@ -185,7 +208,7 @@ export interface CacheSession {
   readonly pool: { readonly path: string; readonly bytes: number };
 
   /** How much of `tokens` is stored, and where. Changes nothing. */
-  lookup(root: Root, tokens: Tokens, options: ReadOptions): Promise<Lookup>;
+  lookup(root: Root, tokens: Tokens, options: LookupOptions): Promise<Lookup>;
 
   /**
    * Leases the chunks that hold the longest stored prefix of `tokens`, from the one that contains position `from`, and
@@ -218,15 +241,16 @@ export interface CacheSession {
    *
    * @returns tokens that are in the pool, from the start of the text.
    */
-  prefetch(root: Root, tokens: Tokens, wait: WaitOptions): Promise<number>;
+  prefetch(root: Root, tokens: Tokens, options: BringOptions): Promise<number>;
 
   /**
    * Brings what is stored of `tokens` into the pool and keeps it there for `seconds` (an hour at most), for a session that
-   * will come back. A further pin can only lengthen the time; 0 ends it. Pins may take a quarter of the pool together.
+   * will come back. A further pin can only lengthen the time; 0 ends it. Pins may take a quarter of the pool together. What
+   * was pinned when the signal fires stays so.
    *
    * @returns tokens that are kept (or no longer are), from the start of the text.
    */
-  pin(root: Root, tokens: Tokens, seconds: number, wait: WaitOptions): Promise<number>;
+  pin(root: Root, tokens: Tokens, seconds: number, options: BringOptions): Promise<number>;
 
   /** Asks for slots for the rows of `tokens` that are not stored, tail included, and for the snapshot at their end. */
   reserve(root: Root, tokens: Tokens, wait: WaitOptions): Promise<Reservation>;

@@ -10,7 +10,7 @@
  * text's keys when the text is looked up, and what it has may go at any time. Every tier passes src/tiers/tier-suite.ts,
  * a log src/tiers/log-suite.ts too.
  */
-import type { ChunkKey, RootKey } from "./identity/keys.ts";
+import type { ChunkKey, RootKey, TenantName } from "./identity/keys.ts";
 import type { Tokens } from "./identity/tokens.ts";
 import type { SpaceId } from "./identity/space.ts";
 
@@ -26,6 +26,8 @@ export const tierTable = {
   valkey: { number: 3, where: "in Valkey" },
   s3: { number: 4, where: "in S3" },
   peer: { number: 5, where: "on another host" },
+  nixl: { number: 6, where: "where NIXL keeps it" },
+  mooncake: { number: 7, where: "in Mooncake" },
 } as const satisfies Readonly<Record<string, { readonly number: number; readonly where: string }>>;
 export type TierName = keyof typeof tierTable;
 
@@ -58,6 +60,8 @@ export interface ChunkRecord {
   readonly tokens: Tokens;
   /** Payload lengths by part (identity/space.ts); 0: the chunk has none of it. */
   readonly payloadBytes: readonly number[];
+  /** Whose share of a store it takes: of the root's own unless somebody has said so. Not stored. */
+  readonly tenant?: TenantName;
 }
 
 export interface StoredRecord extends ChunkRecord {
@@ -69,6 +73,18 @@ export interface FoundRecord {
   readonly id: RecordId;
   /** Payload lengths by part (identity/space.ts); 0: the chunk has none of it. */
   readonly payloadBytes: readonly number[];
+}
+
+/** The most that a record of a space has. */
+export interface RecordBounds {
+  readonly parts: number;
+  readonly tokens: number;
+}
+
+/** Keys of consecutive chunks of a text, which a tier is asked for. */
+export interface AskedKeys extends Iterable<ChunkKey> {
+  /** Of their records: nothing longer is taken from a store. Not given: the most that any record has. */
+  readonly bounds?: RecordBounds;
 }
 
 /**
@@ -91,6 +107,15 @@ export interface TierStats {
   readonly capacityBytes: number;
   /** Records dropped because a checksum did not match, since the tier was opened. */
   readonly corruptRecords: number;
+  /** Where a shared tier is, for people: without secrets. */
+  readonly where?: string;
+  /** What hosts may keep there together, and what they do as far as the tier knows now. */
+  readonly quota?: TierQuota;
+}
+
+export interface TierQuota {
+  readonly limitBytes: number;
+  readonly usedBytes?: number;
 }
 
 /** What the cache tells a tier that has to make room. */
@@ -125,7 +150,7 @@ export interface Tier extends AsyncDisposable {
    *
    * @throws RepriseError TIER_UNAVAILABLE when the medium fails.
    */
-  find(space: SpaceId, root: RootKey, keys: Iterable<ChunkKey>, signal: AbortSignal): Promise<readonly FoundRecord[]>;
+  find(space: SpaceId, root: RootKey, keys: AskedKeys, signal: AbortSignal): Promise<readonly FoundRecord[]>;
 
   /**
    * Reads payloads into `into` (each as long as its payload, or padded as for {@link write}) and verifies them, and that they

@@ -55,7 +55,7 @@ test.each(["disk-format-2/sealed", "disk-format-2/unsealed"])("%s is read whole"
       expect(await loadAndVerify(session, pool, counting(length, first), { root, rank, bytes })).toBe(length);
     }
   }
-  expect(cache.stats()).toMatchObject({ corruptRecords: 0, tierFailures: 0 });
+  expect(cache.stats()).toMatchObject({ corruptRecords: 0, tiers: { disk: { failures: 0 } } });
   cache.check();
 });
 

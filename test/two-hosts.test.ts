@@ -1,5 +1,4 @@
 /** Two `reprise cache` processes, one of which reads from the other: over TLS, hung, killed, and in network namespaces of their own. */
-import { execFileSync } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -9,6 +8,7 @@ import { CacheControl } from "../src/wire/guest/control.ts";
 import { connectCache } from "../src/wire/guest/link.ts";
 import { counting, loadAndVerify, save, testSpace, wait } from "./support/cache.ts";
 import { temporaryDirectory } from "./support/data-directory.ts";
+import { Hosts, hostsCanBeMade } from "./support/hosts.ts";
 import { startCache, startServer, type LaunchedServer } from "./support/server.ts";
 import { makeCertificate } from "./support/valkey.ts";
 
@@ -52,9 +52,9 @@ const readAt = async (host: Pick<LaunchedServer, "output">): Promise<string> => 
   return line()!;
 };
 
-function secrets() {
+function secrets(name?: string) {
   const folder = temporaryDirectory();
-  const { key, certificate } = makeCertificate(folder);
+  const { key, certificate } = makeCertificate(folder, name);
   chmodSync(key, 0o600);
   const tokenFile = join(folder, "token");
   writeFileSync(tokenFile, "0123456789abcdef0123456789abcdef\n", { mode: 0o600 });
@@ -110,7 +110,7 @@ test("the reader is killed in a load: no lease is left on the host that is read"
   expect(await far.guest.load(400)).toBe(400);
 }, 60_000);
 
-test("`reprise serve` is read as well", async () => {
+test("`reprise serve` is read as well, and what it has computed comes in fewer bytes to those who ask for that", async () => {
   const server = await startServer({
     dataDirectory: temporaryDirectory(),
     flags: [...flags, "--listen", "127.0.0.1:0"],
@@ -123,12 +123,23 @@ test("`reprise serve` is read as well", async () => {
     return ((await answer.json()) as { reprise: { reused: Record<string, number> } }).reprise.reused;
   };
   await ask(server.url);
-  const near = await startServer({
-    dataDirectory: temporaryDirectory(),
-    flags: [...flags, "--tier", `peer://${await readAt(server)}`],
-  });
-  onTestFinished(() => near.killAll());
-  await expect.poll(async () => (await ask(near.url))["peer"] ?? 0, { timeout: 20_000 }).toBeGreaterThan(500);
+  for (const [compress, share] of [
+    ["none", 1],
+    ["lossless", 0.9],
+  ] as const) {
+    const near = await startServer({
+      dataDirectory: temporaryDirectory(),
+      flags: [...flags, "--tier", `peer://${await readAt(server)}?compress=${compress}`],
+    });
+    onTestFinished(() => near.killAll());
+    await expect.poll(async () => (await ask(near.url))["peer"] ?? 0, { timeout: 20_000 }).toBeGreaterThan(500);
+    const stats = (await (await fetch(`${near.url}/cache/stats`)).json()) as {
+      tiers: { peer: Record<string, number> };
+    };
+    const { readStoredBytes, readBytes = 0 } = stats.tiers.peer;
+    if (share === 1) expect(readStoredBytes).toBe(readBytes);
+    else expect(readStoredBytes).toBeLessThan(share * readBytes);
+  }
 }, 120_000);
 
 test("without a certificate and a token nobody listens to strangers, nor reads from them", async () => {
@@ -140,59 +151,28 @@ test("without a certificate and a token nobody listens to strangers, nor reads f
   expect(await fails("--tier", "peer://192.0.2.7:7000")).toMatch(/over TLS and with a token only/);
 }, 30_000);
 
-/** Two namespaces with a cable between them; undefined where this user or kernel cannot make any. */
-function namespaces(): { readonly near: string; readonly far: string } | undefined {
-  const [near, far] = [`reprise-n${process.pid}`, `reprise-f${process.pid}`];
-  const ip = (...words: readonly string[]) => execFileSync("ip", words, { stdio: "pipe" });
-  onTestFinished(() => {
-    for (const name of [near, far])
-      try {
-        ip("netns", "del", name);
-      } catch {
-        // it could not be made
-      }
-  });
-  try {
-    for (const name of [near, far]) ip("netns", "add", name);
-    ip("link", "add", "veth-n", "netns", near, "type", "veth", "peer", "name", "veth-f", "netns", far);
-    for (const [name, device, address] of [
-      [near, "veth-n", "10.77.0.1/24"],
-      [far, "veth-f", "10.77.0.2/24"],
-    ] as const) {
-      ip("-n", name, "addr", "add", address, "dev", device);
-      ip("-n", name, "link", "set", device, "up");
-      ip("-n", name, "link", "set", "lo", "up");
-    }
-    return { near, far };
-  } catch (error) {
-    process.stderr.write(`Two hosts in network namespaces are not tested: ${String(error).split("\n")[0]}\n`);
-    return undefined;
-  }
-}
+if (!hostsCanBeMade) process.stderr.write("Two hosts whose cable is cut are not tested: no network namespaces here.\n");
 
-test("two machines: the cable is cut in a load, and put back", async (context) => {
-  const names = namespaces();
-  if (names === undefined) {
-    context.skip();
-    return;
-  }
-  const folder = temporaryDirectory();
-  const { key, certificate } = makeCertificate(folder, "IP:10.77.0.2");
-  chmodSync(key, 0o600);
-  const tokenFile = join(folder, "token");
-  writeFileSync(tokenFile, "0123456789abcdef0123456789abcdef\n", { mode: 0o600 });
-  const listen = ["--listen-cert", certificate, "--listen-key", key, "--token-file", tokenFile];
-  const far = await start(["--listen", "10.77.0.2:7000", ...listen], names.far);
-  await far.guest.save(400);
-  const near = await start(["--tier", `peer://10.77.0.2:7000?ca=${certificate}&token-file=${tokenFile}`], names.near);
-  await expect.poll(() => near.guest.lookup(400), { timeout: 10_000 }).toBe(400);
-  const load = near.guest.load(400);
-  execFileSync("ip", ["-n", names.far, "link", "set", "veth-f", "down"]);
-  const began = performance.now();
-  await load;
-  expect(performance.now() - began).toBeLessThan(12_000);
-  expect((await near.stats())["leases"]).toBe(0);
-  await expect.poll(async () => (await far.stats())["leases"], { timeout: 30_000 }).toBe(0);
-  execFileSync("ip", ["-n", names.far, "link", "set", "veth-f", "up"]);
-  await expect.poll(() => near.guest.load(400), { timeout: 30_000 }).toBe(400);
-}, 120_000);
+test.skipIf(!hostsCanBeMade)(
+  "two machines: the cable is cut in a load, and put back",
+  async () => {
+    const hosts = Hosts.make(["near", "far"]);
+    onTestFinished(() => hosts[Symbol.dispose]());
+    const at = `${hosts.address("far")}:7000`;
+    const { listen, read } = secrets(`IP:${hosts.address("far")}`);
+    const far = await start(["--listen", at, ...listen], hosts.namespace("far"));
+    await far.guest.save(400);
+    const near = await start(["--tier", `peer://${at}${read}`], hosts.namespace("near"));
+    await expect.poll(() => near.guest.lookup(400), { timeout: 10_000 }).toBe(400);
+    const load = near.guest.load(400);
+    hosts.connect("far", "down");
+    const began = performance.now();
+    await load;
+    expect(performance.now() - began).toBeLessThan(12_000);
+    expect((await near.stats())["leases"]).toBe(0);
+    await expect.poll(async () => (await far.stats())["leases"], { timeout: 30_000 }).toBe(0);
+    hosts.connect("far", "up");
+    await expect.poll(() => near.guest.load(400), { timeout: 30_000 }).toBe(400);
+  },
+  120_000,
+);

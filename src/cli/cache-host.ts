@@ -48,7 +48,7 @@ const resizeMs = 10_000;
 
 export interface CacheHostOptions {
   readonly config: Pick<Config, "dataDir" | "memory" | "poolDir" | "disk" | "scrubDays" | "socket"> &
-    Partial<Pick<Config, "tier" | "tierKeyFile" | ListenSetting>>;
+    Partial<Pick<Config, "tier" | "tierKeyFile" | "mooncakePython" | ListenSetting>>;
   readonly log: Log;
 }
 

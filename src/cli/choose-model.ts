@@ -1,13 +1,13 @@
 /** `--model` as it was typed, as a file: the one that ships, a path, or the name of a model that lies on this machine. */
 import { statSync } from "node:fs";
 import { isAbsolute, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Config } from "../config.ts";
 import { home } from "../config/kinds.ts";
 import { codeOf, describe, RepriseError } from "../errors.ts";
 import { findModels } from "../models/find-models.ts";
 import type { FoundModel } from "../models/found-model.ts";
 import { modelNamed } from "../models/model-named.ts";
+import { shippedModelPath } from "../models/shipped-model.ts";
 
 export interface ChosenModel {
   readonly path: string;
@@ -43,10 +43,6 @@ function mustBeFolder(folder: string): void {
     throw new RepriseError("BAD_CONFIG", `--models-dir ${folder} cannot be read`, { cause });
   }
   if (!isFolder) throw new RepriseError("BAD_CONFIG", `--models-dir ${folder}: there is no such folder`);
-}
-
-function shippedModelPath(): string {
-  return fileURLToPath(new URL("../../models/reprise-22m-q8_0.gguf", import.meta.url));
 }
 
 /** Names have slashes too (`hf.co/somebody/a-model:q4`), but neither begin nor end like this. */

@@ -12,7 +12,7 @@ export async function collectCache({ tier }: Pick<Config, "tier">): Promise<numb
   if (addresses.length === 0)
     throw new RepriseError(
       "BAD_CONFIG",
-      "collect needs the address of a bucket: --tier s3://BUCKET/PREFIX. Values in Valkey end by themselves",
+      "collect needs the address of a bucket: --tier s3://BUCKET/PREFIX. Values in Valkey end by themselves, and NIXL's files are tidied by every host",
     );
   for (const address of addresses) {
     const client = new S3Client(address);

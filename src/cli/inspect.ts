@@ -1,4 +1,4 @@
-/** `reprise inspect`: what a data directory holds, and whether a cache runs on it. Changes nothing. */
+/** `reprise inspect`: what a data directory holds, whether a cache runs on it, and how its shared tiers are. Changes nothing. */
 import { resolve } from "node:path";
 import { textTable } from "../bench/text-table.ts";
 import { formatBytes } from "../bytes.ts";
@@ -9,6 +9,7 @@ import { diskDirectories, socketPathOf } from "./cache-host.ts";
 import { mustBeThere } from "./data-directory.ts";
 import type { Command } from "./command.ts";
 import { readModelNames } from "./model-names.ts";
+import { age, runningTiers } from "./running-tiers.ts";
 
 type Running = { readonly [figure: string]: unknown } | undefined;
 
@@ -54,7 +55,7 @@ function rowOf(space: NamedSpace, nowMs: number): string[] {
     ...[roots, parts, chunks, tokens, hits].map((figure) => figure.toLocaleString("en")),
     `${Math.round((100 * chunksHit) / chunks)} %`,
     formatBytes(payloadBytes),
-    `${age(nowMs - oldest.getTime())} … ${age(nowMs - newest.getTime())}`,
+    `${age((nowMs - oldest.getTime()) / 1000)} … ${age((nowMs - newest.getTime()) / 1000)}`,
   ];
 }
 
@@ -76,14 +77,15 @@ function page(dataDir: string, running: Running, stored: NamedContents, nowMs: n
       ? ""
       : hitsSavedAt === undefined
         ? "Hits are counted a minute late.\n"
-        : `Hits were counted up to ${age(nowMs - hitsSavedAt.getTime())} ago.\n`;
+        : `Hits were counted up to ${age((nowMs - hitsSavedAt.getTime()) / 1000)} ago.\n`;
   const troubles = [
     damaged === 0 ? "" : `${damaged} damaged records (each is a miss)\n`,
     foreign === 0 ? "" : `${foreign} files of another version (removed when room is needed)\n`,
     ...regions.map(({ path, problem }) => (problem === undefined ? "" : `${path} cannot be read: ${problem}\n`)),
   ].join("");
+  const shared = running === undefined ? "" : runningTiers(running);
   const files = regions.length === 1 ? "file" : "files";
-  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${counted}${troubles}`;
+  return `${dataDir}: ${formatBytes(bytes)} in ${regions.length} ${files}; ${describeRunning(running)}\n\n${table}${counted}${troubles}${shared === "" ? "" : `\n${shared}`}`;
 }
 
 function describeRunning(running: Running): string {
@@ -91,11 +93,4 @@ function describeRunning(running: Running): string {
   const { sessions } = running;
   const memory = running["memory"] as { usedBytes: number; capacityBytes: number }; // as CacheStats has it
   return `a cache runs here: ${formatBytes(memory.usedBytes)} of ${formatBytes(memory.capacityBytes)} of memory in use, sessions: ${Number(sessions)}`;
-}
-
-function age(milliseconds: number): string {
-  const seconds = Math.max(0, Math.round(milliseconds / 1000));
-  if (seconds < 120) return `${seconds} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`;
 }

@@ -9,8 +9,8 @@ import { readPrivateFile } from "../private-files.ts";
 import { readToken } from "../peers/token-file.ts";
 import { PeerServer, type PeerServerOptions } from "../peers/serving/peer-server.ts";
 
-export type ListenSetting = "listen" | "listenCert" | "listenKey" | "tokenFile";
-export type Listening = Pick<PeerServerOptions, "host" | "port" | "tls" | "token">;
+export type ListenSetting = "listen" | "listenCert" | "listenKey" | "listenCompress" | "tokenFile";
+export type Listening = Pick<PeerServerOptions, "host" | "port" | "tls" | "token" | "compress">;
 
 const maxFileBytes = 1024 * 1024;
 
@@ -23,11 +23,14 @@ export function readListening({
   listen = "",
   listenCert = "",
   listenKey = "",
+  listenCompress = "lossless",
   tokenFile = "",
 }: Partial<Pick<Config, ListenSetting>>): Listening | undefined {
   if (listen === "") {
-    if (listenCert + listenKey + tokenFile === "") return undefined;
-    throw fault("--listen-cert, --listen-key and --token-file are for --listen: say where to listen, too");
+    if (listenCert + listenKey + tokenFile === "" && listenCompress === "lossless") return undefined;
+    throw fault(
+      "--listen-cert, --listen-key, --listen-compress and --token-file are for --listen: say where to listen, too",
+    );
   }
   const colon = listen.lastIndexOf(":"); // the kind has one
   const host = listen.slice(0, colon).replace(/^\[|\]$/g, "");
@@ -40,6 +43,7 @@ export function readListening({
     host,
     port: Number(listen.slice(colon + 1)),
     tls: listenCert === "" ? undefined : { cert: certificate(listenCert), key: privateKey(listenKey) },
+    compress: listenCompress,
     token: tokenFile === "" ? undefined : readToken(tokenFile, "--token-file"),
   };
 }

@@ -20,7 +20,7 @@ import { showProgress } from "./progress.ts";
 import { endRequested } from "./signals.ts";
 
 /** How long bringing a text into memory may take that is to be pinned or prefetched. */
-const pinMs = 10_000;
+const bringMs = 10_000;
 
 export const serve: Command = {
   name: "serve",
@@ -54,9 +54,10 @@ export const serve: Command = {
         engine,
         cacheStats: () => cacheStats(host, engine),
         cacheFigures: host.figures(),
-        pin: (text, tokens, seconds) =>
-          host.cache.pin({ ...text, adapter: "" }, tokens, seconds, { deadlineMs: pinMs }),
-        prefetch: (text, tokens) => host.cache.prefetch({ ...text, adapter: "" }, tokens, { deadlineMs: pinMs }),
+        pin: (text, tokens, seconds, signal) =>
+          host.cache.pin({ ...text, adapter: "" }, tokens, seconds, { deadlineMs: bringMs, signal }),
+        prefetch: (text, tokens, signal) =>
+          host.cache.prefetch({ ...text, adapter: "" }, tokens, { deadlineMs: bringMs, signal }),
         resizeMemory: (capacityBytes) => host.resize(capacityBytes),
         ...keys,
         openMetrics: config.metrics === "open",
@@ -127,7 +128,8 @@ export function startEngine(parts: {
 
 export function engineSettings(config: Config, socketPath: string): EngineSettings {
   const { context: contextTokens, sequences, threads, gpu, gpuLayers, deterministic } = config;
-  return { contextTokens, sequences, threads, gpu, gpuLayers, deterministic, socketPath };
+  const llamaLib = config.llamaLib === "" ? undefined : config.llamaLib;
+  return { contextTokens, sequences, threads, gpu, gpuLayers, llamaLib, deterministic, socketPath };
 }
 
 /** `reprise serve MODEL` is `reprise serve --model MODEL`. @throws RepriseError BAD_CONFIG when both are given */

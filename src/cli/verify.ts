@@ -44,8 +44,9 @@ export const verify: Command = {
     const stop = new AbortController();
     void endRequested(silentLog).then(() => stop.abort());
     try {
-      const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "", tier: [] };
-      const isolated: Config = { ...config, ...unheard, dataDir, deterministic: true };
+      const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "" };
+      const alone = { ...unheard, listenCompress: "lossless" as const, tier: [], tierKeyFile: "" };
+      const isolated: Config = { ...config, ...alone, dataDir, deterministic: true };
       const differences = await compareRuns(isolated, { promptCount, longest, stop: stop.signal });
       for (const difference of differences) process.stderr.write(`${difference}\n`);
       process.stdout.write(differences.length === 0 ? "equal\n" : `${differences.length} differences\n`);

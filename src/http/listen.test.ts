@@ -49,6 +49,26 @@ describe("a client that leaves", () => {
     await expect.poll(async () => (await fetch(`${server.url}/metrics`)).text()).toContain(line);
   });
 
+  test.each(["prefetch", "pin"])("stops what a %s brings", async (verb) => {
+    let working = 0;
+    const bring = (signal: AbortSignal) => {
+      working += 1;
+      return new Promise<number>((resolve) => signal.addEventListener("abort", () => resolve((working -= 1))));
+    };
+    await using server = await fakeServer({
+      prefetch: (_text, _tokens, signal) => bring(signal),
+      pin: (_text, _tokens, _seconds, signal) => bring(signal),
+    });
+    const socket = await send(server.port, { prompt: "x", seconds: 1 }, { path: `/cache/${verb}` });
+    await expect.poll(() => working).toBe(1);
+    socket.destroy();
+    await expect.poll(() => working).toBe(0);
+    await send(server.port, { prompt: "x", seconds: 1 }, { path: `/cache/${verb}` });
+    await expect.poll(() => working).toBe(1);
+    await server.close({ graceMs: 10 });
+    expect(working).toBe(0);
+  });
+
   test("before its body is complete never reaches the engine", async () => {
     await using server = await fakeServer();
     const socket = await send(server.port, ask("x"), { withhold: 10 });

@@ -16,7 +16,6 @@ import type {
   WrittenPart,
 } from "../../src/session.ts";
 import type { SpaceId } from "../../src/identity/space.ts";
-import { addressOf } from "../../src/ffi/llama.ts";
 import type { StoredKv } from "../../src/engines/llama/process/stored-kv.ts";
 
 interface Entry {
@@ -36,6 +35,8 @@ export interface Faults {
   fail?: "lookup" | "load" | "reserve" | "commit";
   /** Verbs that answer after 10 ms. */
   slow?: "reserve";
+  /** How long lookups take, as those do for which a store is asked. */
+  lookupMs?: number;
   /** No slots are given. */
   full?: boolean;
   /** What is stored from this position on comes from another text. */
@@ -65,7 +66,6 @@ export class FakeCache implements StoredKv {
 
   readonly pool = {
     slot: (offset: number, bytes: number): Uint8Array => this.#memory.subarray(offset, offset + bytes),
-    pointer: (offset: number): bigint => addressOf(this.#memory) + BigInt(offset),
   };
 
   get session(): CacheSession {
@@ -97,6 +97,8 @@ export class FakeCache implements StoredKv {
     if (this.faults.hang === verb) return new Promise(() => {});
     if (this.faults.fail === verb) throw new Error(`${verb} fails`);
     if (this.faults.slow === verb) await new Promise((resolve) => setTimeout(resolve, 10));
+    if (verb === "lookup" && this.faults.lookupMs !== undefined)
+      await new Promise((resolve) => setTimeout(resolve, this.faults.lookupMs));
     await Promise.resolve();
     return body();
   }

@@ -48,6 +48,8 @@ export interface FakeS3 extends AsyncDisposable {
   readonly requests: SeenRequest[];
   /** What happens to a request. */
   meddle: (request: SeenRequest) => Fault | undefined;
+  /** Waited for before anything happens to it. */
+  before: (request: SeenRequest) => Promise<void>;
   /** The store's clock, milliseconds. */
   now: () => number;
   /** False: it takes If-None-Match and If-Match for nothing, as some stores do. */
@@ -65,6 +67,7 @@ export async function startFakeS3(): Promise<FakeS3> {
     objects: new Map(),
     requests: [],
     meddle: () => undefined,
+    before: async () => {},
     now: Date.now,
     keepsConditions: true,
     async [Symbol.asyncDispose]() {
@@ -102,6 +105,7 @@ async function answer(fake: FakeS3, request: IncomingMessage, response: ServerRe
   const pieces: Buffer[] = [];
   for await (const piece of request as AsyncIterable<Buffer>) pieces.push(piece);
   const body = Buffer.concat(pieces);
+  await fake.before(seen);
   const fault = fake.meddle(seen) ?? {};
   if (fault.delayMs !== undefined) await sleep(fault.delayMs);
   response.setHeader("date", new Date(fake.now()).toUTCString());

@@ -8,6 +8,8 @@ export class MemoryStore implements ValueStore {
   readonly values = new Map<string, Buffer>();
   /** How many heads each round trip asked for. */
   readonly roundTrips: number[] = [];
+  /** How long a head might be, of each round trip. */
+  readonly mostBytes: number[] = [];
   /** Names in the order in which they were written. */
   readonly order: string[] = [];
   failsRead: (name: string) => boolean = () => false;
@@ -16,6 +18,7 @@ export class MemoryStore implements ValueStore {
 
   getAll(names: readonly string[], maxBytes: number): Promise<(Buffer | undefined)[]> {
     this.roundTrips.push(names.length);
+    this.mostBytes.push(maxBytes);
     const short = (value: Buffer | undefined) => (value === undefined || value.length > maxBytes ? undefined : value);
     return Promise.resolve(names.map((name) => short(this.values.get(name))));
   }

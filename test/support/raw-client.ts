@@ -30,10 +30,10 @@ export async function all(socket: Socket): Promise<string> {
 }
 
 /** Posts a chat on a raw socket. @param options.withhold bytes of the body that are announced and never sent. */
-export async function send(port: number, body: object, { withhold = 0 } = {}): Promise<Socket> {
+export async function send(port: number, body: object, { withhold = 0, path = chatPath } = {}): Promise<Socket> {
   const text = JSON.stringify(body);
   const socket = await open(port);
-  const head = `POST ${chatPath} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json`;
+  const head = `POST ${path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json`;
   socket.write(`${head}\r\ncontent-length: ${text.length}\r\n\r\n${text.slice(0, text.length - withhold)}`);
   return socket;
 }

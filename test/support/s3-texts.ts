@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type { ChunkRecord, RecordId, Tier } from "../../src/tier.ts";
 import { isRunEnd } from "../../src/tiers/s3/run-ends.ts";
-import { noSignal, recordOf } from "../../src/tiers/tier-suite.ts";
+import { askedKeys, noSignal, recordOf } from "../../src/tiers/tier-suite.ts";
 
 export interface Text {
   readonly records: readonly ChunkRecord[];
@@ -41,7 +41,7 @@ export function writeText(tier: Tier, { records, payloads }: Text): Promise<(Rec
 /** Looks a text up from a chunk on, and reads all that is found. @returns how many chunks were right */
 export async function readText(tier: Tier, { records, payloads }: Text, from = 0): Promise<number> {
   const { space, root } = records[0]!;
-  const keys = records.slice(from).map(({ key }) => key);
+  const keys = askedKeys(records.slice(from));
   const found = await tier.find(space, root, keys, noSignal);
   const right = await Promise.all(
     found.map(async ({ id, payloadBytes }, i) => {

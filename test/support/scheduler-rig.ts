@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { greedy } from "../../src/engine.ts";
 import type { GenerateEvent, PromptReport } from "../../src/engine.ts";
-import { Context } from "../../src/engines/llama/process/context.ts";
+import { type CellLayout, Context } from "../../src/engines/llama/process/context.ts";
 import { familyFacts, measureLayout, refusal } from "../../src/engines/llama/process/family.ts";
 import type { EngineRequest } from "../../src/engines/llama/messages.ts";
 import { openLibrary } from "../../src/engines/llama/model/library.ts";
@@ -52,8 +52,10 @@ export interface RigOptions {
   readonly sequences?: number;
   readonly contextTokens?: number;
   readonly deterministic?: boolean;
-  /** A context for every sequence, as on CPU, and prompt pieces padded wherever that is possible. */
-  readonly apart?: boolean;
+  /** In streams, as on CPU, prompt pieces are padded wherever that is possible. A context for each: as in deterministic mode. */
+  readonly layout?: CellLayout | "own";
+  /** What a row of a batch takes at least, in ms: the tiny model's take less than a copy of its KV. */
+  readonly rowMs?: number;
   /** Cells of the one context; undefined = as many as all sequences may need. */
   readonly cells?: number;
   /** A cache that another rig filled. */
@@ -82,7 +84,8 @@ export class Rig {
   readonly #running: Promise<void>;
 
   constructor(model: Model, options: RigOptions = {}) {
-    const { sequences = 2, contextTokens = 1024, deterministic = false, apart = deterministic } = options;
+    const { sequences = 2, contextTokens = 1024, deterministic = false } = options;
+    const { layout = deterministic ? "own" : "unified" } = options;
     const shape = {
       library,
       model,
@@ -91,24 +94,26 @@ export class Rig {
       abortFlag: undefined,
     };
     this.model = model;
-    this.contexts = apart
-      ? Array.from({ length: sequences }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
-      : [Context.create({ ...shape, cells: options.cells ?? sequences * contextTokens, sequences: sequences })];
+    this.contexts =
+      layout === "own"
+        ? Array.from({ length: sequences }, () => Context.create({ ...shape, cells: contextTokens, sequences: 1 }))
+        : [Context.create({ ...shape, cells: options.cells ?? sequences * contextTokens, sequences, layout })];
+    for (const context of this.contexts) slow(context, options.rowMs ?? 0);
     this.reuse = refusal(familyFacts(model)) === undefined;
-    const layout = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
-    const slotBytes = layout === undefined ? 0 : payloadBytes(layout, chunkTokens);
+    const payloads = this.reuse ? this.contexts.map((context) => measureLayout(context).layout)[0] : undefined;
+    const slotBytes = payloads === undefined ? 0 : payloadBytes(payloads, chunkTokens);
     this.cache = options.cache ?? new FakeCache({ chunkTokens, slotBytes, slots: 200 });
     this.scheduler = new Scheduler({
       model,
       contexts: this.contexts,
       contextTokens,
-      layout,
+      layout: payloads,
       sliceTokens: deterministic ? chunkTokens : undefined,
       shortSteps: false,
       stored: () => options.stored ?? this.cache,
       weightsChanged: options.weightsChanged ?? (() => false),
       computeMsPerToken: options.computeMsPerToken ?? 1,
-      attention: apart ? new TiledAttention(dear) : undefined,
+      attention: layout === "unified" ? undefined : new TiledAttention(dear),
       log: silentLog,
       listener: {
         onStarted: () => {},
@@ -165,6 +170,17 @@ export class Rig {
     await this.#running;
     for (const context of this.contexts) context.free();
   }
+}
+
+/** Makes steps of the context take so long for each of their rows. */
+function slow(context: Context, rowMs: number): void {
+  const decode = context.decode.bind(context);
+  context.decode = (cost) => {
+    const result = decode(cost);
+    const end = performance.now() + rowMs * context.batch.struct.n_tokens;
+    while (performance.now() < end); // as long as a processor would compute
+    return result;
+  };
 }
 
 function answerOf(events: readonly GenerateEvent[]): Answer {

@@ -1,10 +1,19 @@
 /** A shared store in memory, and a tier over it that has the core alone, as one over a network has. */
+import { probeSpace } from "../../src/cache/tiering/tier-states.ts";
 import { RepriseError } from "../../src/errors.ts";
 import type { ChunkKey, RootKey } from "../../src/identity/keys.ts";
 import type { SpaceId } from "../../src/identity/space.ts";
-import type { ChunkRecord, FoundRecord, PartMemory, RecordId, Tier, TierName, TierStats } from "../../src/tier.ts";
-
-const pageBytes = 4096;
+import type {
+  AskedKeys,
+  ChunkRecord,
+  FoundRecord,
+  PartMemory,
+  RecordId,
+  Tier,
+  TierName,
+  TierStats,
+} from "../../src/tier.ts";
+import { padded } from "../../src/pages.ts";
 
 /** What caches share: payloads by chunk. */
 export class SharedStore {
@@ -24,26 +33,34 @@ export class SharedStore {
 export type Delay = (signal: AbortSignal) => Promise<void>;
 
 export class SharedTier implements Tier {
-  readonly name = "shared" as TierName; // none of the table: every place must take tiers as they come
+  readonly name: TierName;
   readonly #store: SharedStore;
   /** Texts that were asked for, and chunks written and read. */
   readonly counts = { finds: 0, writes: 0, reads: 0 };
+  /** Of the records that were looked up last. */
+  bounds: AskedKeys["bounds"];
+  /** Of which one is at the start. */
+  probes = 0;
+  beforeProbe: Delay = async () => {};
   beforeFind: Delay = async () => {};
   beforeWrite: Delay = async () => {};
   beforeRead: Delay = async () => {};
   #lastId = 0;
 
-  constructor(store: SharedStore) {
+  /** @param name unless given none of the table: every place must take tiers as they come. Those that travel are of the table. */
+  constructor(store: SharedStore, name = "shared" as TierName) {
     this.#store = store;
+    this.name = name;
   }
 
-  async find(
-    _space: SpaceId,
-    _root: RootKey,
-    keys: Iterable<ChunkKey>,
-    signal: AbortSignal,
-  ): Promise<readonly FoundRecord[]> {
+  async find(space: SpaceId, _root: RootKey, keys: AskedKeys, signal: AbortSignal): Promise<readonly FoundRecord[]> {
+    if (space === probeSpace) {
+      this.probes += 1;
+      await this.beforeProbe(signal);
+      return [];
+    }
     this.counts.finds += 1;
+    this.bounds = keys.bounds;
     await this.beforeFind(signal);
     const found: FoundRecord[] = [];
     for (const key of keys) {
@@ -61,7 +78,7 @@ export class SharedTier implements Tier {
     // With other parts it is another record than the one that was found.
     const isSame = payloads?.every(({ length }, part) => {
       const room = into[part]?.length ?? length;
-      return room === length || room === Math.ceil(length / pageBytes) * pageBytes;
+      return room === length || room === padded(length);
     });
     if (payloads === undefined || !isSame) return "gone";
     for (const [part, payload] of payloads.entries()) {

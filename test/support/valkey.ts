@@ -26,26 +26,37 @@ export interface StoreServer extends AsyncDisposable {
   command(...words: readonly string[]): Promise<unknown>;
 }
 
+/** Where a store runs: here, or on a host of hosts.ts, where only programs on such hosts reach it. */
+export interface StorePlace {
+  readonly host: string;
+  readonly netns?: string;
+}
+
+export const here: StorePlace = { host: "127.0.0.1" };
+
 /** @param options configuration, as on the command line without dashes: `{ maxmemory: "64mb" }` */
 export async function startStore(
   options: Readonly<Record<string, string>> = {},
   program = programs[0]!.path,
+  place = here,
 ): Promise<StoreServer> {
   const folder = mkdtempSync(join(tmpdir(), "reprise-store-"));
   const port = await freePort();
   const secure = options["tls-port"] !== undefined;
   const ports = secure ? { port: "0", "tls-port": String(port) } : { port: String(port) };
-  const given = { bind: "127.0.0.1", save: "", dir: folder, "io-threads": "1", ...options, ...ports };
+  const open = place.netns === undefined ? {} : { "protected-mode": "no" };
+  const given = { bind: place.host, save: "", dir: folder, "io-threads": "1", ...open, ...options, ...ports };
   const { sentinel, ...settings } = given as Record<string, string>;
   if (sentinel !== undefined) writeFileSync(join(folder, "sentinel.conf"), sentinel);
   const flags = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, ...value.split("|")]);
   const args = sentinel === undefined ? flags : [join(folder, "sentinel.conf"), "--sentinel", "--port", String(port)];
   const launch = async () => {
-    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+    const [first, ...words] = [...prefixOf(place), program, ...args];
+    const child = spawn(first!, words, { stdio: ["ignore", "pipe", "pipe"] }); // the program at least
     child.stdout?.resume();
     for (let tries = 0; ; tries += 1) {
       if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`);
-      if (await answers(port, secure)) return child;
+      if (await (place.netns === undefined ? answers(port, secure) : answersThere(place, port))) return child;
       if (tries > 500) throw new Error(`${program} does not answer`);
       await sleep(10);
     }
@@ -68,6 +79,7 @@ export async function startStore(
       child = await launch();
     },
     async command(...words) {
+      if (place.netns !== undefined) return commandThere(place, port, words);
       const [name, ...more] = words;
       const client = new Redis({ port, host: "127.0.0.1", lazyConnect: true });
       try {
@@ -92,7 +104,7 @@ export async function startCluster(): Promise<AsyncDisposable & { readonly nodes
   const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`);
   await promisify(execFile)("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"]);
   for (const node of nodes)
-    while (!String(await node.command("CLUSTER", "INFO")).includes("cluster_state:ok")) await sleep(20);
+    await until(async () => String(await node.command("CLUSTER", "INFO")).includes("cluster_state:ok"));
   return {
     nodes,
     async [Symbol.asyncDispose]() {
@@ -102,27 +114,31 @@ export async function startCluster(): Promise<AsyncDisposable & { readonly nodes
 }
 
 /** A primary, its replica, and three sentinels that watch them as `mymaster`. */
-export async function startSentinels(): Promise<
+export async function startSentinels(place = here): Promise<
   AsyncDisposable & {
     readonly primary: StoreServer;
     readonly replica: StoreServer;
     readonly sentinels: readonly StoreServer[];
   }
 > {
-  const primary = await startStore();
-  const replica = await startStore({ replicaof: `127.0.0.1|${primary.port}`, "repl-diskless-sync-delay": "0" });
-  while (!String(await replica.command("INFO", "replication")).includes("master_link_status:up")) await sleep(20);
+  const program = programs[0]!.path;
+  const primary = await startStore({}, program, place);
+  const replicaof = `${place.host}|${primary.port}`;
+  const replica = await startStore({ replicaof, "repl-diskless-sync-delay": "0" }, program, place);
+  await until(async () => String(await replica.command("INFO", "replication")).includes("master_link_status:up"));
   const sentinel = [
-    `sentinel monitor mymaster 127.0.0.1 ${primary.port} 2`,
+    `sentinel monitor mymaster ${place.host} ${primary.port} 2`,
     "sentinel down-after-milliseconds mymaster 500",
     "sentinel failover-timeout mymaster 2000",
-    "bind 127.0.0.1",
+    `bind ${place.host}`,
+    "protected-mode no",
     "",
   ].join("\n");
-  const sentinels = await Promise.all([0, 1, 2].map(() => startStore({ sentinel })));
+  const sentinels = await Promise.all([0, 1, 2].map(() => startStore({ sentinel }, program, place)));
   for (const each of sentinels)
-    while (!/num-other-sentinels,2,/.test(String(await each.command("SENTINEL", "MASTER", "mymaster"))))
-      await sleep(20);
+    await until(async () =>
+      /num-other-sentinels,2,/.test(String(await each.command("SENTINEL", "MASTER", "mymaster"))),
+    );
   return {
     primary,
     replica,
@@ -151,6 +167,42 @@ export async function freePort(): Promise<number> {
   const { port } = server.address() as { port: number };
   await new Promise((closed) => server.close(closed));
   return port;
+}
+
+/** @throws Error after half a minute */
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (const began = performance.now(); !(await isSo()); await sleep(20))
+    if (performance.now() - began > 30_000) throw new Error(`still not: ${isSo.toString()}`);
+}
+
+/** What runs a program there. */
+export function prefixOf({ netns }: StorePlace): string[] {
+  return netns === undefined ? [] : ["ip", "netns", "exec", netns];
+}
+
+/** Through redis-cli, which runs where the store does. */
+async function commandThere(place: StorePlace, port: number, words: readonly string[]): Promise<unknown> {
+  const [program, ...args] = [
+    ...prefixOf(place),
+    "redis-cli",
+    "-2",
+    "--json",
+    "-h",
+    place.host,
+    "-p",
+    String(port),
+    ...words,
+  ];
+  const { stdout } = await promisify(execFile)(program!, args, { timeout: 20_000, maxBuffer: 2 ** 28 }); // never empty
+  return /^[["\d-]/.test(stdout) ? JSON.parse(stdout) : stdout; // INFO comes as it is
+}
+
+async function answersThere(place: StorePlace, port: number): Promise<boolean> {
+  try {
+    return (await commandThere(place, port, ["PING"])) === "PONG";
+  } catch {
+    return false; // it does not listen yet
+  }
 }
 
 async function answers(port: number, secure: boolean): Promise<boolean> {

@@ -1,12 +1,12 @@
 /** Everything around the answers: is the server well, what does it hold, which model is it, and its tokenizer. */
 import { Hono, type Context } from "hono";
-import type { CacheUse, Engine, ModelInfo } from "../../engine.ts";
+import type { Engine, ModelInfo } from "../../engine.ts";
 import { RepriseError } from "../../errors.ts";
 import type { Access } from "../access.ts";
 import type { AppEnv } from "../app-env.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { BodyReader } from "../read-json.ts";
-import { parseDetokenize, parsePin, parsePrefetch, parseTokenize } from "./admin-body.ts";
+import { parseDetokenize, parseTokenize } from "./admin-body.ts";
 import { checkModelName, loadedModel, modelNames, promptBody } from "../served-model.ts";
 
 export interface AdminParts {
@@ -15,14 +15,9 @@ export interface AdminParts {
   readonly metrics: Metrics;
   readonly bodies: BodyReader;
   readonly access: Access;
-  readonly pin: (text: Owner, tokens: Uint32Array, seconds: number) => Promise<number>;
-  readonly prefetch: (text: Owner, tokens: Uint32Array) => Promise<number>;
 }
 
-/** Whose text it is. */
-type Owner = Pick<CacheUse, "salt" | "tenant">;
-
-export function adminRoutes({ engine, cacheStats, metrics, bodies, access, pin, prefetch }: AdminParts): Hono<AppEnv> {
+export function adminRoutes({ engine, cacheStats, metrics, bodies, access }: AdminParts): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   const askerOf = (c: Context<AppEnv>) => ({
     tenant: access.shareOf(c.get("tenant")),
@@ -40,32 +35,6 @@ export function adminRoutes({ engine, cacheStats, metrics, bodies, access, pin, 
   app.get("/cache/stats", (c) => {
     const caller = c.get("caller");
     return c.json(caller.kind === "admin" ? (cacheStats() ?? {}) : { tenant: metrics.tenantFigures(caller.tenant) });
-  });
-
-  /** What a body names, as a completion's prompt is read. `parse` takes the body. */
-  const namedText = async <Body extends { prompt: string | Uint32Array; cacheSalt: string | undefined }>(
-    c: Context<AppEnv>,
-    parse: (body: unknown, model: ModelInfo) => Body,
-  ) => {
-    // What is stored is some tenant's, so that there is nothing that an admin could name as such.
-    if (access.hasTenants) c.set("tenant", access.identify(c.req.raw.headers));
-    const model = loadedModel(engine);
-    const body = parse(await bodies.json(c.req.raw, promptBody(c, model)), model);
-    const options = { begin: true, special: true, ...askerOf(c) };
-    const tokens = typeof body.prompt === "string" ? await engine.tokenize(body.prompt, options) : body.prompt;
-    const tenant = c.get("tenant");
-    return { body, tokens, text: { salt: access.saltOf(tenant, body.cacheSalt), tenant: access.shareOf(tenant) } };
-  };
-
-  app.post("/cache/pin", async (c) => {
-    const { body, tokens, text } = await namedText(c, parsePin);
-    const pinned = await pin(text, tokens, body.seconds);
-    return c.json({ prompt_tokens: tokens.length, pinned_tokens: pinned, seconds: body.seconds });
-  });
-
-  app.post("/cache/prefetch", async (c) => {
-    const { tokens, text } = await namedText(c, parsePrefetch);
-    return c.json({ prompt_tokens: tokens.length, ready_tokens: await prefetch(text, tokens) });
   });
 
   for (const path of ["/v1/models", "/models"]) {

@@ -12,12 +12,13 @@ import { RepriseError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
 import type { Access } from "../access.ts";
 import type { AppEnv, HttpLimits } from "../app-env.ts";
-import type { AnswerForm, AnswerWriter } from "../forms/form.ts";
+import { type AnswerForm, type AnswerWriter, ofField } from "../forms/form.ts";
 import type { Metrics } from "../metrics/metrics.ts";
 import type { BodyReader } from "../read-json.ts";
 import { refusalOf, serverCloses } from "../refusal.ts";
 import { checkModelName, loadedModel, promptBody } from "../served-model.ts";
 import { AnswerLine } from "./answer-line.ts";
+import { workOf } from "./work-of-request.ts";
 import { eventStream, eventStreamHeaders, keepAliveComment, PatientReader } from "../sse.ts";
 
 export interface AnswerParts {
@@ -59,22 +60,6 @@ async function answerRequest(c: Context<AppEnv>, form: AnswerForm, shared: Answe
   } catch (error) {
     throw ofField(error, form.promptField);
   }
-}
-
-/** Aborts when the client leaves, or the server closes and waits no longer. */
-function workOf(c: Context<AppEnv>): AbortController {
-  const work = new AbortController();
-  for (const signal of [c.req.raw.signal, c.env?.closing]) {
-    if (signal?.aborted) work.abort();
-    signal?.addEventListener("abort", () => work.abort(), { once: true });
-  }
-  return work;
-}
-
-/** Engines know a prompt; the client knows it by the field that it sent. */
-function ofField(error: unknown, promptField: string): unknown {
-  if (!(error instanceof RepriseError) || error.field !== "prompt") return error;
-  return new RepriseError(error.code, error.message, { field: promptField, cause: error });
 }
 
 /** Changes when answers may change for the same seed: with the model, and with the server's version. */

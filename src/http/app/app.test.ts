@@ -1,3 +1,4 @@
+import { FakeEngine } from "./fake-engine.ts";
 import { describe, expect, test } from "vitest";
 import { RepriseError } from "../../errors.ts";
 import type { Log } from "../../log.ts";
@@ -88,7 +89,7 @@ describe("every failure has OpenAI's shape", () => {
     expect(sent).toBeLessThan(200_000);
   });
 
-  test.each(["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/cache/pin"])(
+  test.each(["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", "/cache/pin", "/cache/prefetch"])(
     "%s reads no more than a prompt for this model can have, of declared length or not",
     async (path) => {
       const { app } = fakeApp({ limits: { bodyBytes: 2 ** 30 } });
@@ -291,13 +292,40 @@ describe("around the answers", () => {
     const prefetch = (...args: [object, Uint32Array]) => Promise.resolve(asked.push(args) + 2);
     const { app } = fakeApp({ prefetch });
     const done = await post(app, "/cache/prefetch", { prompt: "one two one", cache_salt: "mine" });
-    expect(await done.json()).toEqual({ prompt_tokens: 4, ready_tokens: 3 });
-    expect(asked).toEqual([[{ salt: "mine", tenant: undefined }, Uint32Array.from([0, 1, 2, 3])]]);
+    expect(await done.json()).toEqual({ prompt_tokens: 3, ready_tokens: 3 });
+    const signal = expect.any(AbortSignal) as AbortSignal;
+    expect(asked).toEqual([[{ salt: "mine", tenant: undefined }, Uint32Array.from([0, 1, 2]), signal]]);
     for (const body of [{}, { prompt: 7 }, { prompt: "x", cache_salt: 7 }])
       expect((await post(app, "/cache/prefetch", body)).status).toBe(400);
+    expect((await post(app, "/cache/prefetch", { prompt: "x", model: "another" })).status).toBe(404);
     const locked = fakeApp({ prefetch, apiKeys: ["key"] });
     expect((await post(locked.app, "/cache/prefetch", { prompt: "x" })).status).toBe(401);
     expect(asked).toHaveLength(1);
+  });
+
+  test("a chat is prefetched and pinned by the request that will ask for its answer", async () => {
+    const asked: Uint32Array[] = [];
+    const note = (_: object, tokens: Uint32Array) => Promise.resolve(asked.push(tokens));
+    const engine = new FakeEngine({ contextTokens: 20 });
+    const { app } = fakeApp({ engine, prefetch: note, pin: note });
+    const chat = {
+      model: "default",
+      messages: [{ role: "user", content: "one two one" }],
+      max_tokens: 3,
+      stream: true,
+    };
+    expect((await post(app, "/cache/prefetch", chat)).status).toBe(200);
+    expect((await post(app, "/cache/pin", { ...chat, seconds: 60 })).status).toBe(200);
+    expect(asked[0]).toEqual(
+      await engine.promptTokens({ messages: [{ role: "user", content: [{ kind: "text", text: "one two one" }] }] }),
+    );
+    expect(asked[0]).toEqual(asked[1]);
+    const both = await post(app, "/cache/prefetch", { ...chat, prompt: "x" });
+    expect([both.status, await both.json()]).toMatchObject([400, { error: { param: "messages" } }]);
+    const long = [{ role: "user", content: "word ".repeat(30) }];
+    const tooLong = await post(app, "/cache/prefetch", { messages: long });
+    expect([tooLong.status, await tooLong.json()]).toMatchObject([400, { error: { param: "messages" } }]);
+    expect(asked).toHaveLength(2);
   });
 
   test("a prompt is pinned as a completion would read it, for the tenant that asks", async () => {
@@ -305,11 +333,12 @@ describe("around the answers", () => {
     const pin = (...args: [object, Uint32Array, number]) => Promise.resolve(asked.push(args) + 1);
     const { app } = fakeApp({ pin });
     const pinned = await post(app, "/cache/pin", { prompt: "one two one", seconds: 60, cache_salt: "mine" });
-    expect(await pinned.json()).toEqual({ prompt_tokens: 4, pinned_tokens: 2, seconds: 60 });
+    expect(await pinned.json()).toEqual({ prompt_tokens: 3, pinned_tokens: 2, seconds: 60 });
     await post(app, "/cache/pin", { prompt: [1, 2], seconds: 0 });
+    const signal = expect.any(AbortSignal) as AbortSignal;
     expect(asked).toEqual([
-      [{ salt: "mine", tenant: undefined }, Uint32Array.from([0, 1, 2, 3]), 60],
-      [{ salt: "", tenant: undefined }, Uint32Array.from([1, 2]), 0],
+      [{ salt: "mine", tenant: undefined }, Uint32Array.from([0, 1, 2]), 60, signal],
+      [{ salt: "", tenant: undefined }, Uint32Array.from([1, 2]), 0, signal],
     ]);
     for (const body of [{ prompt: "x" }, { prompt: "x", seconds: 3601 }, { seconds: 1 }, { prompt: "x", seconds: -1 }])
       expect((await post(app, "/cache/pin", body)).status).toBe(400);

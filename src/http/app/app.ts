@@ -1,11 +1,12 @@
 /** The HTTP surface as one function from Request to Response: most of its tests need no socket. */
 import { fileURLToPath } from "node:url";
 import type { Registry } from "prom-client";
-import type { CacheUse, Engine } from "../../engine.ts";
+import type { Engine } from "../../engine.ts";
 import type { FigureSource } from "../../figures.ts";
 import type { Log } from "../../log.ts";
 import { Access } from "../access.ts";
 import { answerRoutes } from "./answers.ts";
+import { namedPromptRoutes, type TextKeeper } from "./named-prompts.ts";
 import { adminRoutes } from "../admin/admin.ts";
 import { guardFigures } from "../admin/admin-guard.ts";
 import { cacheSizeRoutes, type ResizeMemory } from "../admin/cache-size.ts";
@@ -18,15 +19,12 @@ import { createPage } from "../page.ts";
 import { BodyReader } from "../read-json.ts";
 import { type App, createShell } from "../shell.ts";
 
-export interface AppOptions {
+export interface AppOptions extends TextKeeper {
   readonly engine: Engine;
   /** What `/cache/stats` answers: anything that JSON can carry. */
   readonly cacheStats: () => unknown;
   /** What `/metrics` shows of the cache. */
   readonly cacheFigures: readonly FigureSource[];
-  /** Keeps what is stored of a text in memory for so many seconds. @returns tokens that are kept */
-  readonly pin: (text: Pick<CacheUse, "salt" | "tenant">, tokens: Uint32Array, seconds: number) => Promise<number>;
-  readonly prefetch: (text: Pick<CacheUse, "salt" | "tenant">, tokens: Uint32Array) => Promise<number>;
   /** What `/cache/resize` does; the address is not there without it. */
   readonly resizeMemory?: ResizeMemory;
   /** Each is a tenant. None: whoever reaches the server may use it. */
@@ -77,10 +75,8 @@ export function createApp(options: AppOptions): App {
   });
   guardFigures(app, access, options);
   app.route("/", answerRoutes(forms, { engine, access, bodies, metrics, log, limits, version }));
-  app.route(
-    "/",
-    adminRoutes({ engine, cacheStats, metrics, bodies, access, pin: options.pin, prefetch: options.prefetch }),
-  );
+  app.route("/", adminRoutes({ engine, cacheStats, metrics, bodies, access }));
+  app.route("/", namedPromptRoutes({ engine, bodies, access, pin: options.pin, prefetch: options.prefetch }));
   if (options.resizeMemory !== undefined)
     app.route("/", cacheSizeRoutes({ resize: options.resizeMemory, bodies, access }));
   // As middleware and not as a route: for a route, every path would be one that may be asked with GET.

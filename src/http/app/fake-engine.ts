@@ -121,6 +121,14 @@ export class FakeEngine implements Engine {
     yield { kind: "end", reason: "stop", completionTokens: count };
   }
 
+  async promptTokens(prompt: GenerateRequest["prompt"]): Promise<Uint32Array> {
+    if (prompt instanceof Uint32Array) return prompt;
+    const words = wordsOf(textOf({ prompt }));
+    const { contextTokens = 4096 } = this.#options;
+    if (words.length >= contextTokens) throw promptTooLong(words.length, contextTokens);
+    return Uint32Array.from(words.map((word) => this.#idOf(word)));
+  }
+
   async tokenize(text: string, options: { special: boolean; begin: boolean }): Promise<Uint32Array> {
     return Uint32Array.from([...(options.begin ? ["<s>"] : []), ...wordsOf(text)].map((word) => this.#idOf(word)));
   }
@@ -196,7 +204,7 @@ function wordsOf(text: string): string[] {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 
-function textOf({ prompt }: GenerateRequest): string {
+function textOf({ prompt }: Pick<GenerateRequest, "prompt">): string {
   if (typeof prompt === "string") return prompt;
   if (prompt instanceof Uint32Array) return Array.from(prompt, (token) => ` t${token}`).join("");
   return prompt.messages.map((message) => `<${message.role}> ${contentText(message.content)}`).join("\n");

@@ -5,7 +5,8 @@ import { ask, fakeApp, fakeServer, post, type FakeApp } from "./fake-server.ts";
 
 const bodies = rounds({ small: 1500, full: 10_000 });
 const requests = 50 * rounds({ small: 4, full: 20 });
-const paths = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"] as const;
+const prompts = ["/cache/prefetch", "/cache/pin"] as const;
+const paths = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize", ...prompts] as const;
 
 test(
   `${bodies} broken bodies: no failure of ours, and the next honest request is served`,
@@ -93,6 +94,7 @@ function honestBody(path: (typeof paths)[number]): Record<string, unknown> {
   if (path === "/tokenize") return { content: "a b c", add_special: true, parse_special: false };
   if (path === "/detokenize") return { tokens: [1, 2, 3] };
   if (path === "/v1/completions") return { ...settings, prompt: [1, 2, 3], logprobs: 2, echo: false };
+  if (path === "/cache/pin") return { ...settings, prompt: "a b c", seconds: 60 };
   const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }];
   const messages = [
     { role: "system", content: "be brief" },

@@ -7,7 +7,7 @@
  *                         └────refused─────┴──► error           └── failed in mid-stream ──► failure
  */
 import type { GenerateEvent, GenerateRequest, ModelInfo, PromptReport } from "../../engine.ts";
-import { assert } from "../../errors.ts";
+import { assert, RepriseError } from "../../errors.ts";
 import type { ErrorForm, Refusal } from "../refusal.ts";
 
 export interface AnswerForm<Options = unknown> {
@@ -55,6 +55,12 @@ export interface AnswerWriter {
   failure(refusal: Refusal): string[];
   /** The answer in one piece. @param events all of them, the last one included */
   whole(events: readonly GenerateEvent[]): object;
+}
+
+/** Engines know a prompt; the client knows it by the field that it sent. */
+export function ofField(error: unknown, promptField: string): unknown {
+  if (!(error instanceof RepriseError) || error.field !== "prompt") return error;
+  return new RepriseError(error.code, error.message, { field: promptField, cause: error });
 }
 
 export type TextEvent = Extract<GenerateEvent, { kind: "text" }>;

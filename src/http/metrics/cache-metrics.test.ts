@@ -47,14 +47,15 @@ test("odd figures break nothing, and what is gone is shown no more", async () =>
   const figures: Figure<Record<string, number>>[] = [
     { name: "odd_total", kind: "counter", help: "-", label: "tier", read: (values) => Object.entries(values) },
     { name: "one", kind: "gauge", help: "-", read: ({ disk }) => disk },
+    { name: "two", kind: "gauge", help: "-", label: ["tier", "state"], read: () => [[["disk", "up"], 1]] },
   ];
   let values: Record<string, number> = { disk: Number.NaN, memory: -1, other: 7 };
   const show = showFigures(registry, [figureSource(figures, () => values)]);
   show();
   show();
   const lines = async () => (await registry.metrics()).split("\n").filter((line) => /^[^#]/.test(line));
-  expect(await lines()).toEqual(['odd_total{tier="other"} 7', "one 0"]);
+  expect(await lines()).toEqual(['odd_total{tier="other"} 7', "one 0", 'two{tier="disk",state="up"} 1']);
   values = { disk: 2 };
   show();
-  expect(await lines()).toEqual(['odd_total{tier="disk"} 2', "one 2"]);
+  expect(await lines()).toEqual(['odd_total{tier="disk"} 2', "one 2", 'two{tier="disk",state="up"} 1']);
 });

@@ -31,5 +31,5 @@ test("the names of all figures are as they were", async () => {
     ...Object.keys(cache.stats()),
     "",
   ];
-  await expect(names.join("\n")).toMatchFileSnapshot("../../test/golden/figures.txt");
+  await expect(names.join("\n")).toMatchFileSnapshot("../../../test/golden/figures.txt");
 });
