@@ -1,8 +1,9 @@
 /** Real KV to measure with: what llama.cpp has computed of some notes, in chunks as the embedded engine stores them. */
 import { sampleNotes } from "../../src/bench/notes/notes.ts";
 import { batchTokens, Context } from "../../src/engines/llama/process/context.ts";
+import { measureLayout } from "../../src/engines/llama/process/family.ts";
 import { physicalCores } from "../../src/engines/llama/model/machine.ts";
-import { payloadBytes, readLayout } from "../../src/engines/llama/process/sequence-state.ts";
+import { payloadBytes } from "../../src/engines/llama/process/sequence-state.ts";
 import { StepThreads } from "../../src/engines/llama/process/thread-choice.ts";
 import { chunkTokens, library, loadModel } from "../../test/support/scheduler-rig.ts";
 
@@ -26,13 +27,12 @@ export function realKv(modelFile: string, type: keyof typeof kvTypes, tokens: nu
     threadPool: undefined,
     abortFlag: undefined,
   });
+  const layout = measureLayout(context).layout!; // of a plain model
   for (let from = 0; from < ids.length; from += batchTokens) {
     context.begin();
     for (const [i, id] of ids.subarray(from, from + batchTokens).entries()) context.add(0, from + i, id, false);
     if (context.decode() !== "done") throw new Error(`llama.cpp computed no tokens after ${from}`);
   }
-  const layout = readLayout(context.state(0))!; // of a plain model
-  context.setPayloadLayout(layout);
   const room = new Uint8Array(payloadBytes(layout, chunkTokens));
   const payloads: Uint8Array[] = [];
   for (let from = 0; from + chunkTokens <= ids.length; from += chunkTokens)

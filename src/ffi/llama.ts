@@ -12,6 +12,7 @@
 import koffi from "koffi";
 import type { LibraryHandle } from "koffi";
 import { type Backends, declareBackends } from "./ggml-devices.ts";
+import { declareKvTensors, type KvTensorFunctions } from "./kv-tensors.ts";
 
 declare const brand: unique symbol;
 /** An address in this process. */
@@ -231,6 +232,8 @@ function declare(library: LibraryHandle) {
     decode: fn<(context: ContextPointer, batch: { n_tokens: number }) => number>(
       "int32 llama_decode(void*, llama_batch)",
     ),
+    /** Waits for what a decode left running on a device. */
+    synchronize: fn<(context: ContextPointer) => void>("void llama_synchronize(void*)"),
     logitsAt: fn<(context: ContextPointer, output: number) => Pointer | null>(
       "void* llama_get_logits_ith(void*, int32)",
     ),
@@ -287,14 +290,17 @@ export type LlamaFunctions = ReturnType<typeof declare>;
 /** Opens the libraries by absolute path. @throws what the dynamic linker says. */
 export function openLlama(libraries: { base: string; ggml: string; llama: string }): Backends & {
   functions: LlamaFunctions;
+  /** Undefined where the libraries lack what it takes. */
+  kvTensors: KvTensorFunctions | undefined;
   /** Starts threads that sleep between steps; after the backends are loaded. */
   createThreadPool: (threads: number) => Pointer | undefined;
 } {
   const base = koffi.load(libraries.base);
   const ggml = koffi.load(libraries.ggml);
-  const functions = declare(koffi.load(libraries.llama));
+  const llama = koffi.load(libraries.llama);
   return {
-    functions,
+    functions: declare(llama),
+    kvTensors: declareKvTensors(base, llama),
     ...declareBackends(base, ggml),
     createThreadPool: (threads) => createThreadPool(base, ggml, threads),
   };

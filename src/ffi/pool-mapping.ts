@@ -15,6 +15,14 @@ import { mapFile, memoryAt, unmap, wantHugePages, type Pointer } from "./posix.t
 /** Slots are cut from extents of this size. */
 export const extentBytes = 64 * 1024 * 1024;
 
+/** What {@link PoolMapping.slot} gave parts of. */
+const extents = new WeakSet<ArrayBufferLike>();
+
+/** Is it an extent of a pool: memory that stays until its mapping is closed? */
+export function isPoolMemory(memory: ArrayBufferLike): boolean {
+  return extents.has(memory);
+}
+
 export class PoolMapping {
   readonly path: string;
   readonly bytes: number;
@@ -66,9 +74,12 @@ export class PoolMapping {
     const index = Math.floor(offset / extentBytes);
     const start = index * extentBytes;
     this.#mustFit(offset, bytes);
-    const extent = (this.#extents[index] ??= new Uint8Array(
-      memoryAt(pointer + BigInt(start), Math.min(extentBytes, this.bytes - start)),
-    ));
+    let extent = this.#extents[index];
+    if (extent === undefined) {
+      extent = new Uint8Array(memoryAt(pointer + BigInt(start), Math.min(extentBytes, this.bytes - start)));
+      extents.add(extent.buffer);
+      this.#extents[index] = extent;
+    }
     return extent.subarray(offset - start, offset - start + bytes);
   }
 

@@ -11,6 +11,7 @@ import { RepriseError, describe } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { fieldOffsets, libcFunction, openLlama, withLogCallback } from "../../../ffi/llama.ts";
 import type { Device } from "../../../ffi/ggml-devices.ts";
+import type { KvTensorFunctions } from "../../../ffi/kv-tensors.ts";
 import type { LlamaFunctions, Pointer } from "../../../ffi/llama.ts";
 import { isGpuLibrary, type LibraryPlace, libraryPlaces, supported, type WantedLibraries } from "./library-places.ts";
 
@@ -20,6 +21,8 @@ export interface Library {
   readonly build: string;
   /** GPUs that were found. */
   readonly gpus: readonly Device[];
+  /** Undefined where a context's KV can be reached as whole sequences only. */
+  readonly kvTensors: KvTensorFunctions | undefined;
   /** Starts ggml's threads for steps of all contexts; undefined = every step starts its own. */
   createThreadPool: (threads: number) => Pointer | undefined;
   /** Runs `body` while llama.cpp's error lines are collected: what it says of why a model cannot be loaded. */
@@ -69,7 +72,8 @@ export function openLibrary(options: LibraryOptions): Library {
     );
   }
   functions.backendInit();
-  return { functions, build: place.build, gpus, createThreadPool: opened.createThreadPool, listening };
+  const { kvTensors, createThreadPool } = opened;
+  return { functions, build: place.build, gpus, kvTensors, createThreadPool, listening };
 }
 
 function placeFor({ backends = true, build, ...wanted }: LibraryOptions): LibraryPlace {

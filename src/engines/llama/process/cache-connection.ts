@@ -13,6 +13,8 @@ export interface CacheConnectionOptions {
   readonly socketPath: string;
   readonly session: SessionOptions;
   readonly log: Log;
+  /** The pool that is mapped now is about to go. */
+  readonly beforeUnmap: () => void;
 }
 
 /** Pauses between attempts to make the first connection; later ones are the session's own. */
@@ -62,10 +64,12 @@ export class CacheConnection {
     return this.#pool;
   }
 
-  /** Copies are synchronous, so nobody is in the old mapping now. */
+  /** Copies are synchronous, or ended first, so nobody is in the old mapping now. */
   #map(pool: { path: string; bytes: number }): void {
     const old = this.#pool;
     this.#pool = PoolMapping.open(pool.path, pool.bytes);
-    old?.close();
+    if (old === undefined) return;
+    this.#options.beforeUnmap();
+    old.close();
   }
 }

@@ -1,7 +1,8 @@
 /**
  * One llama.cpp context: the cells that hold KV, a batch to fill, and the copies between cells and pool slots.
  *
- * Sequences 0 to n−1 serve requests. Where their cells are unified there is one more, the last, that ranges pass through (kv-copies.ts).
+ * Sequences 0 to n−1 serve requests. Where their cells are unified, or on a device, there is one more, the last, that ranges pass through
+ * (kv-copies.ts).
  */
 import { RepriseError, assert } from "../../../errors.ts";
 import { createBatch, flashAttentionEnabled, floatsAt, libcFunction, typeF16 } from "../../../ffi/llama.ts";
@@ -11,7 +12,10 @@ import { availableMemoryBytes } from "../model/machine.ts";
 import { isGpuBuild } from "../model/library-places.ts";
 import { gibibytes } from "../model/model.ts";
 import type { Model } from "../model/model.ts";
-import { type KvCopies, StreamCopies, UnifiedCopies } from "./kv-copies.ts";
+import { DeviceCopies } from "./device-copies.ts";
+import { type CopyTools, type KvCopies, StreamCopies, UnifiedCopies } from "./kv-copies.ts";
+import type { KvRows } from "./kv-rows.ts";
+import { findRows } from "./known-rows.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import type { StepThreads } from "./thread-choice.ts";
 
@@ -24,13 +28,16 @@ const smallStepTokens = 32;
 /** llama.cpp's graphs and output buffers, besides KV: a round figure that 512-token batches stay below. */
 const workspaceBytes = 256 * 2 ** 20;
 
-/** How the cells of a context's sequences lie: in one store, or each in one of its own, as llama.cpp calls it. */
-export type CellLayout = "unified" | "streams";
+/** How the cells of a context's sequences lie: in one store, or in streams, each in one of its own, in memory or on a GPU. */
+export type CellLayout = "unified" | "streams" | "device";
+
+/** Sharing copies a stream on a device, which takes as long as computing some tokens. */
+const leastSharedOnDevice = 256;
 
 export interface ContextOptions {
   readonly library: Library;
   readonly model: Model;
-  /** Cells for all sequences together; each has its share where they are streams. */
+  /** Cells for all sequences that serve requests together; each has its share where they are streams. */
   readonly cells: number;
   /** Sequences that serve requests. */
   readonly sequences: number;
@@ -53,6 +60,9 @@ export class Context {
   readonly batch: NativeBatch;
   readonly sequences: number;
   readonly layout: CellLayout;
+  /** Cells that a sequence may have. */
+  readonly #cells: number;
+  readonly #library: Library;
   readonly #functions: LlamaFunctions;
   readonly #model: Model;
   readonly #context: ContextPointer;
@@ -61,13 +71,17 @@ export class Context {
   #copies: KvCopies | undefined;
   #filled = 0;
 
-  private constructor(functions: LlamaFunctions, model: Model, context: ContextPointer, options: ContextOptions) {
+  private constructor(context: ContextPointer, options: ContextOptions) {
+    const { library, model, layout = "unified", sequences, cells } = options;
+    const { functions } = library;
+    this.#library = library;
     this.#functions = functions;
     this.#model = model;
     this.#context = context;
     this.#memory = functions.memory(context);
-    this.sequences = options.sequences;
-    this.layout = options.layout ?? "unified";
+    this.#cells = layout === "unified" ? cells : Math.floor(cells / sequences);
+    this.sequences = sequences;
+    this.layout = layout;
     this.#threads = options.threads;
     this.batch = createBatch(functions, batchTokens);
   }
@@ -78,9 +92,10 @@ export class Context {
     const { functions } = library;
     // llama.cpp makes batches no larger than a context, so that a small one has room for a whole batch.
     const { contexts = 1, layout = "unified" } = options;
-    const stores = layout === "unified" ? 1 : options.sequences;
-    const cells = stores * Math.max(batchTokens, Math.ceil(options.cells / stores / 256) * 256);
-    const ids = layout === "unified" ? options.sequences + 1 : options.sequences;
+    const ids = layout === "streams" ? options.sequences : options.sequences + 1;
+    const stores = layout === "unified" ? 1 : ids;
+    const perStore = layout === "unified" ? options.cells : Math.ceil(options.cells / options.sequences);
+    const cells = stores * Math.max(batchTokens, Math.ceil(perStore / 256) * 256);
     const needBytes = contexts * keyValueBytes(model, cells) + workspaceBytes;
     const need = `${gibibytes(needBytes)} for ${contexts * cells} tokens of context`;
     if (!isGpuBuild(library.build) && needBytes > availableMemoryBytes()) throw notEnough(need);
@@ -116,7 +131,7 @@ export class Context {
       );
     }
     if (options.threadPool !== undefined) functions.attachThreadPool(context, options.threadPool, options.threadPool);
-    return new Context(functions, model, context, options);
+    return new Context(context, options);
   }
 
   /** Starts a new batch. */
@@ -152,6 +167,7 @@ export class Context {
     const code = this.#functions.decode(this.#context, this.batch.struct);
     const ended = performance.now();
     this.#threads.end(ended);
+    this.#copies?.decoded();
     const elapsedMs = ended - started;
     if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
     if (code === 0) return "done";
@@ -173,18 +189,27 @@ export class Context {
 
   /** Forgets a sequence from position `from` on. */
   truncate(sequence: number, from: number): void {
-    this.#copies?.forgot(sequence, from);
     this.#functions.removeTokens(this.#memory, sequence, from === 0 ? -1 : from, -1);
   }
 
-  /** Lets `target` have the cells of `source` as well; copies no bytes. Where cells are unified. */
-  share(source: number, target: number, from: number, to: number): void {
-    this.#functions.copyTokens(this.#memory, source, target, from, to);
+  /** Can a sequence begin with what another one holds, without a copy through memory? */
+  get isShareable(): boolean {
+    return this.layout !== "streams";
   }
 
-  /** Forgets everything, and where the next cell would be taken. */
+  /** Tokens that must be gained by sharing. */
+  get leastShared(): number {
+    return this.layout === "device" ? leastSharedOnDevice : 0;
+  }
+
+  /** Lets `target`, which is empty, begin with the first `count` tokens of `source`. Where a context {@link isShareable}. */
+  share(source: number, target: number, count: number): void {
+    if (this.#copies instanceof DeviceCopies) this.#copies.share(source, target, count);
+    else this.#functions.copyTokens(this.#memory, source, target, 0, count);
+  }
+
+  /** Forgets everything, and where the next cell would be taken. Before copies are made only. */
   clear(): void {
-    for (let sequence = 0; sequence < this.sequences; sequence += 1) this.#copies?.forgot(sequence, 0);
     this.#functions.clearMemory(this.#memory, false);
   }
 
@@ -201,23 +226,50 @@ export class Context {
 
   /** Streams of a state. */
   get streams(): number {
-    return this.layout === "unified" ? 1 : this.sequences;
+    if (this.layout === "unified") return 1;
+    return this.layout === "device" ? this.sequences + 1 : this.sequences;
   }
 
-  /** Says how payloads look, without which none can be copied. */
-  setPayloadLayout(layout: PayloadLayout): void {
-    const tools = {
+  /**
+   * Says how payloads look, without which none can be copied. The context is empty afterwards.
+   *
+   * @param state what {@link state} gave of sequence 0, which holds one token and still does
+   * @returns false where payloads of this layout cannot be copied
+   */
+  setPayloadLayout(layout: PayloadLayout, state: Uint8Array): boolean {
+    const tools: CopyTools = {
       functions: this.#functions,
       context: this.#context,
       memory: this.#memory,
       sequences: this.sequences,
     };
-    this.#copies = this.layout === "unified" ? new UnifiedCopies(tools) : new StreamCopies(tools, layout);
+    const { streams } = this;
+    const places = { library: this.#library, model: this.#model, context: this.#context, batchTokens };
+    const rows = this.layout === "unified" ? undefined : findRows(places, { layout, streams, state });
+    this.clear();
+    if (this.layout === "unified") this.#copies = new UnifiedCopies(tools);
+    else if (rows !== undefined) this.#copies = this.#copiesWith(rows, tools, layout);
+    return this.#copies !== undefined;
+  }
+
+  #copiesWith(rows: KvRows, tools: CopyTools, layout: PayloadLayout): KvCopies | undefined {
+    if (this.layout === "streams") return new StreamCopies(tools, layout, rows);
+    const runOne = (sequence: number, position: number) => {
+      this.begin();
+      this.add(sequence, position, 0, false);
+      this.decode();
+    };
+    return DeviceCopies.make({ ...tools, layout, rows, assemblyTokens: this.#cells - 1, runOne });
   }
 
   get copies(): KvCopies {
     assert(this.#copies !== undefined, "KV is copied where its layout is known");
     return this.#copies;
+  }
+
+  /** The memory that payloads lie in will be unmapped. */
+  letGo(): void {
+    this.#copies?.letGo();
   }
 
   /** Nothing is to be done: memory that copies are made in may go. */

@@ -6,14 +6,15 @@
  */
 import { createHash } from "node:crypto";
 import { basename, extname } from "node:path";
-import { describeSpace, canAbort, familyFacts, measureLayout, refusal } from "./family.ts";
+import { describeSpace, canAbort, familyFacts, refusal } from "./family.ts";
 import type { GenerateEvent } from "../../../engine.ts";
 import { RepriseError, describe } from "../../../errors.ts";
 import { createLog } from "../../../log.ts";
 import type { Log, LogLevel } from "../../../log.ts";
 import { mapAbortFlag } from "../abort-flag.ts";
 import { CacheConnection } from "./cache-connection.ts";
-import { Context, headSizes } from "./context.ts";
+import { headSizes, type Context } from "./context.ts";
+import { makeContexts } from "./contexts.ts";
 import { openLibrary } from "../model/library.ts";
 import { isGpuBuild } from "../model/library-places.ts";
 import { physicalCores } from "../model/machine.ts";
@@ -25,7 +26,6 @@ import { Scheduler } from "./scheduler.ts";
 import { failureOf, openServerChannel } from "../server-channel.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { StepThreads } from "./thread-choice.ts";
 import { TiledAttention } from "./tiled-attention.ts";
 
 /** How long a stopped decode waits for the message that says why. */
@@ -49,6 +49,7 @@ class EngineProcess {
   readonly #contextTokens: number;
   readonly #threads: number;
   readonly #layout: PayloadLayout | undefined;
+  readonly #contexts: readonly Context[];
   readonly #scheduler: Scheduler;
   readonly #abortFlag: Uint8Array;
   readonly #cells: number;
@@ -76,32 +77,21 @@ class EngineProcess {
     this.#threads = settings.threads ?? physicalCores();
 
     const facts = familyFacts(this.#model);
-    // ggml's CPU attention looks at every cell of a store for every row, head and layer, its own or not: one store for
-    // all sequences made a prompt beside three resident ones of 2,000 tokens take 2.4 times as long.
-    const layout = isGpuBuild(library.build) || sequences === 1 ? "unified" : "streams";
-    const perContext = deterministic ? 1 : sequences;
-    const count = deterministic ? sequences : 1;
-    this.#cells = (layout === "unified" ? perContext : 1) * this.#contextTokens;
-    const threads = new StepThreads(this.#threads, settings);
-    const threadPool = this.#threads > 1 ? library.createThreadPool(this.#threads) : undefined;
-    const contexts = Array.from({ length: count }, () =>
-      Context.create({
-        library,
-        model: this.#model,
-        cells: perContext * this.#contextTokens,
-        sequences: perContext,
-        layout: deterministic ? "unified" : layout,
-        contexts: count,
-        threads,
-        threadPool,
-        abortFlag: canAbort(facts) ? flag.address : undefined,
-      }),
-    );
-
-    let refused = refusal(facts);
-    const measured = contexts.map((context) => measureLayout(context))[0]!; // at least one context
-    if (refused === undefined && measured.layout === undefined) refused = "its state has a layout that is not known";
-    this.#layout = refused === undefined ? measured.layout : undefined;
+    const { contexts, payloads, decodeMs, cells } = makeContexts({
+      library,
+      model: this.#model,
+      contextTokens: this.#contextTokens,
+      sequences,
+      threads: this.#threads,
+      deterministic,
+      gpuLayers,
+      abortFlag: flag.address,
+      log: this.#log,
+    });
+    this.#contexts = contexts;
+    this.#cells = cells;
+    const refused = refusal(facts) ?? (payloads === undefined ? "its state has a layout that is not known" : undefined);
+    this.#layout = refused === undefined ? payloads : undefined;
     if (refused !== undefined) this.#log.warn(`KV of this model is not reused: ${refused}`);
 
     this.#scheduler = new Scheduler({
@@ -113,7 +103,7 @@ class EngineProcess {
       shortSteps: !canAbort(facts),
       stored: () => (this.#files.identity === this.#digested ? this.#cache?.stored : undefined),
       weightsChanged: () => this.#weightsChanged(),
-      computeMsPerToken: Math.max(0.001, measured.decodeMs),
+      computeMsPerToken: Math.max(0.001, decodeMs),
       attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
       listener: {
         onStarted: (id) => server.send({ kind: "started", id }),
@@ -200,7 +190,8 @@ class EngineProcess {
     });
     const session = { space, rank: 0, slotBytes: [payloadBytes(this.#layout, chunkTokens)], model: this.#name };
     server.send({ kind: "guest", session });
-    this.#cache = new CacheConnection({ socketPath, session, log: this.#log });
+    const beforeUnmap = () => this.#contexts.forEach((context) => context.letGo());
+    this.#cache = new CacheConnection({ socketPath, session, log: this.#log, beforeUnmap });
     this.#cache.connect().then(
       () => server.send({ kind: "connected" }),
       (error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`),

@@ -67,10 +67,11 @@ export function measureLayout(context: Context): { layout: PayloadLayout | undef
   const result = context.decode();
   const decodeMs = performance.now() - started;
   if (result !== "done") return { layout: undefined, decodeMs };
-  const layout = readLayout(context.state(0), context.streams);
-  context.clear();
-  if (layout !== undefined) context.setPayloadLayout(layout);
-  return { layout, decodeMs };
+  const state = context.state(0);
+  const layout = readLayout(state, context.streams);
+  if (layout === undefined) context.clear();
+  const isCopied = layout !== undefined && context.setPayloadLayout(layout, state);
+  return { layout: isCopied ? layout : undefined, decodeMs };
 }
 
 export interface SpaceOptions {

@@ -4,26 +4,36 @@
  *
  *     unified   all sequences have cells of one store: a range is given to a temporary sequence as well (no bytes move), and that one is
  *               written out and forgotten; into a sequence the other way round
- *     streams   every sequence has a store of its own: all of it is written to memory, where rows are copied; into a sequence all that it
- *               is to hold is written at once
+ *     streams   every sequence has a store of its own: rows are read out of its tensors; into a sequence all that it is to hold is
+ *               written at once, from memory where it was put together
+ *     device    as streams, on a GPU: what is to be held is put together on the device, in a stream that serves no request
+ *               (device-copies.ts)
  *
  * A unified store makes every token look at the cells of all sequences, if only to skip them.
  */
 import { addressOf } from "../../../ffi/posix.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer } from "../../../ffi/llama.ts";
+import type { KvRows } from "./kv-rows.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StateCells } from "./state-cells.ts";
 import type { StateShape } from "./state-cells.ts";
 
 export interface KvCopies {
-  /** Tokens to copy at a time: a larger piece would hold up others, or a smaller one costs as much as all. */
+  /** Tokens to copy at a time, where others wait meanwhile. */
   readonly pieceTokens: number;
+  /** What restoring takes besides its bytes, in ms. */
+  readonly restoreMs: number;
   /** Writes the KV of `[from, to)` as a payload. @returns its bytes; 0 when they do not fit or are not there */
   save(sequence: number, from: number, to: number, into: Uint8Array): number;
-  /** Begins to add to a sequence that holds `[0, from)`, no more than up to `most`. Nothing else may be done to it meanwhile. */
-  restore(sequence: number, from: number, most: number): Restoring;
-  /** The sequence no longer holds positions from `from` on, or holds others there. */
-  forgot(sequence: number, from: number): void;
+  /**
+   * Begins to add to a sequence that holds `[0, from)`, no more than up to `most`. Nothing else may be done to it until the restoring has
+   * ended or was dropped.
+   */
+  restore(sequence: number, from: number, most: number): Promise<Restoring>;
+  /** The context has run a batch. */
+  decoded(): void;
+  /** The memory that payloads lie in will be unmapped. */
+  letGo(): void;
   /** Gives back memory that was kept for the next copy. */
   rest(): void;
 }
@@ -38,8 +48,12 @@ export interface Restoring {
    * @returns `"no room"` when the cells do not suffice; nothing has changed then
    */
   add(payload: Uint8Array, at: PayloadPlace): "restored" | "no room";
+  /** Payloads that were added are no longer needed. */
+  arrived(): Promise<void>;
   /** @returns false when the sequence holds nothing now: it must be emptied */
   end(): boolean;
+  /** Ends it without what was added, unless that was at once. */
+  drop(): void;
 }
 
 export interface PayloadPlace {
@@ -60,6 +74,7 @@ export interface CopyTools {
 
 export class UnifiedCopies implements KvCopies {
   readonly pieceTokens = 64;
+  readonly restoreMs = 0;
   readonly #tools: CopyTools;
   /** The temporary sequence. */
   readonly #passing: number;
@@ -77,21 +92,25 @@ export class UnifiedCopies implements KvCopies {
     return bytes;
   }
 
-  restore(sequence: number): Restoring {
+  restore(sequence: number): Promise<Restoring> {
     const { functions, context, memory } = this.#tools;
-    return {
+    return Promise.resolve({
       isAtOnce: true,
-      add: (payload, { from, to }) => {
+      add: (payload: Uint8Array, { from, to }: PayloadPlace) => {
         const read = functions.writeState(context, addressOf(payload), payload.length, this.#passing, 0);
         if (read > 0) functions.copyTokens(memory, this.#passing, sequence, from, to);
         this.#clear();
-        return read > 0 ? "restored" : "no room";
+        return read > 0 ? ("restored" as const) : ("no room" as const);
       },
+      arrived: () => Promise.resolve(),
       end: () => true,
-    };
+      drop: () => {},
+    });
   }
 
-  forgot(): void {}
+  decoded(): void {}
+
+  letGo(): void {}
 
   rest(): void {}
 
@@ -100,106 +119,105 @@ export class UnifiedCopies implements KvCopies {
   }
 }
 
+/**
+ * Writes what a stream holds of `[from, to)` as a payload.
+ *
+ * @returns its bytes; 0 when they do not fit or are not there
+ */
+export function saveRows(
+  { functions, context, memory }: CopyTools,
+  { layout, rows, into }: { readonly layout: PayloadLayout; readonly rows: KvRows; readonly into: Uint8Array },
+  { sequence, from, to }: { readonly sequence: number; readonly from: number; readonly to: number },
+): number {
+  const shape = { layout, cells: to - from, streams: 1, sequence: 0 }; // whoever it was computed in
+  const bytes = StateCells.bytesOf(shape);
+  if (bytes > into.length || functions.lastPosition(memory, sequence) + 1 < to) return 0;
+  functions.synchronize(context);
+  const payload = StateCells.make(into.subarray(0, bytes), shape, from);
+  rows.get(payload, { cell: 0, position: from, count: to - from }, sequence);
+  rows.wait();
+  return bytes;
+}
+
 /** What {@link StreamCopies} keeps for the next copy, although nothing is to be done. */
 const keptBytes = 64 * 2 ** 20;
 
 export class StreamCopies implements KvCopies {
   readonly pieceTokens = Infinity;
+  readonly restoreMs = 0;
   readonly #tools: CopyTools;
   readonly #layout: PayloadLayout;
-  /** A sequence as it was written out last, and how many of its positions are still what it holds. */
-  #written: { readonly sequence: number; readonly state: StateCells; valid: number } | undefined;
-  /** Memory for that, and for what is written into sequences. Fresh memory costs as much as the copy itself. */
-  #roomForOut = new ArrayBuffer(0);
-  #roomForIn = new ArrayBuffer(0);
+  readonly #rows: KvRows;
+  /** Memory that texts are put together in. Fresh memory costs as much as the copy itself. */
+  #room = new ArrayBuffer(0);
 
-  constructor(tools: CopyTools, layout: PayloadLayout) {
+  constructor(tools: CopyTools, layout: PayloadLayout, rows: KvRows) {
     this.#tools = tools;
     this.#layout = layout;
+    this.#rows = rows;
   }
 
   save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    const source = this.#writtenOut(sequence, to);
-    const shape = { layout: this.#layout, cells: to - from, streams: 1, sequence: 0 }; // whoever it was computed in
-    const bytes = StateCells.bytesOf(shape);
-    if (source === undefined || bytes > into.length) return 0;
-    const payload = StateCells.make(into.subarray(0, bytes), shape, from);
-    return payload.copyRows(source, from, to) ? bytes : 0;
+    return saveRows(this.#tools, { layout: this.#layout, rows: this.#rows, into }, { sequence, from, to });
   }
 
-  restore(sequence: number, from: number, most: number): Restoring {
-    const room = this.#roomIn(most);
-    const state = this.#stateFor(room, sequence, most);
+  restore(sequence: number, from: number, most: number): Promise<Restoring> {
+    const room = this.#takeRoom(most);
+    const state = this.#stateIn(room, sequence, most);
     let end = from;
-    return {
+    const giveBack = () => {
+      if (room.byteLength > this.#room.byteLength) this.#room = room;
+    };
+    return Promise.resolve({
       isAtOnce: false,
-      add: (payload, at) => {
+      add: (payload: Uint8Array, at: PayloadPlace) => {
         const shape = { layout: this.#layout, cells: at.tokenCount, streams: 1, sequence };
         const isNext = at.from === end && at.to <= most;
-        if (!isNext || !state.copyRows(StateCells.of(payload, shape), at.from, at.to)) return "no room";
+        if (!isNext || !state.copyRows(StateCells.of(payload, shape), at.from, at.to)) return "no room" as const;
         end = at.to;
-        return "restored";
+        return "restored" as const;
       },
+      arrived: () => Promise.resolve(),
       end: () => {
         const isWritten = end === from || this.#writeIn(state, { sequence, from, end });
-        if (room.byteLength > this.#roomForIn.byteLength) this.#roomForIn = room;
+        giveBack();
         return isWritten;
       },
-    };
+      drop: giveBack,
+    });
   }
 
-  forgot(sequence: number, from: number): void {
-    if (this.#written?.sequence === sequence) this.#written.valid = Math.min(this.#written.valid, from);
-  }
+  decoded(): void {}
+
+  letGo(): void {}
 
   rest(): void {
-    if (this.#roomForOut.byteLength + this.#roomForIn.byteLength <= keptBytes) return;
-    this.#written = undefined;
-    this.#roomForOut = this.#roomForIn = new ArrayBuffer(0);
-  }
-
-  /** The whole sequence, in memory; undefined when it does not hold so many positions. */
-  #writtenOut(sequence: number, positions: number): StateCells | undefined {
-    const { functions, context, memory } = this.#tools;
-    const known = this.#written;
-    if (known?.sequence === sequence && known.valid >= positions) return known.state;
-    const cells = functions.lastPosition(memory, sequence) + 1;
-    if (cells < positions) return undefined;
-    this.#written = undefined;
-    const shape = this.#shapeOf(sequence, cells);
-    const bytes = StateCells.bytesOf(shape);
-    if (this.#roomForOut.byteLength < bytes) this.#roomForOut = new ArrayBuffer(bytes);
-    const room = new Uint8Array(this.#roomForOut, 0, bytes);
-    if (functions.readState(context, addressOf(room), bytes, sequence, 0) !== bytes) return undefined;
-    this.#written = { sequence, state: StateCells.of(room, shape), valid: cells };
-    return this.#written.state;
+    if (this.#room.byteLength > keptBytes) this.#room = new ArrayBuffer(0);
   }
 
   /** Replaces what the sequence holds, `[0, from)`, by that and what was added behind it. */
   #writeIn(added: StateCells, { sequence, from, end }: { sequence: number; from: number; end: number }): boolean {
     const { functions, context } = this.#tools;
-    const held = from === 0 ? undefined : this.#writtenOut(sequence, from);
-    if (from > 0 && (held === undefined || !added.copyRows(held, 0, from))) return false;
     let state = added;
     if (end < added.cells) {
-      state = this.#stateFor(new ArrayBuffer(StateCells.bytesOf(this.#shapeOf(sequence, end))), sequence, end);
-      if (!state.copyRows(added, 0, end)) return false;
+      state = this.#stateIn(new ArrayBuffer(StateCells.bytesOf(this.#shapeOf(sequence, end))), sequence, end);
+      if (!state.copyRows(added, from, end)) return false;
     }
-    this.forgot(sequence, from);
+    if (from > 0) this.#rows.get(state, { cell: 0, position: 0, count: from }, sequence);
     return functions.writeState(context, addressOf(state.bytes), state.bytes.length, sequence, 0) > 0;
   }
 
-  #stateFor(room: ArrayBuffer, sequence: number, cells: number): StateCells {
+  #stateIn(room: ArrayBuffer, sequence: number, cells: number): StateCells {
     const shape = this.#shapeOf(sequence, cells);
     return StateCells.make(new Uint8Array(room, 0, StateCells.bytesOf(shape)), shape, 0);
   }
 
   /** The memory that is kept, or new one: two may be under way. */
-  #roomIn(cells: number): ArrayBuffer {
+  #takeRoom(cells: number): ArrayBuffer {
     const bytes = StateCells.bytesOf(this.#shapeOf(0, cells));
-    if (this.#roomForIn.byteLength < bytes) return new ArrayBuffer(bytes);
-    const room = this.#roomForIn;
-    this.#roomForIn = new ArrayBuffer(0);
+    if (this.#room.byteLength < bytes) return new ArrayBuffer(bytes);
+    const room = this.#room;
+    this.#room = new ArrayBuffer(0);
     return room;
   }
 

@@ -42,7 +42,7 @@ export class Neighbours {
   async copyInto(sequence: Sequence, generation: Generation): Promise<void> {
     const started = performance.now();
     let pauseAt = started + copyMs;
-    while (!generation.cancelled && this.#copyPiece(sequence, generation)) {
+    while (!generation.cancelled && (await this.#copyPiece(sequence, generation))) {
       if (performance.now() < pauseAt) continue;
       await new Promise((resolve) => setImmediate(resolve));
       pauseAt = performance.now() + copyMs;
@@ -51,7 +51,7 @@ export class Neighbours {
   }
 
   /** A neighbour may go on between two pieces: each is looked for anew. @returns false when there is nothing more. */
-  #copyPiece(sequence: Sequence, generation: Generation): boolean {
+  async #copyPiece(sequence: Sequence, generation: Generation): Promise<boolean> {
     const { sliceTokens, layout, sequences } = this.#options;
     const { tokens: prompt, cache } = generation.request;
     const from = sequence.count;
@@ -64,7 +64,8 @@ export class Neighbours {
     const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
     if (tokens === 0 || !this.#isWorthwhile()) return false;
     const started = performance.now();
-    if (!copy(best.donor, sequence, { to: from + tokens, by: this.#roomFor(payloadBytes(layout, tokens)) })) {
+    const by = this.#roomFor(payloadBytes(layout, tokens));
+    if (!(await copy(best.donor, sequence, { to: from + tokens, by }))) {
       if (sequence.count < from) generation.forgetReused();
       return false;
     }
@@ -89,15 +90,20 @@ export class Neighbours {
 }
 
 function canShare(one: Sequence, other: Sequence): boolean {
-  return one.context === other.context && one.context.layout === "unified";
+  return one.context === other.context && one.context.isShareable;
 }
 
 /** Copies what `donor` holds from the other's end up to position `to`. @returns false when it does not fit */
-function copy(donor: Sequence, into: Sequence, { to, by }: { readonly to: number; readonly by: Uint8Array }): boolean {
+async function copy(
+  donor: Sequence,
+  into: Sequence,
+  { to, by }: { readonly to: number; readonly by: Uint8Array },
+): Promise<boolean> {
   const from = into.count;
+  const tokens = donor.held.slice(0, to);
   const bytes = donor.context.copies.save(donor.id, from, to, by);
   if (bytes === 0) return false;
-  const prefix = new RestoredPrefix(into, donor.held.subarray(0, to));
+  const prefix = await RestoredPrefix.begin(into, tokens);
   const added = prefix.add(by.subarray(0, bytes), { tokenCount: to - from, to });
-  return added === "restored" && prefix.end();
+  return prefix.end() && added === "restored";
 }

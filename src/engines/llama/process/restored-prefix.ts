@@ -12,12 +12,21 @@ export class RestoredPrefix {
   readonly #restoring: Restoring;
   #count: number;
 
-  /** @param tokens the text as far as it may be restored; it begins with what the sequence holds */
-  constructor(sequence: Sequence, tokens: Tokens) {
+  private constructor(sequence: Sequence, tokens: Tokens, restoring: Restoring) {
     this.#sequence = sequence;
     this.#tokens = tokens;
     this.#count = sequence.count;
-    this.#restoring = sequence.context.copies.restore(sequence.id, this.#count, tokens.length);
+    this.#restoring = restoring;
+  }
+
+  /**
+   * Begins; it must be ended or dropped.
+   *
+   * @param tokens the text as far as it may be restored; it begins with what the sequence holds
+   */
+  static async begin(sequence: Sequence, tokens: Tokens): Promise<RestoredPrefix> {
+    const restoring = await sequence.context.copies.restore(sequence.id, sequence.count, tokens.length);
+    return new RestoredPrefix(sequence, tokens, restoring);
   }
 
   /** Tokens that the sequence holds, or will at the {@link end}. */
@@ -39,6 +48,16 @@ export class RestoredPrefix {
     this.#count = to;
     if (this.#restoring.isAtOnce) this.#append();
     return "restored";
+  }
+
+  /** Payloads that were added are no longer needed. */
+  arrived(): Promise<void> {
+    return this.#restoring.arrived();
+  }
+
+  /** Ends it without what the sequence does not hold yet. */
+  drop(): void {
+    this.#restoring.drop();
   }
 
   /** @returns false when it could not be written: the sequence is empty then */

@@ -243,7 +243,7 @@ export class Scheduler {
     this.#steps += 1;
     const { sliceTokens, shortSteps, contextTokens, attention } = this.#options;
     const now = { computeMsPerToken: this.#cost.msPerToken, turn: this.#steps };
-    const alike = this.#options.contexts[0]!.layout === "streams"; // there is one at least, and all are made alike
+    const alike = this.#options.contexts[0]!.layout !== "unified"; // there is one at least, and all are made alike
     const step = planStep(this.#running(), { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
     for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
@@ -257,7 +257,10 @@ export class Scheduler {
     const result = runBatch(batch, context, this.#sequences);
     if (result.decoded === "aborted") await this.#options.listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
-    if (result.decoded === "done") this.#cost.measured(performance.now() - started, batch.slices);
+    if (result.decoded === "done") {
+      const isDone = result.outputs.length > 0 || context.layout !== "device";
+      this.#cost.measured(performance.now() - started, batch.slices, isDone);
+    }
     return result.decoded;
   }
 }

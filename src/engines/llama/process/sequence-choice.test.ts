@@ -5,7 +5,7 @@ import type { Generation } from "./generation.ts";
 import { place } from "./sequence-choice.ts";
 import { Sequence } from "./sequence.ts";
 
-const nowhere = { layout: "unified", truncate: () => {} } as unknown as Context; // placement moves nothing
+const nowhere = { isShareable: true, leastShared: 0, truncate: () => {} } as unknown as Context; // placement moves nothing
 
 function holding(
   held: number[],

@@ -35,13 +35,15 @@ export function place(sequences: readonly Sequence[], options: PlacementOptions)
   if (options.sliceTokens !== undefined) {
     return own.prefix > 0 ? { ...own, donor: undefined } : { sequence: oldest, prefix: 0, donor: undefined };
   }
-  const isShared = sequences.every(({ context }) => context === oldest.context && context.layout === "unified");
-  const any = isShared ? longest(sequences, options) : own;
+  const isShared = sequences.every(({ context }) => context === oldest.context && context.isShareable);
+  const all = isShared ? longest(sequences, options) : own;
+  const shares = isShared && all.prefix - own.prefix >= oldest.context.leastShared;
+  const any = shares ? all : own;
   const extendable = own.prefix >= any.prefix && 2 * own.prefix >= own.sequence.count;
   if (own.prefix > 0 && extendable) return { ...own, donor: undefined };
   if (any.prefix === 0) return { sequence: oldest, prefix: 0, donor: undefined };
-  // Elsewhere nothing can be shared by reference: it is loaded from the cache or copied instead (neighbours.ts).
-  if (!isShared && any.sequence !== oldest) return { sequence: oldest, prefix: 0, donor: undefined };
+  // Elsewhere nothing can be shared without copying it, or it is not worth it: it is loaded from the cache, copied (neighbours.ts) or computed.
+  if (!shares && any.sequence !== oldest) return { sequence: oldest, prefix: 0, donor: undefined };
   return any.sequence === oldest
     ? { sequence: oldest, prefix: any.prefix, donor: undefined }
     : { sequence: oldest, prefix: any.prefix, donor: any.sequence };

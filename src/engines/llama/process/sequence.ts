@@ -85,13 +85,13 @@ export class Sequence {
     if (this.#approximateFrom !== undefined && to <= this.#approximateFrom) this.#approximateFrom = undefined;
   }
 
-  /** Takes over the first `count` tokens of another sequence of the same context without copying. */
+  /** Takes over the first `count` tokens of another sequence of the same context. */
   shareFrom(donor: Sequence, count: number): void {
     assert(
       donor.context === this.context && this.#count === 0,
       "cells are shared within a context, into an empty sequence",
     );
-    this.context.share(donor.id, this.id, 0, count);
+    this.context.share(donor.id, this.id, count);
     this.append(donor.held.subarray(0, count));
   }
 }

@@ -19,30 +19,30 @@ export interface StateShape {
   readonly sequence: number;
 }
 
+/** Cells of a state whose positions follow each other. */
+export interface CellRun {
+  readonly cell: number;
+  readonly position: number;
+  readonly count: number;
+}
+
 export class StateCells {
   readonly bytes: Uint8Array;
   readonly cells: number;
-  readonly #shape: StateShape;
   readonly #view: DataView;
   /** Where the first cell's position is. */
   readonly #meta: number;
   /** Where the first cell's row is, of each layer's keys and then of each layer's values. */
-  readonly #rows: readonly { readonly at: number; readonly bytes: number; readonly type: number }[];
+  readonly rows: readonly { readonly at: number; readonly bytes: number; readonly type: number }[];
 
   /** @param bytes as many as {@link StateCells.bytesOf} says */
   private constructor(bytes: Uint8Array, shape: StateShape) {
     assert(bytes.length === StateCells.bytesOf(shape), "a state has the bytes of its shape");
     this.bytes = bytes;
     this.cells = shape.cells;
-    this.#shape = shape;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#meta = 16 + 4 * countsBefore(shape);
-    let at = this.#meta + shape.cells * cellBytes + 8;
-    this.#rows = [...shape.layout.keys, ...shape.layout.values].map(({ type, bytes: row }) => {
-      const first = at + rowHeadBytes;
-      at = first + shape.cells * row;
-      return { at: first, bytes: row, type };
-    });
+    this.#meta = metaAt(shape);
+    this.rows = rowsOf(shape);
   }
 
   static bytesOf({ layout, cells, streams }: StateShape): number {
@@ -57,7 +57,7 @@ export class StateCells {
   /** One to be filled: its cells hold the positions from `first` on, and their rows are whatever lay there. */
   static make(bytes: Uint8Array, shape: StateShape, first: number): StateCells {
     const state = new StateCells(bytes, shape);
-    state.#writeShape(first);
+    writeState((at, length) => new DataView(bytes.buffer, bytes.byteOffset + at, length), shape, first);
     return state;
   }
 
@@ -79,13 +79,26 @@ export class StateCells {
       const [here, there] = [this.cellOf(position), source.cellOf(position)];
       if (here === undefined || there === undefined) return false;
       const run = Math.min(this.#runFrom(here, position), source.#runFrom(there, position), to - position);
-      for (const [i, { at, bytes }] of this.#rows.entries()) {
-        const first = source.#rows[i]!.at + there * bytes; // of the same layout
+      for (const [i, { at, bytes }] of this.rows.entries()) {
+        const first = source.rows[i]!.at + there * bytes; // of the same layout
         this.bytes.set(source.bytes.subarray(first, first + run * bytes), at + here * bytes);
       }
       position += run;
     }
     return true;
+  }
+
+  /** Where positions `[from, to)` are, in runs; undefined when one of them is not there. */
+  runs(from: number, to: number): CellRun[] | undefined {
+    const runs: CellRun[] = [];
+    for (let position = from; position < to;) {
+      const cell = this.cellOf(position);
+      if (cell === undefined) return undefined;
+      const count = Math.min(this.#runFrom(cell, position), to - position);
+      runs.push({ cell, position, count });
+      position += count;
+    }
+    return runs;
   }
 
   /** Cells from this one on whose positions follow each other. */
@@ -98,31 +111,50 @@ export class StateCells {
   #positionOf(cell: number): number {
     return this.#view.getInt32(this.#meta + cell * cellBytes, true);
   }
+}
 
-  #writeShape(first: number): void {
-    const { cells, streams, sequence, layout } = this.#shape;
-    const view = this.#view;
-    view.setUint32(0, magic, true);
-    view.setInt32(4, sequence, true);
-    view.setUint32(8, streams, true);
-    for (let at = 12; at < this.#meta - 4; at += 4) view.setUint32(at, 0, true);
-    view.setUint32(this.#meta - 4, cells, true);
-    for (let cell = 0; cell < cells; cell += 1) {
-      const at = this.#meta + cell * cellBytes;
-      view.setInt32(at, first + cell, true);
-      view.setUint32(at + 4, 1, true);
-      view.setInt32(at + 8, sequence, true);
-    }
-    const at = this.#meta + cells * cellBytes;
-    view.setUint32(at, 0, true); // values lie as keys do
-    view.setUint32(at + 4, layout.keys.length, true);
-    for (const row of this.#rows) {
-      view.setInt32(row.at - rowHeadBytes, row.type, true);
-      view.setBigUint64(row.at - rowHeadBytes + 4, BigInt(row.bytes), true);
-    }
-    for (let end = this.bytes.length - 4 * countsAfter(this.#shape); end < this.bytes.length; end += 4)
-      view.setUint32(end, 0, true);
+/** Writes all of a state but its rows, whose cells hold the positions from `first` on. @param viewAt gives a part of the state's bytes */
+export function writeState(viewAt: (at: number, bytes: number) => DataView, shape: StateShape, first: number): void {
+  const { cells, streams, sequence, layout } = shape;
+  const rows = rowsOf(shape);
+  const meta = metaAt(shape);
+  const head = viewAt(0, meta + cells * cellBytes + 8);
+  head.setUint32(0, magic, true);
+  head.setInt32(4, sequence, true);
+  head.setUint32(8, streams, true);
+  for (let at = 12; at < meta - 4; at += 4) head.setUint32(at, 0, true);
+  head.setUint32(meta - 4, cells, true);
+  for (let cell = 0; cell < cells; cell += 1) {
+    const at = meta + cell * cellBytes;
+    head.setInt32(at, first + cell, true);
+    head.setUint32(at + 4, 1, true);
+    head.setInt32(at + 8, sequence, true);
   }
+  const at = meta + cells * cellBytes;
+  head.setUint32(at, 0, true); // values lie as keys do
+  head.setUint32(at + 4, layout.keys.length, true);
+  for (const row of rows) {
+    const before = viewAt(row.at - rowHeadBytes, rowHeadBytes);
+    before.setInt32(0, row.type, true);
+    before.setBigUint64(4, BigInt(row.bytes), true);
+  }
+  const after = 4 * countsAfter(shape);
+  const tail = viewAt(StateCells.bytesOf(shape) - after, after);
+  for (let end = 0; end < after; end += 4) tail.setUint32(end, 0, true);
+}
+
+/** Where the first cell's position is. */
+function metaAt(shape: StateShape): number {
+  return 16 + 4 * countsBefore(shape);
+}
+
+function rowsOf(shape: StateShape): StateCells["rows"] {
+  let at = metaAt(shape) + shape.cells * cellBytes + 8;
+  return [...shape.layout.keys, ...shape.layout.values].map(({ type, bytes }) => {
+    const first = at + rowHeadBytes;
+    at = first + shape.cells * bytes;
+    return { at: first, bytes, type };
+  });
 }
 
 function countsBefore({ streams, sequence }: StateShape): number {

@@ -41,6 +41,8 @@ const longestLoadMs = 10_000;
 const graceMs = 50;
 /** Copying holds up everybody else's next token: it pauses after this long. */
 const copyMs = 20;
+/** A device's link is others' as well: it gets no more at a time. */
+const copyBytes = 64 * 2 ** 20;
 
 /** Appends what is stored of the generation's prompt to its sequence. Never throws: what fails is computed. */
 export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
@@ -48,10 +50,11 @@ export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
   const started = performance.now();
   try {
     const prompt = loadable(generation.request.tokens, options);
-    if (prompt.length - sequence.count < worthwhileTokens) return;
+    const least = Math.max(worthwhileTokens, sequence.context.copies.restoreMs / options.computeMsPerToken);
+    if (prompt.length - sequence.count < least) return;
     const worthTokens = await lookup(options, prompt);
     const gain = worthTokens - sequence.count;
-    if (gain < worthwhileTokens || generation.cancelled) return;
+    if (gain < least || generation.cancelled) return;
     const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
     await load(options, prompt.subarray(0, worthTokens), deadlineMs);
   } catch (error) {
@@ -88,11 +91,12 @@ function rootOf({ request: { cache } }: Generation): Root {
 
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
   const { generation, sequence } = options;
-  const prefix = new RestoredPrefix(sequence, prompt);
+  const prefix = await RestoredPrefix.begin(sequence, prompt);
   try {
     await addStored(options, prompt, { prefix, deadlineMs });
   } finally {
-    if (!generation.cancelled && !prefix.end()) {
+    if (generation.cancelled) prefix.drop();
+    else if (!prefix.end()) {
       generation.forgetReused();
       options.log.warn("llama.cpp did not take stored KV; all of the prompt is computed");
     }
@@ -134,17 +138,28 @@ async function attachAll(
 ): Promise<"more" | "enough"> {
   const { generation, stored } = options;
   let pauseAt = performance.now() + copyMs;
+  let given = 0;
+  let bytes = 0;
+  // A device may read them until they have arrived.
+  const giveBack = async (to: number) => {
+    await prefix.arrived();
+    stored.session.release(batch.slice(given, to).map(({ lease }) => lease));
+    given = to;
+    bytes = 0;
+  };
   for (const [i, chunk] of batch.entries()) {
     if (generation.cancelled || !attach(options, chunk, prefix) || performance.now() > end) {
-      stored.session.release(batch.slice(i).map(({ lease }) => lease));
+      await giveBack(batch.length);
       return "enough";
     }
-    stored.session.release([chunk.lease]);
-    if (performance.now() > pauseAt) {
+    bytes += chunk.slot.bytes;
+    if (performance.now() > pauseAt || bytes > copyBytes) {
+      await giveBack(i + 1);
       await new Promise((resolve) => setImmediate(resolve));
       pauseAt = performance.now() + copyMs;
     }
   }
+  await giveBack(batch.length);
   return "more";
 }
 

@@ -1,0 +1,134 @@
+/**
+ * Copies of KV where each sequence has a stream of cells on a GPU.
+ *
+ * llama.cpp puts a whole sequence into a stream, or a copy of another stream; it has no call that adds a range. So there is one stream
+ * more, the *assembly*, which serves no request and says of each of its cells that it is taken. What is loaded goes into its tensors,
+ * chunk by chunk, from where it lies in the pool; then the sequence becomes a copy of it, cut off where the text ends. That copy stays on
+ * the device, and llama.cpp makes it when it runs its next batch.
+ *
+ *     pool ──chunk by chunk──► assembly ──llama_memory_seq_cp──► sequence            sequence ──range──► pool
+ */
+import { assert } from "../../../errors.ts";
+import { mapMemory, memoryAt, unmap } from "../../../ffi/posix.ts";
+import { saveRows } from "./kv-copies.ts";
+import type { CopyTools, KvCopies, PayloadPlace, Restoring } from "./kv-copies.ts";
+import type { KvRows } from "./kv-rows.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import { StateCells, writeState } from "./state-cells.ts";
+
+export interface DeviceTools extends CopyTools {
+  readonly layout: PayloadLayout;
+  readonly rows: KvRows;
+  /** Cells of the assembly that are taken: the longest text that is restored. One more is free. */
+  readonly assemblyTokens: number;
+  /** Runs a batch of one token of a sequence, at a position that it does not hold. */
+  readonly runOne: (sequence: number, position: number) => void;
+}
+
+export class DeviceCopies implements KvCopies {
+  readonly pieceTokens = Infinity;
+  /** A copy of a stream, and llama.cpp's new graph after it (measured: H200, streams of 4.5 GB). */
+  readonly restoreMs = 10;
+  readonly #tools: DeviceTools;
+  readonly #assembly: number;
+  /** Who restores; the next one waits. */
+  #turn: Promise<void> = Promise.resolve();
+  /** A stream is to become a copy of another, and will with the next batch. */
+  #isCopyDue = false;
+
+  private constructor(tools: DeviceTools) {
+    this.#tools = tools;
+    this.#assembly = tools.sequences;
+  }
+
+  /** @returns undefined when the assembly cannot be made */
+  static make(tools: DeviceTools): DeviceCopies | undefined {
+    return takeCells(tools) ? new DeviceCopies(tools) : undefined;
+  }
+
+  save(sequence: number, from: number, to: number, into: Uint8Array): number {
+    this.#makeCopies();
+    return saveRows(this.#tools, { ...this.#tools, into }, { sequence, from, to });
+  }
+
+  async restore(sequence: number, from: number, most: number): Promise<Restoring> {
+    const before = this.#turn;
+    let leave = (): void => {};
+    this.#turn = new Promise((resolve) => (leave = resolve));
+    await before;
+    const { rows, layout, functions, context } = this.#tools;
+    this.#makeCopies();
+    functions.synchronize(context);
+    if (from > 0) rows.move(sequence, this.#assembly, from);
+    let end = from;
+    return {
+      isAtOnce: false,
+      add: (payload: Uint8Array, at: PayloadPlace) => {
+        assert(at.from === end, "what is added begins where the one before ended");
+        const state = StateCells.of(payload, { layout, cells: at.tokenCount, streams: 1, sequence: 0 });
+        const runs = at.to <= Math.min(most, this.#tools.assemblyTokens) ? state.runs(at.from, at.to) : undefined;
+        if (runs === undefined) return "no room";
+        for (const run of runs) rows.put(state, run, this.#assembly);
+        end = at.to;
+        return "restored";
+      },
+      arrived: () => rows.arrived(),
+      end: () => {
+        rows.wait();
+        if (end > from) this.#copy(this.#assembly, sequence, end);
+        leave();
+        return true;
+      },
+      drop: () => {
+        rows.wait();
+        leave();
+      },
+    };
+  }
+
+  /** Lets a sequence begin with what another one holds. */
+  share(source: number, target: number, count: number): void {
+    this.#copy(source, target, count);
+  }
+
+  decoded(): void {
+    this.#isCopyDue = false;
+  }
+
+  letGo(): void {
+    this.#tools.rows.letGo();
+  }
+
+  rest(): void {}
+
+  /** Lets the target be the first `count` tokens of the source. */
+  #copy(source: number, target: number, count: number): void {
+    const { functions, memory } = this.#tools;
+    functions.copyTokens(memory, source, target, -1, -1);
+    functions.removeTokens(memory, target, count, -1);
+    this.#isCopyDue = true;
+  }
+
+  /** What is read from or put into tensors must not be ahead of copies that are due. Only where nobody has run a batch since. */
+  #makeCopies(): void {
+    if (!this.#isCopyDue) return;
+    const { functions, memory, assemblyTokens } = this.#tools;
+    this.#tools.runOne(this.#assembly, assemblyTokens);
+    functions.removeTokens(memory, this.#assembly, assemblyTokens, -1);
+    assert(!this.#isCopyDue, "copies are made with a batch");
+  }
+}
+
+/** Lets the assembly's cells be taken, by a state of that many tokens whose rows are memory that was never touched. */
+function takeCells(tools: DeviceTools): boolean {
+  const { functions, context, layout, sequences, assemblyTokens: cells } = tools;
+  const shape = { layout, cells, streams: sequences + 1, sequence: sequences };
+  const bytes = StateCells.bytesOf(shape);
+  const pointer = mapMemory(bytes);
+  try {
+    writeState((at, length) => new DataView(memoryAt(pointer + BigInt(at), length)), shape, 0);
+    return functions.writeState(context, pointer, bytes, sequences, 0) === bytes;
+  } finally {
+    unmap(pointer, bytes);
+  }
+}
