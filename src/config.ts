@@ -133,6 +133,12 @@ export const settings = {
   threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute.", {
     defaultText: "one per physical core",
   }),
+  maxGap: setting<number | undefined>(
+    integer("MS", 1, 60_000),
+    undefined,
+    "Milliseconds at most between two tokens of an answer while other prompts are read. Less makes prompts take longer.",
+    { defaultText: "120, or 40 on a GPU" },
+  ),
   gpu: setting(
     oneOf("auto", "on", "off"),
     "auto",

@@ -9,6 +9,7 @@ test("what nobody set is left for the engine process to choose: it knows the mod
     sequences: 4,
     threads: undefined,
     gpu: "auto",
+    maxGapMs: undefined,
     gpuLayers: undefined,
     deterministic: false,
     socketPath: "/run/cache.sock",
@@ -16,12 +17,21 @@ test("what nobody set is left for the engine process to choose: it knows the mod
 });
 
 test("what was set arrives as it was set, no layers on the GPU included", () => {
-  const flags = { context: "512", sequences: "2", threads: "3", gpu: "off", gpuLayers: "0", deterministic: "true" };
+  const flags = {
+    context: "512",
+    sequences: "2",
+    threads: "3",
+    maxGap: "80",
+    gpu: "off",
+    gpuLayers: "0",
+    deterministic: "true",
+  };
   expect(engineSettings(resolveConfig({ flags, environment: {} }), "/run/cache.sock")).toEqual({
     contextTokens: 512,
     sequences: 2,
     threads: 3,
     gpu: "off",
+    maxGapMs: 80,
     gpuLayers: 0,
     deterministic: true,
     socketPath: "/run/cache.sock",

@@ -127,9 +127,9 @@ export function startEngine(parts: {
 }
 
 export function engineSettings(config: Config, socketPath: string): EngineSettings {
-  const { context: contextTokens, sequences, threads, gpu, gpuLayers, deterministic } = config;
+  const { context: contextTokens, sequences, threads, maxGap: maxGapMs, gpu, gpuLayers, deterministic } = config;
   const llamaLib = config.llamaLib === "" ? undefined : config.llamaLib;
-  return { contextTokens, sequences, threads, gpu, gpuLayers, llamaLib, deterministic, socketPath };
+  return { contextTokens, sequences, threads, maxGapMs, gpu, gpuLayers, llamaLib, deterministic, socketPath };
 }
 
 /** `reprise serve MODEL` is `reprise serve --model MODEL`. @throws RepriseError BAD_CONFIG when both are given */

@@ -47,9 +47,9 @@ export class CudaMemory {
   }
 
   /** @returns undefined where there is no driver, or it refuses */
-  static open(): CudaMemory | undefined {
+  static open(library = "libcuda.so.1"): CudaMemory | undefined {
     try {
-      const driver = koffi.load("libcuda.so.1");
+      const driver = koffi.load(library);
       const call = (declaration: string) => driver.func(declaration) as Call;
       const pointers: [Pointer[], Pointer[]] = [[0n], [0n]];
       const device = [0];

@@ -110,6 +110,7 @@ export class Rig {
       layout: payloads,
       sliceTokens: deterministic ? chunkTokens : undefined,
       shortSteps: false,
+      maxGapMs: 120,
       stored: () => options.stored ?? this.cache,
       weightsChanged: options.weightsChanged ?? (() => false),
       computeMsPerToken: options.computeMsPerToken ?? 1,

@@ -13,6 +13,8 @@ export interface EngineSettings {
   readonly sequences: number;
   /** Undefined = one for each physical core. */
   readonly threads: number | undefined;
+  /** Most time between two tokens of an answer while others' prompts are read, in ms; undefined = as suits the device. */
+  readonly maxGapMs?: number | undefined;
   readonly gpu: GpuUse;
   /** Which of the libraries for a GPU are taken, as the server has tried them; undefined = the best. */
   readonly gpuBuild?: string | undefined;

@@ -69,6 +69,7 @@ export class Context {
   readonly #memory: MemoryPointer;
   readonly #threads: StepThreads;
   #copies: KvCopies | undefined;
+  #copiedBy: KvRows["by"] | undefined;
   #filled = 0;
 
   private constructor(context: ContextPointer, options: ContextOptions) {
@@ -247,9 +248,15 @@ export class Context {
     const places = { library: this.#library, model: this.#model, context: this.#context, batchTokens };
     const rows = this.layout === "unified" ? undefined : findRows(places, { layout, streams, state });
     this.clear();
+    this.#copiedBy = rows?.by;
     if (this.layout === "unified") this.#copies = new UnifiedCopies(tools);
     else if (rows !== undefined) this.#copies = this.#copiesWith(rows, tools, layout);
     return this.#copies !== undefined;
+  }
+
+  /** Who copies rows; undefined where whole sequences are copied. */
+  get copiedBy(): KvRows["by"] | undefined {
+    return this.#copiedBy;
   }
 
   #copiesWith(rows: KvRows, tools: CopyTools, layout: PayloadLayout): KvCopies | undefined {

@@ -85,5 +85,6 @@ function makeIn(layout: CellLayout, options: ContextsOptions): Contexts {
   );
   const measured = contexts.map((context) => measureLayout(context))[0]!; // at least one context
   const cells = (layout === "unified" ? perContext : 1) * contextTokens;
+  options.log.debug(`cells lie ${layout}, rows are copied by ${contexts[0]!.copiedBy ?? "llama.cpp"}`); // one at least
   return { contexts, payloads: measured.layout, decodeMs: measured.decodeMs, cells };
 }

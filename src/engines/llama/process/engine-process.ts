@@ -32,6 +32,9 @@ import { TiledAttention } from "./tiled-attention.ts";
 const abortReasonMs = 500;
 /** Progress is told in steps of this share at least. */
 const progressStep = 0.01;
+/** Between two tokens of an answer, unless something else is asked for: a GPU reads as much of a prompt in less time. */
+const gapMsOnCpu = 120;
+const gapMsOnGpu = 40;
 /** Tokens per stored chunk. */
 const chunkTokens = 64;
 /** KV for every sequence is taken at the start, so that more than this is asked for. */
@@ -101,6 +104,7 @@ class EngineProcess {
       layout: this.#layout,
       sliceTokens: deterministic ? chunkTokens : undefined,
       shortSteps: !canAbort(facts),
+      maxGapMs: settings.maxGapMs ?? (isGpuBuild(library.build) ? gapMsOnGpu : gapMsOnCpu),
       stored: () => (this.#files.identity === this.#digested ? this.#cache?.stored : undefined),
       weightsChanged: () => this.#weightsChanged(),
       computeMsPerToken: Math.max(0.001, decodeMs),

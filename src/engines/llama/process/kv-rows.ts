@@ -14,6 +14,8 @@ import type { PayloadLayout } from "./sequence-state.ts";
 import type { CellRun, StateCells } from "./state-cells.ts";
 
 export interface KvRows {
+  /** Who copies. */
+  readonly by: "ggml" | "CUDA";
   /** Begins to copy rows of a state into a stream. The state's bytes stay as they are until {@link arrived} or {@link wait}. */
   put(state: StateCells, run: CellRun, stream: number): void;
   /** Begins to copy rows of a stream into a state; they are there after {@link wait}. */
@@ -64,6 +66,7 @@ export class StreamTensors {
 
 /** Through ggml, which knows where its tensors are. */
 export class TensorRows implements KvRows {
+  readonly by = "ggml";
   readonly #functions: KvTensorFunctions;
   readonly #tensors: StreamTensors;
 
@@ -118,6 +121,7 @@ interface Group {
 
 /** Through NVIDIA's driver, from and to memory that it may read and write by itself. */
 export class CudaRows implements KvRows {
+  readonly by = "CUDA";
   readonly #memory: CudaMemory;
   readonly #tensors: StreamTensors;
   readonly #groups: readonly Group[];

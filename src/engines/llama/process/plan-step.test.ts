@@ -13,7 +13,7 @@ function limits(change: Partial<SliceLimits> = {}): SliceLimits {
     contextTokens: 10_000,
     attention: undefined,
   };
-  return { ...plain, computeMsPerToken: 1, turn: 1, ...change };
+  return { ...plain, stepMs: 200, unitMs: 1, turn: 1, ...change };
 }
 
 function running(sequence: number, change: Partial<RunningSequence>): RunningSequence {
@@ -79,8 +79,8 @@ test("a step has 512 tokens at most, and while answers run no more than 200 ms h
   expect(rows([book])).toEqual({ decodes: 0, prefill: 512 });
   expect(rows([book, answering(1)])).toEqual({ decodes: 1, prefill: 192 });
   const many = Array.from({ length: 254 }, (_, index) => answering(index + 1));
-  expect(rows([book, ...many], { computeMsPerToken: 0.01 })).toEqual({ decodes: 254, prefill: 256 });
-  expect(rows([book, answering(1)], { computeMsPerToken: 50 })).toEqual({ decodes: 1, prefill: 16 });
+  expect(rows([book, ...many], { unitMs: 0.01 })).toEqual({ decodes: 254, prefill: 256 });
+  expect(rows([book, answering(1)], { unitMs: 50 })).toEqual({ decodes: 1, prefill: 16 });
 });
 
 test("a context for every sequence: a batch for each that has something to do, in the contexts' order", () => {
@@ -110,7 +110,7 @@ test("pieces are padded only where attention has tiles and the context has room"
 test("deterministic mode: one request a decode, cut where the chunks end, whoever else is there", () => {
   const asked = running(1, { context: 1, prompt: prompt(300), held: 100 });
   const slicesOf = (others: RunningSequence[]) => {
-    const { batches } = planStep([asked, ...others], limits({ sliceTokens: 64, computeMsPerToken: 90 }));
+    const { batches } = planStep([asked, ...others], limits({ sliceTokens: 64, unitMs: 90 }));
     for (const { decodes, slices } of batches) expect(decodes.length + slices.length).toBe(1);
     return batches.find(({ context }) => context === 1)!.slices;
   };

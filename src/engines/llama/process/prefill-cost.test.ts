@@ -1,8 +1,14 @@
 import { expect, test } from "vitest";
 import { PrefillCost } from "./prefill-cost.ts";
 
-const slices = (...lengths: number[]) =>
-  lengths.map((length) => ({ sequence: 0, position: 0, tokens: new Uint32Array(length), padding: 0, last: false }));
+/** A batch of prompt pieces that costs `dear` times its tokens. */
+const slices = (...lengths: number[]) => batch(lengths);
+
+function batch(lengths: readonly number[], dear = 1) {
+  const slice = { sequence: 0, position: 0, padding: 0, last: false };
+  const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  return { slices: lengths.map((length) => ({ ...slice, tokens: new Uint32Array(length) })), cost: dear * tokens };
+}
 
 test("small slices do not make prompt tokens look dear", () => {
   const cost = new PrefillCost(1);
@@ -26,5 +32,22 @@ test("a step of next tokens tells nothing of prompts", () => {
   const cost = new PrefillCost(1);
   cost.measured(0.1, slices());
   cost.measured(0.1, slices(15));
+  expect(cost.msPerToken).toBe(1);
+});
+
+test("a unit of cost is the same wherever in a prompt it is spent; a token is not", () => {
+  const cost = new PrefillCost(1);
+  cost.measured(512, batch([512], 1));
+  cost.measured(2048, batch([512], 4));
+  expect(cost.unitMs).toBe(1);
+  expect(cost.msPerToken).toBeGreaterThan(1.5);
+});
+
+test("steps that a device is still at are counted with the one that waits for them", () => {
+  const cost = new PrefillCost(100);
+  cost.measured(2, batch([512]), false);
+  cost.measured(2, batch([512]), false);
+  expect(cost.msPerToken).toBe(100);
+  cost.measured(1532, batch([512]), true);
   expect(cost.msPerToken).toBe(1);
 });

@@ -3,7 +3,7 @@
  * loading is worth it, hang on it.
  */
 import { smallestSlice } from "./prefill-slices.ts";
-import type { Slice } from "./step.ts";
+import type { Batch } from "./step.ts";
 import { tileTokens } from "./tiled-attention.ts";
 
 /** How much of a new measurement is believed. */
@@ -11,17 +11,24 @@ const believed = 0.3;
 
 export class PrefillCost {
   #msPerToken: number;
+  #unitMs: number;
   #isGuess = true;
   /** Of steps that a device may still be at. */
-  #open = { ms: 0, tokens: 0 };
+  #open = { ms: 0, tokens: 0, cost: 0 };
 
   /** @param guess until something is measured: one token alone costs many times what it costs among others */
   constructor(guess: number) {
     this.#msPerToken = guess;
+    this.#unitMs = guess;
   }
 
   get msPerToken(): number {
     return this.#msPerToken;
+  }
+
+  /** What a unit of a batch's cost takes: it does not grow with what a prompt's pieces have before them. */
+  get unitMs(): number {
+    return this.#unitMs;
   }
 
   /**
@@ -29,16 +36,19 @@ export class PrefillCost {
    *
    * @param isDone false: a device goes on with it, and a later step waits for both
    */
-  measured(elapsedMs: number, slices: readonly Slice[], isDone = true): void {
+  measured(elapsedMs: number, batch: Pick<Batch, "slices" | "cost">, isDone = true): void {
     const ms = this.#open.ms + elapsedMs;
-    const tokens = this.#open.tokens + slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
-    this.#open = isDone ? { ms: 0, tokens: 0 } : { ms, tokens };
+    const tokens = this.#open.tokens + batch.slices.reduce((sum, slice) => sum + slice.tokens.length, 0);
+    const cost = this.#open.cost + batch.cost;
+    this.#open = isDone ? { ms: 0, tokens: 0, cost: 0 } : { ms, tokens, cost };
     if (tokens < smallestSlice || !isDone) return;
-    const cost = ms / tokens;
-    if (tokens < tileTokens) this.#msPerToken = Math.min(cost, this.#msPerToken);
-    else {
-      this.#msPerToken += (cost - this.#msPerToken) * (this.#isGuess ? 1 : believed);
-      this.#isGuess = false;
-    }
+    this.#msPerToken = this.#learned(this.#msPerToken, ms / tokens, tokens);
+    this.#unitMs = this.#learned(this.#unitMs, ms / cost, tokens);
+    if (tokens >= tileTokens) this.#isGuess = false;
+  }
+
+  #learned(known: number, now: number, tokens: number): number {
+    if (tokens < tileTokens) return Math.min(now, known);
+    return known + (now - known) * (this.#isGuess ? 1 : believed);
   }
 }

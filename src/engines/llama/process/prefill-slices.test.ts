@@ -19,7 +19,8 @@ function slicer(change: Partial<SliceLimits> = {}) {
     sliceTokens: undefined,
     alike: false,
     shortSteps: false,
-    computeMsPerToken: 1,
+    stepMs: 200,
+    unitMs: 1,
     contextTokens: 10_000,
   };
   let turn = 0;
@@ -58,8 +59,8 @@ test("no slice is smaller than a tile, unless the prompt is", () => {
 
 test("while others decode, a step takes no more tokens than 200 ms have room for, in whole tiles", () => {
   expect(readAll(slicer(), 3, [reader(1000)]).slice(0, 4)).toEqual([[192], [192], [192], [192]]);
-  expect(lengths(slicer({ computeMsPerToken: 6 }).next(1, [reader(1000)]))).toEqual([64]);
-  expect(lengths(slicer({ computeMsPerToken: 10 }).next(1, [reader(1000)]))).toEqual([20]);
+  expect(lengths(slicer({ unitMs: 6 }).next(1, [reader(1000)]))).toEqual([33]);
+  expect(lengths(slicer({ unitMs: 10 }).next(1, [reader(1000)]))).toEqual([20]);
   expect(lengths(slicer().next(0, [reader(1000)]))).toEqual([512]);
   expect(lengths(slicer({ shortSteps: true }).next(0, [reader(1000)]))).toEqual([192]);
 });
@@ -86,7 +87,7 @@ test("room that a short prompt leaves is used by the next", () => {
 });
 
 test("deterministic mode cuts at multiples of the chunk size, whoever else reads or decodes", () => {
-  const slicing = slicer({ sliceTokens: 64, computeMsPerToken: 50 });
+  const slicing = slicer({ sliceTokens: 64, unitMs: 50 });
   const one = reader(500, { held: 64 });
   const two = reader(300);
   expect(lengths(slicing.next(3, [one, two]))).toEqual([64, 64]);
@@ -115,12 +116,10 @@ test("a piece of a tile is padded where attention row by row would cost more", (
 });
 
 test("slices have the size that the threads can share in whole tiles", () => {
-  const cut = (threads: number, computeMsPerToken: number) =>
+  const cut = (threads: number, unitMs: number) =>
     lengths(
-      slicer({ attention: new TiledAttention({ ...small, threads }), computeMsPerToken }).next(2, [
-        reader(5000, { held: 1000 }),
-      ]),
+      slicer({ attention: new TiledAttention({ ...small, threads }), unitMs }).next(2, [reader(5000, { held: 1000 })]),
     );
-  expect(cut(1, 0.6)).toEqual([320]);
-  expect(cut(2, 0.6)).toEqual([256]);
+  expect(cut(1, 0.23)).toEqual([320]);
+  expect(cut(2, 0.23)).toEqual([256]);
 });

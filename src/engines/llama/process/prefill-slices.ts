@@ -1,7 +1,7 @@
 /**
  * Which pieces of which prompts the next step computes.
  *
- * While others wait for their next token a step is short. Within that, pieces are as large as ggml's CPU attention likes them
+ * While others wait for their next token a step is short (`--max-gap`). Within that, pieces are as large as ggml's CPU attention likes them
  * (tiled-attention.ts): one prompt is read after the other in whole tiles, instead of a little of each, and a piece that is
  * nearly a tile is filled up with rows that are forgotten again.
  *
@@ -24,14 +24,14 @@ export interface SliceLimits {
   readonly contextTokens: number;
   /** Undefined = attention has no tiles, or the rows of a step are not of one sequence. */
   readonly attention: TiledAttention | undefined;
-  /** The measured cost of a prompt token. */
-  readonly computeMsPerToken: number;
+  /** What prompts may take of a step that others wait for, in ms. */
+  readonly stepMs: number;
+  /** What a unit of cost takes, as measured, in ms: a token without attention. */
+  readonly unitMs: number;
   /** Which step this is, counted from 1. */
   readonly turn: number;
 }
 
-/** While others wait for their next token, or where a step cannot be stopped, it should not take longer than this. */
-const stepMs = 200;
 /** Fewer tokens are not worth a step, and tell nothing of what one costs. */
 export const smallestSlice = 16;
 /** Another size must be cheaper than this share of the plain one's cost: costs are estimates. */
@@ -42,9 +42,10 @@ const turnsOfOldest = 4;
 /** The pieces of the next step, beside `decoding` sequences that compute a token of their answers. */
 export function cutPrompts(prefilling: readonly RunningSequence[], decoding: number, limits: SliceLimits): Slice[] {
   const { sliceTokens } = limits;
-  let room = roomFor(decoding, limits);
+  const ordered = inOrder(prefilling, limits.turn);
+  let room = ordered.length === 0 ? 0 : roomFor(decoding, ordered[0]!, limits);
   const slices: Slice[] = [];
-  for (const running of inOrder(prefilling, limits.turn)) {
+  for (const running of ordered) {
     const rest = promptRest(running);
     const { sequence, held } = running;
     const border =
@@ -70,13 +71,17 @@ export function sliceCost(slices: readonly Slice[], { attention }: SliceLimits):
   }, 0);
 }
 
-/** Prompt tokens that the next step may take. */
-function roomFor(decoding: number, { sliceTokens, shortSteps, computeMsPerToken }: SliceLimits): number {
+/** Prompt tokens that the next step may take: as many as the first of them can have in that time. */
+function roomFor(decoding: number, { held }: RunningSequence, limits: SliceLimits): number {
+  const { sliceTokens, shortSteps, stepMs, unitMs, attention } = limits;
   const room = batchTokens - decoding;
   if (sliceTokens !== undefined || (decoding === 0 && !shortSteps)) return room;
-  const affordable = Math.floor(stepMs / computeMsPerToken);
-  if (affordable >= tileTokens) return Math.min(room, wholeTiles(affordable));
-  return 2 * affordable >= tileTokens ? tileTokens : Math.max(smallestSlice, affordable);
+  const fits = (rows: number) => (attention?.cost(rows, held) ?? rows) * unitMs <= stepMs;
+  let rows = Math.min(room, wholeTiles(Math.floor(stepMs / unitMs)));
+  while (rows > 0 && !fits(rows)) rows -= tileTokens;
+  if (rows > 0) return rows;
+  for (rows = tileTokens - 1; rows > smallestSlice && !fits(rows);) rows -= 1;
+  return rows;
 }
 
 /**

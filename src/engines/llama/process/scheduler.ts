@@ -62,6 +62,8 @@ export interface SchedulerOptions {
   readonly stored: FindStoredKv;
   /** Were the weights written to since the last look? Then what was computed with them may be of the old ones or of both. */
   readonly weightsChanged: () => boolean;
+  /** Between two tokens of an answer, as far as prompts that are read meanwhile have a say. */
+  readonly maxGapMs: number;
   /** First guess of the cost of a prompt token; measured from then on. */
   readonly computeMsPerToken: number;
   /** Undefined = prompt pieces of any size cost the same. */
@@ -81,8 +83,9 @@ export class Scheduler {
   #steps = 0;
   #closed = false;
   #wake: (() => void) | undefined;
-  /** What the last step took that had next tokens in it. */
+  /** What the last step took that had next tokens in it, and next tokens when they were last alone in a batch. */
   #stepMs = Infinity;
+  #decodesMs = 0;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -241,10 +244,14 @@ export class Scheduler {
   /** One decode in every context that has something to do. @returns whether there was one */
   async #step(): Promise<boolean> {
     this.#steps += 1;
-    const { sliceTokens, shortSteps, contextTokens, attention } = this.#options;
-    const now = { computeMsPerToken: this.#cost.msPerToken, turn: this.#steps };
+    const { sliceTokens, shortSteps, contextTokens, attention, maxGapMs } = this.#options;
+    const running = this.#running();
+    const beside = planBeside(running, this.#stepMs);
+    // What goes on between two steps is part of the gap, and so are the next tokens' own batches.
+    const stepMs = maxGapMs - this.#decodesMs - beside.loadMs - beside.saveMs;
+    const now = { stepMs, unitMs: this.#cost.unitMs, turn: this.#steps };
     const alike = this.#options.contexts[0]!.layout !== "unified"; // there is one at least, and all are made alike
-    const step = planStep(this.#running(), { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
+    const step = planStep(running, { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
     for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
     if (step.decoding > 0) this.#stepMs = performance.now() - started;
@@ -258,8 +265,10 @@ export class Scheduler {
     if (result.decoded === "aborted") await this.#options.listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
     if (result.decoded === "done") {
+      const elapsedMs = performance.now() - started;
       const isDone = result.outputs.length > 0 || context.layout !== "device";
-      this.#cost.measured(performance.now() - started, batch.slices, isDone);
+      this.#cost.measured(elapsedMs, batch, isDone);
+      if (batch.slices.length === 0) this.#decodesMs = elapsedMs;
     }
     return result.decoded;
   }
