@@ -9,7 +9,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { percentile } from "../src/bench/statistics.ts";
-import { Context, batchTokens } from "../src/engines/llama/process/context.ts";
+import { Context, rowsTogether } from "../src/engines/llama/process/context.ts";
 import { physicalCores } from "../src/engines/llama/model/machine.ts";
 import { StepThreads } from "../src/engines/llama/process/thread-choice.ts";
 import { repositoryRoot } from "../test/support/repository.ts";
@@ -25,7 +25,7 @@ const file = readdirSync(models).find((name) => name.endsWith(".gguf"))!; // the
 const model = loadModel(join(models, file));
 
 function context(threads: number, threadPool: bigint | undefined): Context {
-  const cells = Math.ceil((held + batchTokens) / 256) * 256;
+  const cells = Math.ceil((held + rowsTogether) / 256) * 256;
   // Deterministic: the number of threads stays what it is.
   const fixed = new StepThreads(threads, { deterministic: true });
   const made = Context.create({
@@ -38,7 +38,7 @@ function context(threads: number, threadPool: bigint | undefined): Context {
     threadPool,
     abortFlag: undefined,
   });
-  for (let from = 0; from < held; from += batchTokens) decode(made, from, Math.min(batchTokens, held - from));
+  for (let from = 0; from < held; from += rowsTogether) decode(made, from, Math.min(rowsTogether, held - from));
   return made;
 }
 

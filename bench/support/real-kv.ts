@@ -1,6 +1,6 @@
 /** Real KV to measure with: what llama.cpp has computed of some notes, in chunks as the embedded engine stores them. */
 import { sampleNotes } from "../../src/bench/notes/notes.ts";
-import { batchTokens, Context } from "../../src/engines/llama/process/context.ts";
+import { rowsTogether, Context } from "../../src/engines/llama/process/context.ts";
 import { measureLayout } from "../../src/engines/llama/process/family.ts";
 import { physicalCores } from "../../src/engines/llama/model/machine.ts";
 import { payloadBytes } from "../../src/engines/llama/process/sequence-state.ts";
@@ -28,9 +28,9 @@ export function realKv(modelFile: string, type: keyof typeof kvTypes, tokens: nu
     abortFlag: undefined,
   });
   const layout = measureLayout(context).layout!; // of a plain model
-  for (let from = 0; from < ids.length; from += batchTokens) {
+  for (let from = 0; from < ids.length; from += rowsTogether) {
     context.begin();
-    for (const [i, id] of ids.subarray(from, from + batchTokens).entries()) context.add(0, from + i, id, false);
+    for (const [i, id] of ids.subarray(from, from + rowsTogether).entries()) context.add(0, from + i, id, false);
     if (context.decode() !== "done") throw new Error(`llama.cpp computed no tokens after ${from}`);
   }
   const room = new Uint8Array(payloadBytes(layout, chunkTokens));

@@ -26,28 +26,39 @@ const onHost = 1n;
 const onDevice = 2n;
 /** `CU_STREAM_NON_BLOCKING`: it does not wait for the default stream. */
 const nonBlocking = 1;
-/** `CU_MEMHOSTREGISTER_PORTABLE`: for every context. */
+/** `CU_EVENT_DISABLE_TIMING`. */
+const noTiming = 2;
+/** `cudaHostRegisterPortable`: for every context. */
 const portable = 1;
+/** ggml's backend brings one of them along. */
+const knownRuntimes = ["libcudart.so.13", "libcudart.so.12"];
 const notReady = 600;
 /** A copy of rows further apart than this is refused (`CU_DEVICE_ATTRIBUTE_MAX_PITCH` of every device there is). */
 export const largestStride = 2 ** 31 - 1;
 
 type Call = (...values: unknown[]) => number;
-type Calls = Record<"copy" | "wait" | "query" | "register" | "unregister", Call>;
+type Calls = Record<"copy" | "wait" | "unregister" | "event" | "record" | "query" | "destroy", Call>;
+/** By CUDA's run-time library, which any thread may call; undefined where there is none beside ggml's backend. */
+type Register = ((at: Pointer, bytes: number) => Promise<number>) | undefined;
+
+/** What had been begun when it was made. */
+export type Mark = Pointer;
 
 export class CudaMemory {
   readonly #calls: Calls;
+  readonly #register: Register;
   readonly #stream: Pointer;
   /** `CUDA_MEMCPY2D`: 16 words, of which some are halves. */
   readonly #plan = new BigUint64Array(16);
 
-  private constructor(calls: Calls, stream: Pointer) {
+  private constructor(calls: Calls, register: Register, stream: Pointer) {
     this.#calls = calls;
+    this.#register = register;
     this.#stream = stream;
   }
 
   /** @returns undefined where there is no driver, or it refuses */
-  static open(library = "libcuda.so.1"): CudaMemory | undefined {
+  static open(library = "libcuda.so.1", runtimes = knownRuntimes): CudaMemory | undefined {
     try {
       const driver = koffi.load(library);
       const call = (declaration: string) => driver.func(declaration) as Call;
@@ -64,19 +75,30 @@ export class CudaMemory {
       const calls = {
         copy: call("int cuMemcpy2DAsync_v2(void*, void*)"),
         wait: call("int cuStreamSynchronize(void*)"),
-        query: call("int cuStreamQuery(void*)"),
-        register: call("int cuMemHostRegister_v2(void*, size_t, uint)"),
+        event: call("int cuEventCreate(_Out_ void**, uint)"),
+        record: call("int cuEventRecord(void*, void*)"),
+        query: call("int cuEventQuery(void*)"),
+        destroy: call("int cuEventDestroy_v2(void*)"),
         unregister: call("int cuMemHostUnregister(void*)"),
       };
-      return new CudaMemory(calls, pointers[1][0]!);
+      return new CudaMemory(calls, registerBy(runtimes), pointers[1][0]!);
     } catch {
       return undefined;
     }
   }
 
-  /** Lets the device read and write memory itself, which takes its pages: some ms for every 64 MiB. @returns whether it may now */
-  register(at: Pointer, bytes: number): boolean {
-    return this.#calls.register(at, bytes, portable) === 0;
+  /** Can memory be registered, without this thread waiting for it? */
+  get canRegister(): boolean {
+    return this.#register !== undefined;
+  }
+
+  /**
+   * Lets the device read and write memory itself, which takes its pages: 5 to 25 ms for every 64 MiB, on another thread.
+   *
+   * @returns whether it may now
+   */
+  async register(at: Pointer, bytes: number): Promise<boolean> {
+    return (await this.#register?.(at, bytes)) === 0;
   }
 
   unregister(at: Pointer): void {
@@ -98,11 +120,20 @@ export class CudaMemory {
     this.#copy([onDevice, from], [onDevice, to], count);
   }
 
-  /** All that was begun has ended. @throws Error when something went wrong on the device */
-  get isDone(): boolean {
-    const result = this.#calls.query(this.#stream);
+  /** Marks what has been begun until now; asked for until {@link isPast}. @throws Error */
+  mark(): Mark {
+    const event: Pointer[] = [0n];
+    check(this.#calls.event(event, noTiming), "cuEventCreate");
+    check(this.#calls.record(event[0], this.#stream), "cuEventRecord");
+    return event[0]!;
+  }
+
+  /** Has all of that ended? Then the mark is no more. @throws Error when something went wrong on the device */
+  isPast(mark: Mark): boolean {
+    const result = this.#calls.query(mark);
     if (result === notReady) return false;
-    check(result, "cuStreamQuery");
+    this.#calls.destroy(mark);
+    check(result, "cuEventQuery");
     return true;
   }
 
@@ -124,6 +155,21 @@ export class CudaMemory {
     this.#plan[15] = BigInt(rows);
     check(this.#calls.copy(this.#plan, this.#stream), "cuMemcpy2DAsync");
   }
+}
+
+function registerBy(runtimes: readonly string[]): Register {
+  for (const name of runtimes) {
+    try {
+      const native = koffi.load(name).func("int cudaHostRegister(void*, size_t, uint)");
+      return (at, bytes) =>
+        new Promise((resolve) =>
+          native.async(at, bytes, portable, (error: unknown, result: number) => resolve(error === null ? result : -1)),
+        );
+    } catch {
+      // The next one, or none.
+    }
+  }
+  return undefined;
 }
 
 function check(result: number, call: string): void {

@@ -23,7 +23,7 @@ export interface KvTensors {
 
 /** The graph that is looked at is also the one that the context reserves memory for: it must be that of its largest batch. */
 export interface LargestBatch {
-  readonly tokens: number;
+  readonly rows: number;
   /** All that the context has. */
   readonly sequences: number;
 }
@@ -53,8 +53,8 @@ export function declareKvTensors(base: LibraryHandle, llama: LibraryHandle): KvT
       return { pointer, address, bytes: Number(bytesOf(pointer)) };
     };
     return {
-      find: (context, layers, { tokens, sequences }) => {
-        const graph = reserve(context, tokens, sequences, sequences) as Pointer | null;
+      find: (context, layers, { rows, sequences }) => {
+        const graph = reserve(context, rows, sequences, sequences) as Pointer | null;
         if (graph === null) return undefined;
         const all = (kind: string) => Array.from({ length: layers }, (_, i) => named(graph, `cache_${kind}_l${i}`));
         const [keys, values] = [all("k"), all("v")];

@@ -15,14 +15,6 @@ import { mapFile, memoryAt, unmap, wantHugePages, type Pointer } from "./posix.t
 /** Slots are cut from extents of this size. */
 export const extentBytes = 64 * 1024 * 1024;
 
-/** What {@link PoolMapping.slot} gave parts of. */
-const extents = new WeakSet<ArrayBufferLike>();
-
-/** Is it an extent of a pool: memory that stays until its mapping is closed? */
-export function isPoolMemory(memory: ArrayBufferLike): boolean {
-  return extents.has(memory);
-}
-
 export class PoolMapping {
   readonly path: string;
   readonly bytes: number;
@@ -70,17 +62,16 @@ export class PoolMapping {
 
   /** The bytes of a slot, in place: what is written here is what the cache and every guest see. */
   slot(offset: number, bytes: number): Uint8Array {
-    const pointer = this.#open();
     const index = Math.floor(offset / extentBytes);
     const start = index * extentBytes;
     this.#mustFit(offset, bytes);
-    let extent = this.#extents[index];
-    if (extent === undefined) {
-      extent = new Uint8Array(memoryAt(pointer + BigInt(start), Math.min(extentBytes, this.bytes - start)));
-      extents.add(extent.buffer);
-      this.#extents[index] = extent;
-    }
+    const extent = this.#extent(index);
     return extent.subarray(offset - start, offset - start + bytes);
+  }
+
+  /** All of the pool, extent by extent. */
+  *extents(): Generator<Uint8Array> {
+    for (let index = 0; index * extentBytes < this.bytes; index += 1) yield this.#extent(index);
   }
 
   /** The address of a slot, for native calls; they must not go past `bytes`. */
@@ -95,6 +86,12 @@ export class PoolMapping {
     unmap(this.#pointer, this.bytes);
     this.#pointer = undefined;
     this.#extents.length = 0;
+  }
+
+  #extent(index: number): Uint8Array {
+    const start = index * extentBytes;
+    const pointer = this.#open() + BigInt(start);
+    return (this.#extents[index] ??= new Uint8Array(memoryAt(pointer, Math.min(extentBytes, this.bytes - start))));
   }
 
   #open(): Pointer {

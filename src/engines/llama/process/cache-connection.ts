@@ -13,8 +13,10 @@ export interface CacheConnectionOptions {
   readonly socketPath: string;
   readonly session: SessionOptions;
   readonly log: Log;
-  /** The pool that is mapped now is about to go. */
-  readonly beforeUnmap: () => void;
+  /** A pool was mapped. */
+  readonly onMapped: (pool: PoolMapping) => void;
+  /** The pool that was mapped before is about to go. */
+  readonly beforeUnmap: () => Promise<void>;
 }
 
 /** Pauses between attempts to make the first connection; later ones are the session's own. */
@@ -65,11 +67,12 @@ export class CacheConnection {
   }
 
   /** Copies are synchronous, or ended first, so nobody is in the old mapping now. */
-  #map(pool: { path: string; bytes: number }): void {
+  #map({ path, bytes }: { path: string; bytes: number }): void {
     const old = this.#pool;
-    this.#pool = PoolMapping.open(pool.path, pool.bytes);
-    if (old === undefined) return;
-    this.#options.beforeUnmap();
-    old.close();
+    this.#pool = PoolMapping.open(path, bytes);
+    const { onMapped, beforeUnmap } = this.#options;
+    const isFree = old === undefined ? Promise.resolve() : beforeUnmap().then(() => old.close());
+    const pool = this.#pool;
+    void isFree.then(() => onMapped(pool));
   }
 }

@@ -19,8 +19,15 @@ import { findRows } from "./known-rows.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import type { StepThreads } from "./thread-choice.ts";
 
-/** Tokens per decode call at most: llama.cpp aborts the process on more than its n_batch. */
-export const batchTokens = 512;
+/** Rows that llama.cpp computes together. */
+export const rowsTogether = 512;
+
+/** Tokens of a batch at most: llama.cpp aborts the process on more than its n_batch. A device gets work for longer. */
+const batchTokensOf: Record<CellLayout, number> = {
+  unified: rowsTogether,
+  streams: rowsTogether,
+  device: 4 * rowsTogether,
+};
 
 /** Steps of fewer tokens are made of short operations: see thread-choice.ts. */
 const smallStepTokens = 32;
@@ -84,7 +91,7 @@ export class Context {
     this.sequences = sequences;
     this.layout = layout;
     this.#threads = options.threads;
-    this.batch = createBatch(functions, batchTokens);
+    this.batch = createBatch(functions, batchTokensOf[layout]);
   }
 
   /** @throws RepriseError NOT_ENOUGH_MEMORY, or LIBRARY_UNSUPPORTED when the library did not take the parameters as given. */
@@ -93,6 +100,7 @@ export class Context {
     const { functions } = library;
     // llama.cpp makes batches no larger than a context, so that a small one has room for a whole batch.
     const { contexts = 1, layout = "unified" } = options;
+    const batchTokens = batchTokensOf[layout];
     const ids = layout === "streams" ? options.sequences : options.sequences + 1;
     const stores = layout === "unified" ? 1 : ids;
     const perStore = layout === "unified" ? options.cells : Math.ceil(options.cells / options.sequences);
@@ -106,7 +114,7 @@ export class Context {
         ...functions.defaultContextParams(),
         n_ctx: cells,
         n_batch: batchTokens,
-        n_ubatch: batchTokens,
+        n_ubatch: rowsTogether,
         n_seq_max: ids,
         n_outputs_max: ids,
         n_threads: options.threads.most,
@@ -143,7 +151,7 @@ export class Context {
   /** Puts a token into the batch; its index there is what {@link logits} and samplers take. */
   add(sequence: number, position: number, token: number, wantsOutput: boolean): number {
     const index = this.#filled;
-    assert(index < this.batch.capacity, "a batch has at most 512 tokens");
+    assert(index < this.batch.capacity, "a batch has the tokens that its context was made with");
     this.batch.tokens[index] = token;
     this.batch.positions[index] = position;
     this.batch.sequences[index]![0] = sequence;
@@ -245,7 +253,7 @@ export class Context {
       sequences: this.sequences,
     };
     const { streams } = this;
-    const places = { library: this.#library, model: this.#model, context: this.#context, batchTokens };
+    const places = { library: this.#library, model: this.#model, context: this.#context, rowsTogether };
     const rows = this.layout === "unified" ? undefined : findRows(places, { layout, streams, state });
     this.clear();
     this.#copiedBy = rows?.by;
@@ -274,9 +282,14 @@ export class Context {
     return this.#copies;
   }
 
-  /** The memory that payloads lie in will be unmapped. */
-  letGo(): void {
-    this.#copies?.letGo();
+  /** Says what memory payloads will lie in. */
+  prepare(extents: Iterable<Uint8Array>): void {
+    this.#copies?.prepare(extents);
+  }
+
+  /** That memory will be unmapped: resolves when nothing is kept of it. */
+  async letGo(): Promise<void> {
+    await this.#copies?.letGo();
   }
 
   /** Nothing is to be done: memory that copies are made in may go. */

@@ -35,6 +35,8 @@ export class DeviceCopies implements KvCopies {
   #turn: Promise<void> = Promise.resolve();
   /** A stream is to become a copy of another, and will with the next batch. */
   #isCopyDue = false;
+  /** That were run. */
+  #batches = 0;
 
   private constructor(tools: DeviceTools) {
     this.#tools = tools;
@@ -61,6 +63,8 @@ export class DeviceCopies implements KvCopies {
     functions.synchronize(context);
     if (from > 0) rows.move(sequence, this.#assembly, from);
     let end = from;
+    /** The batch before the one that makes an early copy. */
+    let early: number | undefined;
     return {
       isAtOnce: false,
       add: (payload: Uint8Array, at: PayloadPlace) => {
@@ -72,15 +76,25 @@ export class DeviceCopies implements KvCopies {
         end = at.to;
         return "restored";
       },
-      arrived: () => rows.arrived(),
+      arrived: () => {
+        const arrived = rows.arrived();
+        if (early === undefined) {
+          // llama.cpp's books of a long text take it some milliseconds, in which the device copies.
+          this.#copy(this.#assembly, sequence, most);
+          early = this.#batches;
+        }
+        return arrived;
+      },
       end: () => {
         rows.wait();
-        if (end > from) this.#copy(this.#assembly, sequence, end);
+        const isCopied = early === this.#batches && end === most;
+        if (!isCopied && (end > from || early !== undefined)) this.#copy(this.#assembly, sequence, end);
         leave();
         return true;
       },
       drop: () => {
         rows.wait();
+        if (early !== undefined) this.#copy(this.#assembly, sequence, from);
         leave();
       },
     };
@@ -93,10 +107,15 @@ export class DeviceCopies implements KvCopies {
 
   decoded(): void {
     this.#isCopyDue = false;
+    this.#batches += 1;
   }
 
-  letGo(): void {
-    this.#tools.rows.letGo();
+  prepare(extents: Iterable<Uint8Array>): void {
+    this.#tools.rows.prepare(extents);
+  }
+
+  letGo(): Promise<void> {
+    return this.#tools.rows.letGo();
   }
 
   rest(): void {}

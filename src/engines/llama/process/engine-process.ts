@@ -194,8 +194,13 @@ class EngineProcess {
     });
     const session = { space, rank: 0, slotBytes: [payloadBytes(this.#layout, chunkTokens)], model: this.#name };
     server.send({ kind: "guest", session });
-    const beforeUnmap = () => this.#contexts.forEach((context) => context.letGo());
-    this.#cache = new CacheConnection({ socketPath, session, log: this.#log, beforeUnmap });
+    this.#cache = new CacheConnection({
+      socketPath,
+      session,
+      log: this.#log,
+      onMapped: (pool) => this.#contexts.forEach((context) => context.prepare(pool.extents())),
+      beforeUnmap: async () => void (await Promise.all(this.#contexts.map((context) => context.letGo()))),
+    });
     this.#cache.connect().then(
       () => server.send({ kind: "connected" }),
       (error: unknown) => this.#log.error(`the cache is not used: ${describe(error)}`),

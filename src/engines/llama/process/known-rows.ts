@@ -14,8 +14,8 @@ export interface RowPlaces {
   readonly library: Library;
   readonly model: Model;
   readonly context: ContextPointer;
-  /** Tokens of its largest batch. */
-  readonly batchTokens: number;
+  /** That it computes at most. */
+  readonly rowsTogether: number;
 }
 
 export interface KnownState {
@@ -26,9 +26,9 @@ export interface KnownState {
 }
 
 /** @returns undefined where they are not found, or are not what they should be */
-export function findRows({ library, model, context, batchTokens }: RowPlaces, known: KnownState): KvRows | undefined {
+export function findRows({ library, model, context, rowsTogether }: RowPlaces, known: KnownState): KvRows | undefined {
   const { kvTensors, gpus } = library;
-  const largest = { tokens: batchTokens, sequences: known.streams };
+  const largest = { rows: rowsTogether, sequences: known.streams };
   const found = kvTensors?.find(context, known.layout.keys.length, largest);
   const tensors = found === undefined ? undefined : StreamTensors.of(found, known.layout, known.streams);
   if (kvTensors === undefined || tensors === undefined) return undefined;

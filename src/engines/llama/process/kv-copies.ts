@@ -32,8 +32,10 @@ export interface KvCopies {
   restore(sequence: number, from: number, most: number): Promise<Restoring>;
   /** The context has run a batch. */
   decoded(): void;
-  /** The memory that payloads lie in will be unmapped. */
-  letGo(): void;
+  /** Says what memory payloads will lie in. */
+  prepare(extents: Iterable<Uint8Array>): void;
+  /** That memory will be unmapped: resolves when nothing is kept of it. */
+  letGo(): Promise<void>;
   /** Gives back memory that was kept for the next copy. */
   rest(): void;
 }
@@ -110,7 +112,11 @@ export class UnifiedCopies implements KvCopies {
 
   decoded(): void {}
 
-  letGo(): void {}
+  prepare(): void {}
+
+  letGo(): Promise<void> {
+    return Promise.resolve();
+  }
 
   rest(): void {}
 
@@ -189,7 +195,11 @@ export class StreamCopies implements KvCopies {
 
   decoded(): void {}
 
-  letGo(): void {}
+  prepare(): void {}
+
+  letGo(): Promise<void> {
+    return Promise.resolve();
+  }
 
   rest(): void {
     if (this.#room.byteLength > keptBytes) this.#room = new ArrayBuffer(0);

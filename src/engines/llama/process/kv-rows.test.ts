@@ -5,12 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { CudaMemory } from "../../../ffi/cuda-memory.ts";
-import { memoryFile } from "../../../ffi/posix.ts";
-import { PoolMapping } from "../../../ffi/pool-mapping.ts";
 import { hasCompiler } from "../../../../test/support/gpu-package.ts";
 import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
-import { batchTokens, Context } from "./context.ts";
+import { rowsTogether, Context } from "./context.ts";
 import { CudaRows, StreamTensors, TensorRows } from "./kv-rows.ts";
 import type { KvRows } from "./kv-rows.ts";
 import { readLayout } from "./sequence-state.ts";
@@ -27,15 +25,16 @@ const driver = `
 #include <stddef.h>
 typedef struct { size_t sx, sy; unsigned sk; const char *sh; char *sd; void *sa; size_t sp;
   size_t dx, dy; unsigned dk; char *dh; char *dd; void *da; size_t dp, width, height; } plan;
-static plan due[4096]; static int count, asked, registered;
+static plan due[4096]; static int count, asked;
 int cuInit(unsigned f) { return 0; }
 int cuDeviceGet(int *d, int i) { *d = i; return 0; }
 int cuDevicePrimaryCtxRetain(void **c, int d) { *c = &count; return 0; }
 int cuCtxSetCurrent(void *c) { return 0; }
 int cuStreamCreate(void **s, unsigned f) { *s = &due; return 0; }
-int cuMemHostRegister_v2(void *p, size_t n, unsigned f) { registered++; return 0; }
-int cuMemHostUnregister(void *p) { registered--; return 0; }
-int registered_now(void) { return registered; }
+int cuMemHostUnregister(void *p) { return 0; }
+int cuEventCreate(void **e, unsigned f) { *e = &asked; return 0; }
+int cuEventRecord(void *e, void *s) { return 0; }
+int cuEventDestroy_v2(void *e) { return 0; }
 int cuMemcpy2DAsync_v2(const plan *p, void *s) {
   if (p->sp < p->width || p->dp < p->width || count == 4096) return 1;
   due[count++] = *p; return 0; }
@@ -44,7 +43,7 @@ int cuStreamSynchronize(void *s) {
     memcpy((due[i].dk == 1 ? due[i].dh : due[i].dd) + row * due[i].dp,
            (due[i].sk == 1 ? due[i].sh : due[i].sd) + row * due[i].sp, due[i].width);
   count = 0; return 0; }
-int cuStreamQuery(void *s) { if (++asked % 3) return 600; return cuStreamSynchronize(s); }
+int cuEventQuery(void *e) { if (++asked % 3) return 600; return cuStreamSynchronize(0); }
 `;
 
 let context: Context;
@@ -58,7 +57,7 @@ beforeAll(() => {
   context = Context.create({ ...shape, cells: streams * 512, sequences: streams, threads });
   for (let sequence = 0; sequence < streams; sequence += 1) compute(sequence, someTokens(held, sequence));
   layout = readLayout(context.state(0), streams)!; // of a plain model
-  const largest = { tokens: batchTokens, sequences: streams };
+  const largest = { rows: rowsTogether, sequences: streams };
   const found = library.kvTensors!.find(context.pointer, layout.keys.length, largest)!; // CI's libraries have them
   const tensors = StreamTensors.of(found, layout, streams)!; // likewise
   rows = { ggml: new TensorRows(library.kvTensors!, tensors) };
@@ -117,25 +116,6 @@ describe.each(hasCompiler ? (["ggml", "CUDA"] as const) : (["ggml"] as const))("
     context.truncate(1, 0);
     compute(1, someTokens(held, 1));
   });
-});
-
-test("an extent of the pool is registered once, and no longer when it goes", () => {
-  const shape = { layout, cells: 8, streams: 1, sequence: 0 };
-  const file = memoryFile("reprise-test", 2 ** 27);
-  const pool = PoolMapping.ofFile(file, "test", 2 ** 27);
-  const slot = (offset: number) => StateCells.make(pool.slot(offset, StateCells.bytesOf(shape)), shape, 0);
-  const run = { cell: 0, position: 0, count: 8 };
-  const registered: number[] = [];
-  const memory = { register: () => true, unregister: () => registered.push(-1), wait: () => {}, toHost: () => {} };
-  const counting = new CudaRows(
-    { ...memory, register: () => registered.push(1) > 0 } as unknown as CudaMemory,
-    { parts: [], offset: () => 0 } as unknown as StreamTensors,
-  );
-  for (const state of [slot(0), slot(4096), slot(2 ** 26), empty(8, 0)]) counting.get(state, run, 0);
-  expect(registered).toEqual([1, 1]);
-  counting.letGo();
-  expect(registered).toEqual([1, 1, -1, -1]);
-  pool.close();
 });
 
 test("tensors of another shape are not taken for those of a layout", () => {

@@ -8,8 +8,8 @@
 import { assert } from "../../../errors.ts";
 import { type CudaMemory, largestStride } from "../../../ffi/cuda-memory.ts";
 import type { KvTensor, KvTensorFunctions, KvTensors } from "../../../ffi/kv-tensors.ts";
-import { isPoolMemory } from "../../../ffi/pool-mapping.ts";
 import { addressOf, type Pointer } from "../../../ffi/posix.ts";
+import { PinnedExtents } from "./pinned-extents.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import type { CellRun, StateCells } from "./state-cells.ts";
 
@@ -22,12 +22,14 @@ export interface KvRows {
   get(state: StateCells, run: CellRun, stream: number): void;
   /** Begins to copy the first rows of a stream into another. */
   move(from: number, to: number, cells: number): void;
-  /** All that was begun has been copied. @throws Error (rejects) when a device failed */
+  /** All that was begun until now has been copied. @throws Error (rejects) when a device failed */
   arrived(): Promise<void>;
   /** Waits for that. @throws Error */
   wait(): void;
-  /** Memory that states lie in will be unmapped: nothing may be under way there, and nothing kept of it. */
-  letGo(): void;
+  /** Says what memory of the pool states will lie in, so that it is ready when they do. */
+  prepare(extents: Iterable<Uint8Array>): void;
+  /** The pool's memory will be unmapped: resolves when nothing is under way there, and nothing kept of it. */
+  letGo(): Promise<void>;
 }
 
 /** A tensor, and what a cell has in it. */
@@ -97,7 +99,11 @@ export class TensorRows implements KvRows {
 
   wait(): void {}
 
-  letGo(): void {}
+  prepare(): void {}
+
+  letGo(): Promise<void> {
+    return Promise.resolve();
+  }
 
   #copy(
     copy: KvTensorFunctions["read"],
@@ -125,13 +131,13 @@ export class CudaRows implements KvRows {
   readonly #memory: CudaMemory;
   readonly #tensors: StreamTensors;
   readonly #groups: readonly Group[];
-  /** Extents of the pool that were registered, or could not be. */
-  readonly #registered = new Map<ArrayBufferLike, Pointer | undefined>();
+  readonly #pinned: PinnedExtents;
 
   constructor(memory: CudaMemory, tensors: StreamTensors) {
     this.#memory = memory;
     this.#tensors = tensors;
     this.#groups = groupsOf(tensors.parts);
+    this.#pinned = new PinnedExtents(memory);
   }
 
   put(state: StateCells, run: CellRun, stream: number): void {
@@ -150,17 +156,21 @@ export class CudaRows implements KvRows {
   }
 
   async arrived(): Promise<void> {
-    while (!this.#memory.isDone) await new Promise((resolve) => setImmediate(resolve));
+    const mark = this.#memory.mark();
+    while (!this.#memory.isPast(mark)) await new Promise((resolve) => setImmediate(resolve));
   }
 
   wait(): void {
     this.#memory.wait();
   }
 
-  letGo(): void {
+  prepare(extents: Iterable<Uint8Array>): void {
+    this.#pinned.prepare(extents);
+  }
+
+  async letGo(): Promise<void> {
     this.#memory.wait();
-    for (const at of this.#registered.values()) if (at !== undefined) this.#memory.unregister(at);
-    this.#registered.clear();
+    await this.#pinned.letGo();
   }
 
   #eachGroup(
@@ -168,7 +178,6 @@ export class CudaRows implements KvRows {
     { run, stream }: { readonly run: CellRun; readonly stream: number },
     copy: (here: RowPlaces, there: RowPlaces, count: { readonly rows: number; readonly bytes: number }) => void,
   ): void {
-    this.#register(state.bytes.buffer);
     const base = addressOf(state.bytes);
     for (const { first, parts, stride, row } of this.#groups) {
       const { at } = state.rows[first]!; // of the same layout
@@ -183,13 +192,6 @@ export class CudaRows implements KvRows {
   #addressOf(index: number, stream: number, cell: number): Pointer {
     const part = this.#tensors.parts[index]!; // groups name parts
     return part.address + BigInt(this.#tensors.offset(part, stream, cell));
-  }
-
-  /** A pool's extent is registered when it is first used. What cannot be registered is copied all the same, more slowly. */
-  #register(memory: ArrayBufferLike): void {
-    if (this.#registered.has(memory) || !isPoolMemory(memory)) return;
-    const at = addressOf(memory);
-    this.#registered.set(memory, this.#memory.register(at, memory.byteLength) ? at : undefined);
   }
 }
 

@@ -8,7 +8,8 @@ import { TiledAttention } from "./tiled-attention.ts";
 function limits(change: Partial<SliceLimits> = {}): SliceLimits {
   const plain = {
     sliceTokens: undefined,
-    alike: false,
+    batches: "all" as const,
+    batchTokens: 512,
     shortSteps: false,
     contextTokens: 10_000,
     attention: undefined,
@@ -128,4 +129,30 @@ test("loading and saving have as much time as does not slow answers down", () =>
   expect(planBeside([answering(1)], 10)).toEqual({ loadMs: 0, saveMs: 2 });
   expect(planBeside([loading, answering(1)], 1000)).toEqual({ loadMs: 25, saveMs: 5 });
   expect(planBeside([loading, answering(1)], Infinity)).toEqual({ loadMs: 25, saveMs: 5 });
+});
+
+test("where cells lie in streams the next tokens are a batch; prompts are one together on a device, and each one on a CPU", () => {
+  const all = [
+    answering(0),
+    running(1, { prompt: prompt(40) }),
+    answering(2),
+    running(3, { prompt: prompt(60), held: 10 }),
+  ];
+  const shapes = (batches: SliceLimits["batches"]) =>
+    planStep(all, limits({ batches, stepMs: 1000 })).batches.map(({ decodes, slices, cost }) => ({
+      decodes: decodes.map(({ sequence }) => sequence),
+      slices: slices.map(({ sequence }) => sequence),
+      cost,
+    }));
+  expect(shapes("all")).toEqual([{ decodes: [0, 2], slices: [1, 3], cost: 92 }]);
+  expect(shapes("prompts")).toEqual([
+    { decodes: [0, 2], slices: [], cost: 2 },
+    { decodes: [], slices: [1, 3], cost: 90 },
+  ]);
+  expect(shapes("sequences")).toEqual([
+    { decodes: [0, 2], slices: [], cost: 2 },
+    { decodes: [], slices: [1], cost: 40 },
+    { decodes: [], slices: [3], cost: 50 },
+  ]);
+  expect(planStep([answering(0)], limits({ batches: "prompts" })).batches).toHaveLength(1);
 });

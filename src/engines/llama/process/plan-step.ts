@@ -2,8 +2,8 @@
  * What the next step computes, and how much time what goes on beside it may take. Decides and moves nothing.
  *
  * Every sequence that answers computes its next token in every step; prompts get what room is left, as prefill-slices.ts cuts
- * them. Where cells lie in streams llama.cpp computes only rows together of which every sequence has as many: the next tokens are a
- * batch then, and each prompt's piece is one.
+ * them. Where cells lie in streams llama.cpp computes only rows together of which every sequence has as many, and cuts a batch
+ * accordingly: the next tokens are a batch then. On a device prompts' pieces are another one; on a CPU each is one, whose size is right.
  */
 import { cutPrompts, sliceCost } from "./prefill-slices.ts";
 import type { SliceLimits } from "./prefill-slices.ts";
@@ -26,8 +26,9 @@ export function planStep(running: readonly RunningSequence[], limits: SliceLimit
         slices,
         cost: decodes.length + sliceCost(slices, limits),
       });
-      if (!limits.alike) return [batch(decodes, here)];
-      return [...(decodes.length > 0 ? [batch(decodes, [])] : []), ...here.map((slice) => batch([], [slice]))];
+      if (limits.batches === "all") return [batch(decodes, here)];
+      const prompts = limits.batches === "prompts" && here.length > 0 ? [here] : here.map((slice) => [slice]);
+      return [...(decodes.length > 0 ? [batch(decodes, [])] : []), ...prompts.map((slices) => batch([], slices))];
     });
   return { batches, decoding: decoding.length };
 }

@@ -17,7 +17,8 @@ function reader(promptTokens: number, { held = 0, lastUsed = 0 } = {}): Reader {
 function slicer(change: Partial<SliceLimits> = {}) {
   const limits = {
     sliceTokens: undefined,
-    alike: false,
+    batches: "all" as const,
+    batchTokens: 512,
     shortSteps: false,
     stepMs: 200,
     unitMs: 1,

@@ -8,7 +8,6 @@
  * In deterministic mode every prompt is cut at multiples of the chunk size, whoever else is served.
  */
 import type { Tokens } from "../../../identity/tokens.ts";
-import { batchTokens } from "./context.ts";
 import type { RunningSequence, Slice } from "./step.ts";
 import { tileTokens } from "./tiled-attention.ts";
 import type { TiledAttention } from "./tiled-attention.ts";
@@ -16,8 +15,10 @@ import type { TiledAttention } from "./tiled-attention.ts";
 export interface SliceLimits {
   /** Deterministic mode: tokens per slice. */
   readonly sliceTokens: number | undefined;
-  /** A batch has as many rows of each of its sequences. */
-  readonly alike: boolean;
+  /** Which rows go into a batch with which others. */
+  readonly batches: "all" | "prompts" | "sequences";
+  /** Tokens of a batch at most. */
+  readonly batchTokens: number;
   /** Every step is kept short, not only those that others wait for. */
   readonly shortSteps: boolean;
   /** Tokens of prompt and answer of one request. */
@@ -73,7 +74,7 @@ export function sliceCost(slices: readonly Slice[], { attention }: SliceLimits):
 
 /** Prompt tokens that the next step may take: as many as the first of them can have in that time. */
 function roomFor(decoding: number, { held }: RunningSequence, limits: SliceLimits): number {
-  const { sliceTokens, shortSteps, stepMs, unitMs, attention } = limits;
+  const { sliceTokens, shortSteps, stepMs, unitMs, attention, batchTokens } = limits;
   const room = batchTokens - decoding;
   if (sliceTokens !== undefined || (decoding === 0 && !shortSteps)) return room;
   const fits = (rows: number) => (attention?.cost(rows, held) ?? rows) * unitMs <= stepMs;

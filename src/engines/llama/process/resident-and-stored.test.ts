@@ -17,7 +17,7 @@ afterAll(async () => {
 });
 
 function rigOf(layout: NonNullable<RigOptions["layout"]>, options: RigOptions): Rig {
-  const made = new Rig(model, { layout, rowMs: layout === "unified" ? 0 : 0.2, ...options }); // so that a copy is worth it
+  const made = new Rig(model, { layout, rowMs: 0.5, ...options }); // so that a copy is worth it
   rigs.push(made);
   return made;
 }

@@ -45,7 +45,7 @@ const commitDeadlineMs = 5000;
 /** Time to finish what was begun when a sequence is wanted for another request. */
 const finishMs = 50;
 /** How long a sequence is kept for an answer of the cache that is due: usually it takes a few milliseconds. */
-const answerMs = 50;
+const answerMs = 250;
 /** Jobs at most; a save beyond that is left out. */
 const maxJobs = 64;
 

@@ -72,6 +72,9 @@ export interface SchedulerOptions {
   readonly log: Log;
 }
 
+/** How the rows of a step are shared out to batches: see plan-step.ts. */
+const batchesOf = { unified: "all", device: "prompts", streams: "sequences" } as const;
+
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #sequences: Sequence[];
@@ -233,6 +236,7 @@ export class Scheduler {
         generation,
         computeMsPerToken: this.#cost.msPerToken,
         wholeChunks: sliceTokens !== undefined,
+        isAlone: () => this.#running().length === 1,
         makeRoom: () => this.#kv.dropIdle(sequence.context),
         log,
       });
@@ -250,8 +254,9 @@ export class Scheduler {
     // What goes on between two steps is part of the gap, and so are the next tokens' own batches.
     const stepMs = maxGapMs - this.#decodesMs - beside.loadMs - beside.saveMs;
     const now = { stepMs, unitMs: this.#cost.unitMs, turn: this.#steps };
-    const alike = this.#options.contexts[0]!.layout !== "unified"; // there is one at least, and all are made alike
-    const step = planStep(running, { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
+    const { layout, batch } = this.#options.contexts[0]!; // there is one at least, and all are made alike
+    const kind = { batches: batchesOf[layout], batchTokens: batch.capacity };
+    const step = planStep(running, { sliceTokens, ...kind, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
     for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
     if (step.decoding > 0) this.#stepMs = performance.now() - started;

@@ -24,6 +24,8 @@ export interface LoadOptions {
   readonly computeMsPerToken: number;
   /** Deterministic mode: whole chunks only. */
   readonly wholeChunks: boolean;
+  /** Nobody else has anything to do. */
+  readonly isAlone: () => boolean;
   /** Frees cells that nobody runs in; called when a payload finds no room. */
   readonly makeRoom: () => void;
   readonly log: Log;
@@ -41,7 +43,7 @@ const longestLoadMs = 10_000;
 const graceMs = 50;
 /** Copying holds up everybody else's next token: it pauses after this long. */
 const copyMs = 20;
-/** A device's link is others' as well: it gets no more at a time. */
+/** A device's link is others' as well: while they answer it gets no more at a time. */
 const copyBytes = 64 * 2 ** 20;
 
 /** Appends what is stored of the generation's prompt to its sequence. Never throws: what fails is computed. */
@@ -53,10 +55,13 @@ export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
     const least = Math.max(worthwhileTokens, sequence.context.copies.restoreMs / options.computeMsPerToken);
     if (prompt.length - sequence.count < least) return;
     const worthTokens = await lookup(options, prompt);
+    const asked = performance.now();
     const gain = worthTokens - sequence.count;
     if (gain < least || generation.cancelled) return;
     const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
     await load(options, prompt.subarray(0, worthTokens), deadlineMs);
+    const [askedMs, loadMs] = [asked - started, performance.now() - asked].map((ms) => ms.toFixed(1));
+    options.log.debug(`${sequence.count} of ${worthTokens} tokens are there: asked ${askedMs} ms, loaded ${loadMs} ms`);
   } catch (error) {
     options.log.debug(`stored KV is not used: ${describe(error)}`);
   } finally {
@@ -140,26 +145,31 @@ async function attachAll(
   let pauseAt = performance.now() + copyMs;
   let given = 0;
   let bytes = 0;
-  // A device may read them until they have arrived.
+  // A device may read them until they have arrived. One window is on its way while the next one is begun.
+  let before: Promise<void> = Promise.resolve();
   const giveBack = async (to: number) => {
-    await prefix.arrived();
-    stored.session.release(batch.slice(given, to).map(({ lease }) => lease));
-    given = to;
-    bytes = 0;
+    const leases = batch.slice(given, to).map(({ lease }) => lease);
+    const arrived = prefix.arrived().finally(() => stored.session.release(leases));
+    [given, bytes] = [to, 0];
+    arrived.catch(() => {}); // said when it is waited for
+    await before;
+    before = arrived;
   };
   for (const [i, chunk] of batch.entries()) {
     if (generation.cancelled || !attach(options, chunk, prefix) || performance.now() > end) {
       await giveBack(batch.length);
+      await before;
       return "enough";
     }
     bytes += chunk.slot.bytes;
-    if (performance.now() > pauseAt || bytes > copyBytes) {
+    if (performance.now() > pauseAt || (bytes > copyBytes && !options.isAlone())) {
       await giveBack(i + 1);
       await new Promise((resolve) => setImmediate(resolve));
       pauseAt = performance.now() + copyMs;
     }
   }
   await giveBack(batch.length);
+  await before;
   return "more";
 }
 

@@ -1,0 +1,116 @@
+/** Streams on a device, where the device is this machine's processor: the same calls, and rows that ggml copies. */
+import { beforeAll, beforeEach, expect, test } from "vitest";
+import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { someTokens } from "../../../../test/support/tokens.ts";
+import type { Model } from "../model/model.ts";
+import { Context } from "./context.ts";
+import { measureLayout } from "./family.ts";
+import { payloadBytes } from "./sequence-state.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
+import { StepThreads } from "./thread-choice.ts";
+
+const text = someTokens(96, 1);
+const half = 48;
+
+let model: Model;
+let context: Context;
+let layout: PayloadLayout;
+/** What computing the text gives, in two payloads. */
+let computed: readonly Uint8Array[];
+
+beforeAll(() => {
+  model = loadTiny({ family: "llama" });
+});
+
+beforeEach(() => {
+  const threads = new StepThreads(1, { deterministic: true });
+  const shape = { library, model, threads, threadPool: undefined, abortFlag: undefined };
+  context = Context.create({ ...shape, cells: 3 * 512, sequences: 3, layout: "device" });
+  layout = measureLayout(context).layout!; // of a plain model
+  compute(0, text);
+  computed = [saved(0, 0, half), saved(0, half, text.length)];
+});
+
+function compute(sequence: number, tokens: Uint32Array, from = 0): void {
+  context.begin();
+  for (const [i, token] of tokens.entries()) context.add(sequence, from + i, token, i === tokens.length - 1);
+  expect(context.decode()).toBe("done");
+}
+
+function saved(sequence: number, from: number, to: number): Uint8Array {
+  const bytes = new Uint8Array(payloadBytes(layout, to - from));
+  expect(context.copies.save(sequence, from, to, bytes)).toBe(bytes.length);
+  return bytes;
+}
+
+const place = (from: number, to: number) => ({ from, to, tokenCount: to - from });
+
+test.each([
+  { title: "nobody else computes anything", between: () => {} },
+  { title: "others compute between two chunks", between: () => compute(2, someTokens(5, 2)) },
+  { title: "others save between two chunks", between: () => void saved(0, 3, 9) },
+])("what is restored chunk by chunk is what was computed: $title", async ({ between }) => {
+  const restoring = await context.copies.restore(1, 0, text.length);
+  expect(restoring.add(computed[0]!, place(0, half))).toBe("restored");
+  await restoring.arrived();
+  between();
+  expect(restoring.add(computed[1]!, place(half, text.length))).toBe("restored");
+  await restoring.arrived();
+  expect(restoring.end()).toBe(true);
+  expect(context.length(1)).toBe(text.length);
+  expect([saved(1, 0, half), saved(1, half, text.length)]).toEqual(computed);
+  compute(1, someTokens(1, 3), text.length);
+  compute(0, someTokens(1, 3), text.length);
+  expect(saved(1, text.length, text.length + 1)).toEqual(saved(0, text.length, text.length + 1));
+});
+
+test("a text is restored behind what its sequence holds, and no further than it came", async () => {
+  compute(1, text.subarray(0, 20));
+  const restoring = await context.copies.restore(1, 20, text.length);
+  expect(restoring.add(computed[0]!, { from: 20, to: half, tokenCount: half })).toBe("restored");
+  await restoring.arrived();
+  expect(restoring.end()).toBe(true);
+  expect(context.length(1)).toBe(half);
+  const tail = (payload: Uint8Array) => payload.slice(-20); // the last layer's last values
+  expect(tail(saved(1, 0, half))).toEqual(tail(computed[0]!));
+});
+
+test("what is dropped leaves what the sequence held", async () => {
+  compute(1, text.subarray(0, 20));
+  const before = saved(1, 0, 20);
+  const restoring = await context.copies.restore(1, 20, text.length);
+  expect(restoring.add(computed[0]!, { from: 20, to: half, tokenCount: half })).toBe("restored");
+  await restoring.arrived();
+  restoring.drop();
+  expect(context.length(1)).toBe(20);
+  expect(saved(1, 0, 20)).toEqual(before);
+});
+
+test("two texts are restored one after the other, also when the first is dropped", async () => {
+  const first = await context.copies.restore(1, 0, half);
+  const second = context.copies.restore(2, 0, half);
+  const isWaiting = await Promise.race([second.then(() => false), Promise.resolve(true)]);
+  expect(isWaiting).toBe(true);
+  expect(first.add(computed[0]!, place(0, half))).toBe("restored");
+  first.drop();
+  const restoring = await second;
+  expect(restoring.add(computed[0]!, place(0, half))).toBe("restored");
+  expect(restoring.end()).toBe(true);
+  expect(context.length(1)).toBe(0);
+  expect(saved(2, 0, half)).toEqual(computed[0]);
+});
+
+test("more than was said is refused", async () => {
+  const restoring = await context.copies.restore(1, 0, half - 1);
+  expect(restoring.add(computed[0]!, place(0, half))).toBe("no room");
+  expect(restoring.end()).toBe(true);
+  expect(context.length(1)).toBe(0);
+});
+
+test("what is shared is the other's beginning, and both go on by themselves", () => {
+  context.share(0, 1, 30);
+  expect(context.length(1)).toBe(30);
+  compute(1, someTokens(4, 9), 30);
+  expect(saved(0, 0, half)).toEqual(computed[0]);
+  expect(context.length(1)).toBe(34);
+});
