@@ -28,37 +28,31 @@ const onDevice = 2n;
 const nonBlocking = 1;
 /** `CU_EVENT_DISABLE_TIMING`. */
 const noTiming = 2;
-/** `cudaHostRegisterPortable`: for every context. */
+/** `CU_MEMHOSTREGISTER_PORTABLE`: for every context. */
 const portable = 1;
-/** ggml's backend brings one of them along. */
-const knownRuntimes = ["libcudart.so.13", "libcudart.so.12"];
 const notReady = 600;
 /** A copy of rows further apart than this is refused (`CU_DEVICE_ATTRIBUTE_MAX_PITCH` of every device there is). */
 export const largestStride = 2 ** 31 - 1;
 
 type Call = (...values: unknown[]) => number;
-type Calls = Record<"copy" | "wait" | "unregister" | "event" | "record" | "query" | "destroy", Call>;
-/** By CUDA's run-time library, which any thread may call; undefined where there is none beside ggml's backend. */
-type Register = ((at: Pointer, bytes: number) => Promise<number>) | undefined;
+type Calls = Record<"copy" | "wait" | "register" | "unregister" | "event" | "record" | "query" | "destroy", Call>;
 
 /** What had been begun when it was made. */
 export type Mark = Pointer;
 
 export class CudaMemory {
   readonly #calls: Calls;
-  readonly #register: Register;
   readonly #stream: Pointer;
   /** `CUDA_MEMCPY2D`: 16 words, of which some are halves. */
   readonly #plan = new BigUint64Array(16);
 
-  private constructor(calls: Calls, register: Register, stream: Pointer) {
+  private constructor(calls: Calls, stream: Pointer) {
     this.#calls = calls;
-    this.#register = register;
     this.#stream = stream;
   }
 
   /** @returns undefined where there is no driver, or it refuses */
-  static open(library = "libcuda.so.1", runtimes = knownRuntimes): CudaMemory | undefined {
+  static open(library = "libcuda.so.1"): CudaMemory | undefined {
     try {
       const driver = koffi.load(library);
       const call = (declaration: string) => driver.func(declaration) as Call;
@@ -79,26 +73,23 @@ export class CudaMemory {
         record: call("int cuEventRecord(void*, void*)"),
         query: call("int cuEventQuery(void*)"),
         destroy: call("int cuEventDestroy_v2(void*)"),
+        register: call("int cuMemHostRegister_v2(void*, size_t, uint)"),
         unregister: call("int cuMemHostUnregister(void*)"),
       };
-      return new CudaMemory(calls, registerBy(runtimes), pointers[1][0]!);
+      return new CudaMemory(calls, pointers[1][0]!);
     } catch {
       return undefined;
     }
   }
 
-  /** Can memory be registered, without this thread waiting for it? */
-  get canRegister(): boolean {
-    return this.#register !== undefined;
-  }
-
   /**
-   * Lets the device read and write memory itself, which takes its pages: 5 to 25 ms for every 64 MiB, on another thread.
+   * Lets the device read and write memory itself, which keeps its pages where they are: 5 ms for 64 MiB of them on an H200's host, and
+   * five times as much where they have to be made first.
    *
    * @returns whether it may now
    */
-  async register(at: Pointer, bytes: number): Promise<boolean> {
-    return (await this.#register?.(at, bytes)) === 0;
+  register(at: Pointer, bytes: number): boolean {
+    return this.#calls.register(at, bytes, portable) === 0;
   }
 
   unregister(at: Pointer): void {
@@ -155,21 +146,6 @@ export class CudaMemory {
     this.#plan[15] = BigInt(rows);
     check(this.#calls.copy(this.#plan, this.#stream), "cuMemcpy2DAsync");
   }
-}
-
-function registerBy(runtimes: readonly string[]): Register {
-  for (const name of runtimes) {
-    try {
-      const native = koffi.load(name).func("int cudaHostRegister(void*, size_t, uint)");
-      return (at, bytes) =>
-        new Promise((resolve) =>
-          native.async(at, bytes, portable, (error: unknown, result: number) => resolve(error === null ? result : -1)),
-        );
-    } catch {
-      // The next one, or none.
-    }
-  }
-  return undefined;
 }
 
 function check(result: number, call: string): void {

@@ -34,6 +34,7 @@ const mapAnonymous = isLinux ? 0x20 : 0x1000;
 const mapNoReserve = isLinux ? 0x4000 : 0;
 const keepSizeAndPunchHole = 1 | 2;
 const adviseHugePage = 14;
+const advisePopulateForWriting = 23; // since Linux 5.14
 const mapFailed = 0xffff_ffff_ffff_ffffn;
 const lockExclusiveNow = 2 | 4;
 const getFlags = 3;
@@ -75,6 +76,13 @@ export function mapMemory(bytes: number): Pointer {
   const pointer = nativeMmap(null, bytes, protectionReadWrite, mapPrivate | mapAnonymous, -1, 0) as Pointer | null;
   if (pointer === null || pointer === mapFailed || pointer === -1n) throw posixError("mmap", koffi.errno());
   return pointer;
+}
+
+/** Lets all pages of a shared mapping be there, on another thread. Where that cannot be asked for it does nothing. */
+export function makePages(pointer: Pointer, bytes: number): Promise<void> {
+  const advise = nativeAdvise;
+  if (advise === undefined) return Promise.resolve();
+  return new Promise((resolve) => advise.async(pointer, bytes, advisePopulateForWriting, () => resolve()));
 }
 
 /** Ends a mapping. Whoever still has a view of it must not touch it again. */

@@ -108,6 +108,7 @@ export class DeviceCopies implements KvCopies {
   decoded(): void {
     this.#isCopyDue = false;
     this.#batches += 1;
+    this.#tools.rows.wake();
   }
 
   prepare(extents: Iterable<Uint8Array>): void {
@@ -118,7 +119,9 @@ export class DeviceCopies implements KvCopies {
     return this.#tools.rows.letGo();
   }
 
-  rest(): void {}
+  rest(): void {
+    this.#tools.rows.rest();
+  }
 
   /** Lets the target be the first `count` tokens of the source. */
   #copy(source: number, target: number, count: number): void {

@@ -28,6 +28,9 @@ export interface KvRows {
   wait(): void;
   /** Says what memory of the pool states will lie in, so that it is ready when they do. */
   prepare(extents: Iterable<Uint8Array>): void;
+  /** Nothing is to be done, and something is again. */
+  rest(): void;
+  wake(): void;
   /** The pool's memory will be unmapped: resolves when nothing is under way there, and nothing kept of it. */
   letGo(): Promise<void>;
 }
@@ -101,6 +104,10 @@ export class TensorRows implements KvRows {
 
   prepare(): void {}
 
+  rest(): void {}
+
+  wake(): void {}
+
   letGo(): Promise<void> {
     return Promise.resolve();
   }
@@ -168,6 +175,14 @@ export class CudaRows implements KvRows {
     this.#pinned.prepare(extents);
   }
 
+  rest(): void {
+    this.#pinned.rest();
+  }
+
+  wake(): void {
+    this.#pinned.wake();
+  }
+
   async letGo(): Promise<void> {
     this.#memory.wait();
     await this.#pinned.letGo();
@@ -178,6 +193,7 @@ export class CudaRows implements KvRows {
     { run, stream }: { readonly run: CellRun; readonly stream: number },
     copy: (here: RowPlaces, there: RowPlaces, count: { readonly rows: number; readonly bytes: number }) => void,
   ): void {
+    this.#pinned.use(state.bytes.buffer);
     const base = addressOf(state.bytes);
     for (const { first, parts, stride, row } of this.#groups) {
       const { at } = state.rows[first]!; // of the same layout
