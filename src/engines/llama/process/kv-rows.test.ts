@@ -31,6 +31,7 @@ int cuDeviceGet(int *d, int i) { *d = i; return 0; }
 int cuDevicePrimaryCtxRetain(void **c, int d) { *c = &count; return 0; }
 int cuCtxSetCurrent(void *c) { return 0; }
 int cuStreamCreate(void **s, unsigned f) { *s = &due; return 0; }
+int cuMemHostRegister_v2(void *p, size_t n, unsigned f) { return 0; }
 int cuMemHostUnregister(void *p) { return 0; }
 int cuEventCreate(void **e, unsigned f) { *e = &asked; return 0; }
 int cuEventRecord(void *e, void *s) { return 0; }
