@@ -137,7 +137,7 @@ export const settings = {
     integer("MS", 1, 60_000),
     undefined,
     "Milliseconds at most between two tokens of an answer while other prompts are read. Less makes prompts take longer.",
-    { defaultText: "120, or 40 on a GPU" },
+    { defaultText: "120, or 80 on a GPU" },
   ),
   gpu: setting(
     oneOf("auto", "on", "off"),

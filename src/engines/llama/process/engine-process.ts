@@ -32,9 +32,9 @@ import { TiledAttention } from "./tiled-attention.ts";
 const abortReasonMs = 500;
 /** Progress is told in steps of this share at least. */
 const progressStep = 0.01;
-/** Between two tokens of an answer, unless something else is asked for: a GPU reads as much of a prompt in less time. */
+/** Between two tokens of an answer, unless something else is asked for. A GPU reads little of a prompt at a time if it may not take longer. */
 const gapMsOnCpu = 120;
-const gapMsOnGpu = 40;
+const gapMsOnGpu = 80;
 /** Tokens per stored chunk. */
 const chunkTokens = 64;
 /** KV for every sequence is taken at the start, so that more than this is asked for. */

@@ -46,6 +46,8 @@ const commitDeadlineMs = 5000;
 const finishMs = 50;
 /** How long a sequence is kept for an answer of the cache that is due: usually it takes a few milliseconds. */
 const answerMs = 250;
+/** Fewer are computed again sooner than the cache answers. */
+const leastTokens = 16;
 /** Jobs at most; a save beyond that is left out. */
 const maxJobs = 64;
 
@@ -88,11 +90,11 @@ export class Saver {
     return this.#jobs.some((job) => job.chunks !== undefined);
   }
 
-  /** KV beyond `keep` waits for the cache to say where it goes, and would be lost with the sequence. */
+  /** KV of some tokens beyond `keep` waits for the cache to say where it goes, and would be lost with the sequence. */
   isAsking(sequence: Sequence, keep: number): boolean {
     const since = performance.now() - answerMs;
     return this.#jobs.some(
-      (job) => job.sequence === sequence && job.chunks === undefined && job.limit > keep && job.asked > since,
+      (job) => job.sequence === sequence && job.chunks === undefined && job.limit >= keep + leastTokens && job.asked > since,
     );
   }
 
