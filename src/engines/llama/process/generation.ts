@@ -49,13 +49,11 @@ export class Generation {
     this.#contextTokens = options.contextTokens;
     this.#accepted = options.accepted;
     this.#stopTokens = new Set(request.stopTokens);
-    this.#sampler = new Sampler(options.model.functions, {
+    this.#sampler = new Sampler({
       sampling: request.sampling,
-      vocabularySize: options.model.vocabularySize,
       // A token that is to stop the answer may be drawn, also where the model's own end is ignored.
       never: request.ignoreEnd ? options.model.endTokens.filter((token) => !this.#stopTokens.has(token)) : [],
       prompt: request.tokens,
-      maxTokens: Math.min(request.maxTokens, options.contextTokens),
     });
     this.#stream = new TextStream(request.stop, { from: request.minTokens ?? 0 });
   }
@@ -111,11 +109,6 @@ export class Generation {
     const full = this.request.tokens.length + this.#drawnTokens >= this.#contextTokens;
     if (full || this.#drawnTokens >= this.request.maxTokens) events.push(...this.#end("length"));
     return events;
-  }
-
-  /** Gives the native sampler back. */
-  free(): void {
-    this.#sampler.free();
   }
 
   /** Tokens that would end the answer before it has as many as it must have. */
