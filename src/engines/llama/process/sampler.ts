@@ -52,6 +52,9 @@ export class Sampler {
 
   #change(logits: Float32Array, notYet: readonly number[]): void {
     const { logitBias = [], repeatPenalty, frequencyPenalty, presencePenalty } = this.#sampling;
+    const isPlain =
+      logitBias.length + this.#never.length + notYet.length + this.#recent.length + this.#counts.size === 0;
+    if (isPlain) return; // as most are
     const set = (token: number, logit: number) => {
       this.#changed.push(token);
       this.#before.push(logits[token]!); // tokens are checked to be in the vocabulary
