@@ -39,7 +39,7 @@ export class TextStream<T> {
 
   /** Adds a token. */
   push(token: T, { bytes, text }: Piece): Released<T> {
-    const isNothingHeld = this.#unfinished.length === 0 && this.#pending.length === 0 && this.#held === "";
+    const isNothingHeld = this.#pending.length === 0 && this.#held === "";
     if (text !== undefined && isNothingHeld && this.#stops.length === 0) {
       this.#releasedLength += text.length;
       return { text, tokens: [token], stopped: false };
