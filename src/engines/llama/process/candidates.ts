@@ -6,7 +6,7 @@
  *     buckets  │ max │ a sixteenth of a unit below │ … │ all the rest      what top-k counts, and top-p weighs
  *              └───────── kept ─────────┤ edge: sorted ├──── not
  *
- * llama.cpp's samplers keep the same tokens, up to the rounding of its floats; where many are likely they take ten times as long.
+ * llama.cpp's samplers keep the same tokens, up to the rounding of its floats; where many are likely they take three times as long.
  * What is kept stays in the order of the vocabulary: a logit's last bit does not move what others have of the draw.
  */
 import type { Sampling } from "../../../engine.ts";
