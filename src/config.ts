@@ -130,8 +130,8 @@ export const settings = {
   ),
   sequences: setting(integer("N", 1, 255), 4, "Requests that run at the same time."),
   queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a sequence; the next one gets a 429."),
-  threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute.", {
-    defaultText: "one per physical core",
+  threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute, at most.", {
+    defaultText: "one per physical core that it may use",
   }),
   maxGap: setting<number | undefined>(
     integer("MS", 1, 60_000),

@@ -21,7 +21,6 @@ export type ModelPointer = bigint & { readonly [brand]: "Model" };
 export type VocabularyPointer = bigint & { readonly [brand]: "Vocabulary" };
 export type ContextPointer = bigint & { readonly [brand]: "Context" };
 export type MemoryPointer = bigint & { readonly [brand]: "Memory" };
-export type SamplerPointer = bigint & { readonly [brand]: "Sampler" };
 
 /** Bytes set aside for each parameter struct; v0.5.0 uses 80 and 160 of them. */
 const structBytes = 512;
@@ -118,7 +117,6 @@ koffi.struct("llama_batch", {
   seq_id: "void*",
   logits: "void*",
 });
-koffi.struct("llama_sampler_chain_params", { no_perf: "bool" });
 koffi.struct("ggml_threadpool_params", {
   cpumask: koffi.array("bool", 512),
   n_threads: "int32",
@@ -257,31 +255,6 @@ function declare(library: LibraryHandle) {
     writeState: fn<
       (context: ContextPointer, from: Pointer | Uint8Array, bytes: number, sequence: number, flags: number) => number
     >("size_t llama_state_seq_set_data_ext(void*, void*, size_t, int32, uint32)"),
-
-    samplerChain: fn<(params: { no_perf: boolean }) => SamplerPointer>(
-      "void* llama_sampler_chain_init(llama_sampler_chain_params)",
-    ),
-    addSampler: fn<(chain: SamplerPointer, sampler: SamplerPointer) => void>(
-      "void llama_sampler_chain_add(void*, void*)",
-    ),
-    greedySampler: fn<() => SamplerPointer>("void* llama_sampler_init_greedy()"),
-    distributionSampler: fn<(seed: number) => SamplerPointer>("void* llama_sampler_init_dist(uint32)"),
-    topKSampler: fn<(k: number) => SamplerPointer>("void* llama_sampler_init_top_k(int32)"),
-    topPSampler: fn<(p: number, minKeep: number) => SamplerPointer>("void* llama_sampler_init_top_p(float, size_t)"),
-    minPSampler: fn<(p: number, minKeep: number) => SamplerPointer>("void* llama_sampler_init_min_p(float, size_t)"),
-    /** `biases`: pairs of an int32 token and a float, copied by the call. */
-    biasSampler: fn<(vocabulary: number, count: number, biases: Uint8Array) => SamplerPointer>(
-      "void* llama_sampler_init_logit_bias(int32, int32, void*)",
-    ),
-    temperatureSampler: fn<(temperature: number) => SamplerPointer>("void* llama_sampler_init_temp(float)"),
-    penaltySampler: fn<
-      (vocabulary: number, window: number, repeat: number, frequency: number, presence: number) => SamplerPointer
-    >("void* llama_sampler_init_penalties(int32, int32, float, float, float)"),
-    acceptToken: fn<(sampler: SamplerPointer, token: number) => void>("void llama_sampler_accept(void*, int32)"),
-    sample: fn<(chain: SamplerPointer, context: ContextPointer, output: number) => number>(
-      "int32 llama_sampler_sample(void*, void*, int32)",
-    ),
-    freeSampler: fn<(sampler: SamplerPointer) => void>("void llama_sampler_free(void*)"),
   };
 }
 

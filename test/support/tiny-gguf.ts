@@ -204,7 +204,10 @@ function byteCharacters(): string[] {
 
 function write(path: string, metadata: Map<string, Value>, tensors: readonly Tensor[], seed: number): void {
   const header: Buffer[] = [Buffer.from("GGUF"), u32(3), u64(tensors.length), u64(metadata.size)];
-  for (const [key, value] of metadata) header.push(text(key), ...valueBytes(value));
+  for (const [key, value] of metadata) {
+    header.push(text(key));
+    for (const bytes of valueBytes(value)) header.push(bytes); // a vocabulary is too long for arguments of a call
+  }
   let offset = 0;
   for (const tensor of tensors) {
     header.push(text(tensor.name), u32(tensor.shape.length), ...tensor.shape.map(u64));

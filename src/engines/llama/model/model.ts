@@ -9,6 +9,7 @@ import { withProgressCallback } from "../../../ffi/llama.ts";
 import type { Library } from "./library.ts";
 import { isGpuBuild } from "./library-places.ts";
 import type { LoadableModel } from "./model-files.ts";
+import { type Piece, pieceOf } from "./piece.ts";
 import { Vocabulary } from "./vocabulary.ts";
 
 export interface ModelOptions {
@@ -29,7 +30,7 @@ export class Model {
   readonly parameters: number;
   readonly vocabulary: Vocabulary;
   #endTokens: readonly number[] | undefined;
-  readonly #pieces = new Map<number, Uint8Array>();
+  readonly #pieces = new Map<number, Piece>();
 
   /** Tokens of the vocabulary: ids are below it. */
   get vocabularySize(): number {
@@ -84,11 +85,11 @@ export class Model {
     }
   }
 
-  /** The bytes that a generated token adds to the text: none for special tokens, and maybe a part of a character. */
-  piece(token: number): Uint8Array {
+  /** What a generated token adds to the text: no bytes for special tokens. */
+  piece(token: number): Piece {
     const known = this.#pieces.get(token);
     if (known !== undefined) return known;
-    const piece = this.vocabulary.piece(token, { special: false });
+    const piece = pieceOf(this.vocabulary.piece(token, { special: false }));
     this.#pieces.set(token, piece);
     return piece;
   }

@@ -62,7 +62,7 @@ function fail(failing: readonly Sequence[], what: string, { kv, onFailed, log }:
   log.error(`${what}; ${failing.length} requests fail`);
   for (const sequence of failing) {
     const generation = sequence.generation!; // members of a batch have one
-    kv.empty(sequence, generation);
+    kv.empty(sequence);
     onFailed(generation.request.id, new RepriseError("ENGINE_FAILED", `The request failed: ${what}`));
   }
 }

@@ -7,6 +7,7 @@
 import { RepriseError, assert } from "../../../errors.ts";
 import { createBatch, flashAttentionEnabled, floatsAt, libcFunction, typeF16 } from "../../../ffi/llama.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer, NativeBatch, Pointer } from "../../../ffi/llama.ts";
+import { Candidates } from "./candidates.ts";
 import type { Library } from "../model/library.ts";
 import { availableMemoryBytes } from "../model/machine.ts";
 import { isGpuBuild } from "../model/library-places.ts";
@@ -75,6 +76,8 @@ export class Context {
   readonly #context: ContextPointer;
   readonly #memory: MemoryPointer;
   readonly #threads: StepThreads;
+  readonly #rows = new Map<Pointer, Float32Array>();
+  #candidates: Candidates | undefined;
   #copies: KvCopies | undefined;
   #copiedBy: KvRows["by"] | undefined;
   #filled = 0;
@@ -188,12 +191,20 @@ export class Context {
   logits(index: number): Float32Array {
     const pointer = this.#functions.logitsAt(this.#context, index);
     assert(pointer !== null, "logits were asked for where none were computed");
-    return floatsAt(pointer, this.#model.vocabularySize);
+    let row = this.#rows.get(pointer);
+    if (row === undefined) {
+      // Rows stay where they are until llama.cpp makes room for more; a view of one takes longer to make than a small choice.
+      if (this.#rows.size > 2 * this.sequences) this.#rows.clear();
+      row = floatsAt(pointer, this.#model.vocabularySize);
+      this.#rows.set(pointer, row);
+    }
+    return row;
   }
 
-  /** For samplers, which read the logits themselves. */
-  get pointer(): ContextPointer {
-    return this.#context;
+  /** Room for choosing a token of its logits. */
+  get candidates(): Candidates {
+    this.#candidates ??= new Candidates(this.#model.vocabularySize);
+    return this.#candidates;
   }
 
   /** Forgets a sequence from position `from` on. */

@@ -49,13 +49,11 @@ export class Generation {
     this.#contextTokens = options.contextTokens;
     this.#accepted = options.accepted;
     this.#stopTokens = new Set(request.stopTokens);
-    this.#sampler = new Sampler(options.model.functions, {
+    this.#sampler = new Sampler({
       sampling: request.sampling,
-      vocabularySize: options.model.vocabularySize,
       // A token that is to stop the answer may be drawn, also where the model's own end is ignored.
       never: request.ignoreEnd ? options.model.endTokens.filter((token) => !this.#stopTokens.has(token)) : [],
       prompt: request.tokens,
-      maxTokens: Math.min(request.maxTokens, options.contextTokens),
     });
     this.#stream = new TextStream(request.stop, { from: request.minTokens ?? 0 });
   }
@@ -106,16 +104,12 @@ export class Generation {
     this.next = token;
     const drawn = { token, logprob: this.#logprob(context, index, token) };
     const released = this.#stream.push(drawn, this.#model.piece(token));
-    events.push(...textEvent(released));
+    const text = textEvent(released);
+    if (text !== undefined) events.push(text);
     if (released.stopped) return [...events, this.#endEvent("stop")];
     const full = this.request.tokens.length + this.#drawnTokens >= this.#contextTokens;
     if (full || this.#drawnTokens >= this.request.maxTokens) events.push(...this.#end("length"));
     return events;
-  }
-
-  /** Gives the native sampler back. */
-  free(): void {
-    this.#sampler.free();
   }
 
   /** Tokens that would end the answer before it has as many as it must have. */
@@ -125,7 +119,8 @@ export class Generation {
   }
 
   #end(reason: "stop" | "length"): GenerateEvent[] {
-    return [...textEvent(this.#stream.finish()), this.#endEvent(reason)];
+    const rest = textEvent(this.#stream.finish());
+    return rest === undefined ? [this.#endEvent(reason)] : [rest, this.#endEvent(reason)];
   }
 
   #endEvent(reason: "stop" | "length"): GenerateEvent {
@@ -156,20 +151,18 @@ export class Generation {
   }
 
   #named(token: number, logprob: number): TokenLogprob {
-    const bytes = this.#model.piece(token);
+    const { bytes } = this.#model.piece(token);
     return { token, text: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob };
   }
 }
 
-function textEvent(released: Released<Drawn>): GenerateEvent[] {
-  if (released.tokens.length === 0 && released.text === "") return [];
-  const logprobs = released.tokens.flatMap(({ logprob }) => (logprob === undefined ? [] : [logprob]));
-  return [
-    {
-      kind: "text",
-      text: released.text,
-      tokens: released.tokens.map(({ token }) => token),
-      ...(logprobs.length > 0 ? { logprobs } : {}),
-    },
-  ];
+function textEvent({ text, tokens }: Released<Drawn>): GenerateEvent | undefined {
+  if (tokens.length === 0 && text === "") return undefined;
+  const ids: number[] = [];
+  const logprobs: NonNullable<Drawn["logprob"]>[] = [];
+  for (const { token, logprob } of tokens) {
+    ids.push(token);
+    if (logprob !== undefined) logprobs.push(logprob);
+  }
+  return logprobs.length > 0 ? { kind: "text", text, tokens: ids, logprobs } : { kind: "text", text, tokens: ids };
 }

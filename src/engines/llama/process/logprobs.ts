@@ -1,6 +1,8 @@
 /**
  * Log-probabilities of a token and of its likeliest rivals, from raw logits: before temperature, penalties and filters.
  */
+import { massOf } from "./softmax.ts";
+
 export interface Ranked {
   readonly token: number;
   readonly logprob: number;
@@ -10,9 +12,7 @@ export interface Ranked {
 export function logprobsOf(logits: Float32Array, token: number, top: number): { logprob: number; top: Ranked[] } {
   let max = -Infinity;
   for (let index = 0; index < logits.length; index += 1) if (logits[index]! > max) max = logits[index]!;
-  let sum = 0;
-  for (let index = 0; index < logits.length; index += 1) sum += Math.exp(logits[index]! - max);
-  const base = max + Math.log(sum);
+  const base = max + Math.log(massOf({ logits, from: 0, to: logits.length, max, temperature: 1 }));
   return {
     logprob: logits[token]! - base,
     top: highest(logits, top).map((id) => ({ token: id, logprob: logits[id]! - base })),

@@ -90,7 +90,6 @@ export class ResidentKv {
     this.taintChangedWeights();
     const { layout, sliceTokens, wake } = this.#options;
     const { request, reusedTokens } = generation;
-    generation.free();
     sequence.generation = undefined;
     this.#use(sequence);
     if (layout === undefined) this.#truncate(sequence, 0);
@@ -102,8 +101,7 @@ export class ResidentKv {
   }
 
   /** Takes a request out of its sequence, and all that it holds: nothing computed in a failed step can be trusted. */
-  empty(sequence: Sequence, generation: Generation): void {
-    generation.free();
+  empty(sequence: Sequence): void {
     sequence.generation = undefined;
     this.#truncate(sequence, 0);
   }

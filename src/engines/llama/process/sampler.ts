@@ -1,95 +1,82 @@
 /**
- * Choosing the next token: llama.cpp's own samplers in its own order.
+ * Choosing the next token, as llama.cpp's samplers do and in its order:
  *
  *     biases, and never the end, where it is ignored → repeat penalty (prompt and answer) → frequency and presence (answer) → top-k → top-p → min-p → temperature → draw
  *
- * The same seed over the same logits draws the same tokens.
+ * The same seed over the same logits draws the same tokens. Biases and penalties change single logits where llama.cpp computed
+ * them, for as long as the choice takes.
  */
 import { randomInt } from "node:crypto";
-import type { Sampling, TokenBias } from "../../../engine.ts";
-import type { LlamaFunctions, SamplerPointer } from "../../../ffi/llama.ts";
+import type { Sampling } from "../../../engine.ts";
 import type { Context } from "./context.ts";
+import { SeededDraws } from "./seeded-draws.ts";
 
 /** Tokens that the repeat penalty looks back on, as llama.cpp has it. */
 const repeatWindow = 64;
 
 export class Sampler {
-  readonly #functions: LlamaFunctions;
-  #chain: SamplerPointer | undefined;
+  readonly #sampling: Sampling;
+  readonly #never: readonly number[];
+  readonly #draws: SeededDraws;
+  /** Of prompt and answer, the last few, where there is a repeat penalty. */
+  readonly #recent: number[];
+  /** How often each token came in the answer, where that counts. */
+  readonly #counts = new Map<number, number>();
+  /** Logits that were changed, and what they were, in the order of the changes. */
+  readonly #changed: number[] = [];
+  readonly #before: number[] = [];
 
-  /** `never` are tokens that are not drawn; `prompt` is what the repeat penalty has already seen; `maxTokens` bounds what the other penalties will count. */
-  constructor(
-    functions: LlamaFunctions,
-    options: {
-      sampling: Sampling;
-      vocabularySize: number;
-      never: readonly number[];
-      prompt: Uint32Array;
-      maxTokens: number;
-    },
-  ) {
-    const { sampling, vocabularySize } = options;
-    const biases = [...(sampling.logitBias ?? []), ...options.never.map((token) => [token, -Infinity] as const)];
-    this.#functions = functions;
-    const chain = functions.samplerChain({ no_perf: true });
-    this.#chain = chain;
-    if (biases.length > 0) {
-      functions.addSampler(chain, functions.biasSampler(vocabularySize, biases.length, biasBytes(biases)));
-    }
-    if (sampling.repeatPenalty !== 1) {
-      const penalty = functions.penaltySampler(vocabularySize, repeatWindow, sampling.repeatPenalty, 0, 0);
-      for (const token of options.prompt.subarray(-repeatWindow)) functions.acceptToken(penalty, token);
-      functions.addSampler(chain, penalty);
-    }
-    if (sampling.frequencyPenalty !== 0 || sampling.presencePenalty !== 0) {
-      const { frequencyPenalty, presencePenalty } = sampling;
-      functions.addSampler(
-        chain,
-        functions.penaltySampler(vocabularySize, options.maxTokens, 1, frequencyPenalty, presencePenalty),
-      );
-    }
-    if (sampling.temperature === 0) {
-      functions.addSampler(chain, functions.greedySampler());
-      return;
-    }
-    if (sampling.topK > 0) functions.addSampler(chain, functions.topKSampler(sampling.topK));
-    if (sampling.topP < 1) functions.addSampler(chain, functions.topPSampler(sampling.topP, 1));
-    if (sampling.minP > 0) functions.addSampler(chain, functions.minPSampler(sampling.minP, 1));
-    functions.addSampler(chain, functions.temperatureSampler(sampling.temperature));
-    functions.addSampler(chain, functions.distributionSampler(seedOf(sampling)));
+  /** `never` are tokens that are not drawn; `prompt` is what the repeat penalty has already seen. */
+  constructor(options: { sampling: Sampling; never: readonly number[]; prompt: Uint32Array }) {
+    const { sampling, never, prompt } = options;
+    this.#sampling = sampling;
+    this.#never = never;
+    this.#draws = new SeededDraws(sampling.seed ?? randomInt(2 ** 32));
+    this.#recent = sampling.repeatPenalty === 1 ? [] : [...prompt.subarray(-repeatWindow)];
   }
 
   /** Draws the token after the batch's token `index`, none of `notYet`, and remembers it for the penalties. */
-  sample(context: Context, index: number, notYet: readonly number[]): number {
-    if (this.#chain === undefined) throw new Error("Bug: a freed sampler was used");
-    if (notYet.length === 0) return this.#functions.sample(this.#chain, context.pointer, index);
+  sample(context: Pick<Context, "logits" | "candidates">, index: number, notYet: readonly number[]): number {
     const logits = context.logits(index);
-    const before = notYet.map((token) => logits[token]!); // tokens are checked to be in the vocabulary
-    for (const token of notYet) logits[token] = -Infinity;
-    const drawn = this.#functions.sample(this.#chain, context.pointer, index);
+    this.#change(logits, notYet);
+    const { temperature } = this.#sampling;
+    const token =
+      temperature === 0
+        ? context.candidates.likeliest(logits)
+        : context.candidates.draw(logits, this.#sampling, temperature, this.#draws.next());
     // Log-probabilities are of what the model said.
-    for (const [place, token] of notYet.entries()) logits[token] = before[place]!;
-    return drawn;
+    while (this.#changed.length > 0) logits[this.#changed.pop()!] = this.#before.pop()!; // both are as long
+    this.remember(token);
+    return token;
   }
 
-  free(): void {
-    if (this.#chain !== undefined) this.#functions.freeSampler(this.#chain);
-    this.#chain = undefined;
+  #change(logits: Float32Array, notYet: readonly number[]): void {
+    const { logitBias = [], repeatPenalty, frequencyPenalty, presencePenalty } = this.#sampling;
+    const isPlain =
+      logitBias.length + this.#never.length + notYet.length + this.#recent.length + this.#counts.size === 0;
+    if (isPlain) return; // as most are
+    const set = (token: number, logit: number) => {
+      this.#changed.push(token);
+      this.#before.push(logits[token]!); // tokens are checked to be in the vocabulary
+      logits[token] = logit;
+    };
+    for (const [token, bias] of logitBias) set(token, logits[token]! + bias);
+    for (const token of this.#never) set(token, -Infinity);
+    for (const token of notYet) set(token, -Infinity);
+    for (const token of new Set(this.#recent)) {
+      const logit = logits[token]!;
+      set(token, logit <= 0 ? logit * repeatPenalty : logit / repeatPenalty);
+    }
+    for (const [token, count] of this.#counts) {
+      set(token, logits[token]! - count * frequencyPenalty - presencePenalty);
+    }
   }
-}
 
-/** `llama_logit_bias` structs: { i32 token, f32 bias }. */
-function biasBytes(biases: readonly TokenBias[]): Uint8Array {
-  const bytes = new DataView(new ArrayBuffer(8 * biases.length));
-  for (const [i, [token, bias]] of biases.entries()) {
-    bytes.setInt32(8 * i, token, true);
-    bytes.setFloat32(8 * i + 4, bias, true);
+  /** A token of the answer counts for the penalties from now on. */
+  remember(token: number): void {
+    const { repeatPenalty, frequencyPenalty, presencePenalty } = this.#sampling;
+    if (repeatPenalty !== 1 && this.#recent.push(token) > repeatWindow) this.#recent.shift();
+    if (frequencyPenalty === 0 && presencePenalty === 0) return;
+    this.#counts.set(token, (this.#counts.get(token) ?? 0) + 1);
   }
-  return new Uint8Array(bytes.buffer);
-}
-
-/** llama.cpp takes the largest seed as "choose one": it stands for 0 here, so that every seed given is reproducible. */
-function seedOf(sampling: Sampling): number {
-  const seed = sampling.seed ?? randomInt(0xffff_ffff);
-  return seed === 0xffff_ffff ? 0 : seed;
 }

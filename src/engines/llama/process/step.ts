@@ -73,8 +73,8 @@ export function runningOf(sequences: readonly Sequence[], contexts: readonly unk
   for (const [index, { generation, context, count, lastUsed }] of sequences.entries()) {
     if (generation === undefined) continue;
     const { phase, next, request } = generation;
-    const place = { sequence: index, context: contexts.indexOf(context) };
-    running.push({ ...place, phase, held: count, prompt: request.tokens, next, lastUsed });
+    const place = contexts.indexOf(context);
+    running.push({ sequence: index, context: place, phase, held: count, prompt: request.tokens, next, lastUsed });
   }
   return running;
 }

@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { pieceOf } from "../model/piece.ts";
 import { TextStream } from "./text-stream.ts";
 
 /** Feeds `text` in byte pieces of the given lengths; token i is the number i. */
@@ -11,7 +12,7 @@ function run(text: string, lengths: readonly number[], stops: readonly string[])
   let at = 0;
   for (let token = 0; at < bytes.length; token += 1) {
     const length = Math.max(1, lengths[token % lengths.length] ?? 1);
-    const released = stream.push(token, bytes.subarray(at, at + length));
+    const released = stream.push(token, pieceOf(bytes.subarray(at, at + length)));
     at += length;
     pieces.push(released.text);
     tokens.push(...released.tokens);
@@ -32,7 +33,7 @@ test("no piece cuts a character, whatever the bytes' borders", () => {
 
 test("an answer that ends within a character ends with U+FFFD", () => {
   const stream = new TextStream<number>([]);
-  expect(stream.push(0, Buffer.from([0xe6, 0x97]))).toEqual({ text: "", tokens: [], stopped: false });
+  expect(stream.push(0, pieceOf(Buffer.from([0xe6, 0x97])))).toEqual({ text: "", tokens: [], stopped: false });
   expect(stream.finish()).toEqual({ text: "\uFFFD", tokens: [0], stopped: false });
 });
 
@@ -44,15 +45,19 @@ test("a stop text over several tokens is found, and nothing from it on is sent",
 
 test("what could begin a stop text is held back until it does not", () => {
   const stream = new TextStream<string>(["\n\nUser:"]);
-  expect(stream.push("a", Buffer.from("hi\n\nUs"))).toEqual({ text: "hi", tokens: [], stopped: false });
-  expect(stream.push("b", Buffer.from("e it"))).toEqual({ text: "\n\nUse it", tokens: ["a", "b"], stopped: false });
+  expect(stream.push("a", pieceOf(Buffer.from("hi\n\nUs")))).toEqual({ text: "hi", tokens: [], stopped: false });
+  expect(stream.push("b", pieceOf(Buffer.from("e it")))).toEqual({
+    text: "\n\nUse it",
+    tokens: ["a", "b"],
+    stopped: false,
+  });
 });
 
 test("a stop text is not looked for before as many tokens are out as there must be", () => {
   const stream = new TextStream<number>(["STOP"], { from: 2 });
-  expect(stream.push(0, Buffer.from("a STOP"))).toEqual({ text: "a STOP", tokens: [0], stopped: false });
-  expect(stream.push(1, Buffer.from(" ST"))).toEqual({ text: " ST", tokens: [1], stopped: false });
-  expect(stream.push(2, Buffer.from("OP STOP b"))).toEqual({ text: "OP ", tokens: [2], stopped: true });
+  expect(stream.push(0, pieceOf(Buffer.from("a STOP")))).toEqual({ text: "a STOP", tokens: [0], stopped: false });
+  expect(stream.push(1, pieceOf(Buffer.from(" ST")))).toEqual({ text: " ST", tokens: [1], stopped: false });
+  expect(stream.push(2, pieceOf(Buffer.from("OP STOP b")))).toEqual({ text: "OP ", tokens: [2], stopped: true });
 });
 
 test("pieces and tokens add up, and the stop is where the plain search finds it", () => {

@@ -5,6 +5,8 @@
  *
  * Tokens travel with their text: a token is released with the last character it has a part in.
  */
+import { type Piece, decodeText, unfinishedBytes } from "../model/piece.ts";
+
 export interface Released<T> {
   readonly text: string;
   /** What was pushed with the bytes of this text. */
@@ -22,8 +24,6 @@ interface Pending<T> {
 
 export class TextStream<T> {
   readonly #stops: readonly string[];
-  /** Ignores no BOM: it is a character of the answer. */
-  readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #unfinished: Uint8Array = new Uint8Array(0);
   #held = "";
   #releasedLength = 0;
@@ -38,11 +38,16 @@ export class TextStream<T> {
   }
 
   /** Adds a token. */
-  push(token: T, bytes: Uint8Array): Released<T> {
+  push(token: T, { bytes, text }: Piece): Released<T> {
+    const isNothingHeld = this.#pending.length === 0 && this.#held === "";
+    if (text !== undefined && isNothingHeld && this.#stops.length === 0) {
+      this.#releasedLength += text.length;
+      return { text, tokens: [token], stopped: false };
+    }
     const start = this.#releasedLength + this.#held.length;
     const all = concatenated(this.#unfinished, bytes);
     const whole = all.length - unfinishedBytes(all);
-    this.#held += this.#decoder.decode(all.subarray(0, whole));
+    this.#held += decodeText(all.subarray(0, whole));
     this.#unfinished = all.subarray(whole);
     // A token that ends within a character ends with that character, which is at least one unit longer.
     const end = this.#releasedLength + this.#held.length + (this.#unfinished.length > 0 ? 1 : 0);
@@ -59,7 +64,7 @@ export class TextStream<T> {
 
   /** The rest, when the answer ends by itself. An unfinished character becomes U+FFFD. */
   finish(): Released<T> {
-    this.#held += this.#decoder.decode(this.#unfinished);
+    this.#held += decodeText(this.#unfinished);
     this.#unfinished = new Uint8Array(0);
     const released = this.#release(this.#held.length, false);
     released.tokens.push(...this.#pending.map((pending) => pending.token));
@@ -95,18 +100,6 @@ export class TextStream<T> {
     }
     return longest;
   }
-}
-
-/** Bytes at the end that begin a character which is not complete yet. */
-function unfinishedBytes(bytes: Uint8Array): number {
-  for (let back = 1; back <= Math.min(3, bytes.length); back += 1) {
-    const byte = bytes[bytes.length - back]!;
-    if (byte < 0x80) return 0;
-    if (byte < 0xc0) continue; // a continuation: look for what it continues
-    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    return size > back && byte < 0xf8 ? back : 0;
-  }
-  return 0;
 }
 
 function concatenated(first: Uint8Array, second: Uint8Array): Uint8Array {
