@@ -24,8 +24,8 @@ export interface LoadOptions {
   readonly computeMsPerToken: number;
   /** Deterministic mode: whole chunks only. */
   readonly wholeChunks: boolean;
-  /** Frees cells that nobody runs in; called when a payload finds no room. */
-  readonly makeRoom: () => void;
+  /** Frees cells that nobody runs in; called when a payload finds no room. @returns false when there are none */
+  readonly makeRoom: () => boolean;
   readonly log: Log;
 }
 
@@ -173,10 +173,7 @@ function attach(options: LoadOptions, chunk: LoadedPart, prefix: RestoredPrefix)
     return false;
   }
   const place = { tokenCount: chunk.tokenCount, to };
-  if (prefix.add(payload, place) === "no room") {
-    options.makeRoom();
-    if (prefix.add(payload, place) === "no room") return false;
-  }
+  while (prefix.add(payload, place) === "no room") if (!options.makeRoom()) return false;
   if (options.wholeChunks) sequence.markReproducible();
   generation.countReused(chunk.tier, to - from);
   return true;
