@@ -27,10 +27,12 @@ import { planBeside, planStep } from "./plan-step.ts";
 import { PrefillCost } from "./prefill-cost.ts";
 import { ResidentKv } from "./resident-kv.ts";
 import { runBatch } from "./run-batch.ts";
+import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { runningOf } from "./step.ts";
 import type { Batch, RunningSequence } from "./step.ts";
+import { StoredHints } from "./stored-hints.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
 import type { FindStoredKv } from "./stored-kv.ts";
 import type { TiledAttention } from "./tiled-attention.ts";
@@ -77,6 +79,8 @@ export class Scheduler {
   readonly #kv: ResidentKv;
   readonly #apply: ApplyOptions;
   readonly #cost: PrefillCost;
+  readonly #matches: ResidentMatches;
+  readonly #hints: StoredHints;
   readonly #neighbours: Neighbours | undefined;
   #steps = 0;
   #closed = false;
@@ -110,8 +114,11 @@ export class Scheduler {
       onFailed: (id, error) => listener.onFailed(id, error),
       log,
     };
+    const matches = new ResidentMatches(sliceTokens);
+    this.#matches = matches;
+    const computeMsPerToken = () => this.#cost.msPerToken;
+    this.#hints = new StoredHints({ stored, computeMsPerToken, log });
     if (layout !== undefined) {
-      const computeMsPerToken = () => this.#cost.msPerToken;
       this.#neighbours = new Neighbours({ sequences, layout, sliceTokens, computeMsPerToken });
     }
   }
@@ -190,18 +197,22 @@ export class Scheduler {
 
   #admit(): void {
     const { model, contextTokens, layout, sliceTokens, listener } = this.#options;
+    const storedTokens = (request: EngineRequest) => this.#hints.of(request);
+    const options = { canReuse: layout !== undefined, sliceTokens, matches: this.#matches, storedTokens };
     while (this.#waiting.size > 0) {
       this.#kv.taintChangedWeights();
-      const canReuse = layout !== undefined;
-      const admission = nextAdmission(this.#waiting, this.#sequences, { canReuse, sliceTokens });
-      if (admission === undefined || !this.#kv.isFree(admission.placement)) return;
-      const { tenant, request, accepted, placement } = admission;
-      this.#waiting.take(tenant);
+      const admission = nextAdmission(this.#waiting, this.#sequences, options);
+      if (admission === undefined || !this.#kv.isFree(admission.placement)) break;
+      const { tenant, waiting, placement } = admission;
+      const { request, accepted } = waiting;
+      this.#waiting.take(tenant, waiting);
       const generation = new Generation(request, { model, contextTokens, accepted });
       this.#kv.begin(generation, placement);
       listener.onStarted(request.id);
       this.#load(placement.sequence, generation);
     }
+    if (layout === undefined || this.#waiting.size < 2) return;
+    for (const { request } of this.#waiting) this.#hints.ask(request);
   }
 
   /** Loads what is stored or held beside it, in the background of the others' steps, and lets the generation compute the rest. */
@@ -212,11 +223,13 @@ export class Scheduler {
       return;
     }
     generation.phase = "loading";
-    void this.#loadPrefix(sequence, generation, layout).then(() => {
-      if (generation.cancelled) this.#kv.end(sequence, generation);
-      else generation.startPrefill();
-      this.#wake?.();
-    });
+    void this.#loadPrefix(sequence, generation, layout).then(() => this.#loaded(sequence, generation));
+  }
+
+  #loaded(sequence: Sequence, generation: Generation): void {
+    if (generation.cancelled) this.#kv.end(sequence, generation);
+    else generation.startPrefill();
+    this.#wake?.();
   }
 
   async #loadPrefix(sequence: Sequence, generation: Generation, layout: PayloadLayout): Promise<void> {
