@@ -117,7 +117,7 @@ test("where copying costs more than computing it is not done, and it is tried ag
   const copied = async () => {
     const request = { tokens: prompt, cache: { salt: "" } };
     // All that a copy looks at.
-    await neighbours.copyInto(target, { request, countReused: () => {}, loadMs: 0 } as unknown as Generation);
+    await neighbours.takeInto(target, { request, countReused: () => {}, loadMs: 0 } as unknown as Generation);
     const { count } = target;
     target.truncate(0);
     return count;

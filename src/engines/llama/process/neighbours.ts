@@ -1,9 +1,10 @@
 /**
- * Beginnings that requests share, between sequences that cannot have the same cells: what a neighbour holds of a prompt is copied.
+ * Beginnings that requests share: what a neighbour holds of a prompt is taken over.
  *
  * The cache knows whole chunks of what was answered, and is asked first. This finds the rest: the tokens of a chunk that is
- * not full, chats that branch early, and what a request beside this one has just computed. It goes piece by piece through one
- * buffer, as long as copying a token takes less time than computing it, which is measured as it runs.
+ * not full, chats that branch early, and what a request beside this one has just computed. Where sequences can have the same
+ * cells nothing is copied. Elsewhere it goes piece by piece through one buffer, as long as copying a token takes less time than
+ * computing it, which is measured as it runs.
  */
 import type { Generation } from "./generation.ts";
 import { RestoredPrefix } from "./restored-prefix.ts";
@@ -38,8 +39,8 @@ export class Neighbours {
     this.#options = options;
   }
 
-  /** Appends what a neighbour holds of the generation's prompt beyond what its sequence holds. */
-  async copyInto(sequence: Sequence, generation: Generation): Promise<void> {
+  /** Appends what neighbours hold of the generation's prompt beyond what its sequence holds. */
+  async takeInto(sequence: Sequence, generation: Generation): Promise<void> {
     const started = performance.now();
     let pauseAt = started + copyMs;
     while (!generation.cancelled && this.#copyPiece(sequence, generation)) {
@@ -57,9 +58,14 @@ export class Neighbours {
     const from = sequence.count;
     let best = { donor: sequence, held: from };
     for (const donor of sequences) {
-      if (donor === sequence || canShare(donor, sequence)) continue; // by reference: sequence-choice.ts
+      if (donor === sequence) continue;
       const held = reusable(donor, { prompt, salt: cache.salt, reuse: true, sliceTokens });
       if (held > best.held) best = { donor, held };
+    }
+    if (best.held > from && canShare(best.donor, sequence)) {
+      sequence.shareFrom(best.donor, best.held);
+      generation.countReused("resident", best.held - from);
+      return true;
     }
     const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
     if (tokens === 0 || !this.#isWorthwhile()) return false;
@@ -72,6 +78,11 @@ export class Neighbours {
     generation.countReused("resident", tokens);
     this.#copyMsPerToken += believed * ((performance.now() - started) / tokens - this.#copyMsPerToken);
     return true;
+  }
+
+  /** Would a sequence have what another holds sooner than it computes that? As far as is known. */
+  isWorthTaking(from: Sequence, into: Sequence): boolean {
+    return canShare(from, into) || this.#copyMsPerToken < this.#options.computeMsPerToken();
   }
 
   /** Kept for the next piece, unless it is that of a whole text. */

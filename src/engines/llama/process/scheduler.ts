@@ -5,7 +5,8 @@
  * draws tokens and tells. A decode is synchronous; between steps the event loop sees messages, cache answers and timers.
  *
  *     waiting ──► placed in a sequence ──► loading ──► prefill ──► decoding ──► ended: the KV stays resident and is saved
- *     (admission.ts)                                                              (resident-kv.ts)
+ *     (admission.ts)                          ▲           │                         (resident-kv.ts)
+ *                                             └ following ┘ (shared-reading.ts)
  *
  * All sequences share a context: on CPU each has a stream of cells of its own there, on GPU the cells are unified. In deterministic mode
  * every sequence has a context of its own, and prompts are cut into slices at fixed positions: then a token's KV has the same bits
@@ -30,6 +31,7 @@ import { runBatch } from "./run-batch.ts";
 import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { SharedReading } from "./shared-reading.ts";
 import { runningOf } from "./step.ts";
 import type { Batch, RunningSequence } from "./step.ts";
 import { StoredHints } from "./stored-hints.ts";
@@ -82,6 +84,7 @@ export class Scheduler {
   readonly #matches: ResidentMatches;
   readonly #hints: StoredHints;
   readonly #neighbours: Neighbours | undefined;
+  readonly #sharedReading: SharedReading | undefined;
   #steps = 0;
   #closed = false;
   #wake: (() => void) | undefined;
@@ -119,7 +122,10 @@ export class Scheduler {
     const computeMsPerToken = () => this.#cost.msPerToken;
     this.#hints = new StoredHints({ stored, computeMsPerToken, log });
     if (layout !== undefined) {
-      this.#neighbours = new Neighbours({ sequences, layout, sliceTokens, computeMsPerToken });
+      const neighbours = new Neighbours({ sequences, layout, sliceTokens, computeMsPerToken });
+      const onTaken = (sequence: Sequence, generation: Generation) => this.#loaded(sequence, generation);
+      this.#neighbours = neighbours;
+      this.#sharedReading = new SharedReading({ sequences, neighbours, matches, sliceTokens, onTaken });
     }
   }
 
@@ -153,8 +159,10 @@ export class Scheduler {
   /** Serves until {@link close}. */
   async run(): Promise<void> {
     while (!this.#closed) {
+      this.#sharedReading?.arrange();
       this.#admit();
       await this.#letLoadsAdvance();
+      this.#sharedReading?.arrange();
       const stepped = await this.#step();
       const saving = this.#kv.save(planBeside(this.#running(), this.#stepMs).saveMs);
       if (stepped || saving) await nextTurn();
@@ -248,7 +256,7 @@ export class Scheduler {
       });
       this.#kv.taintChangedWeights();
     }
-    await this.#neighbours?.copyInto(sequence, generation);
+    await this.#neighbours?.takeInto(sequence, generation);
   }
 
   /** One decode in every context that has something to do. @returns whether there was one */
@@ -257,7 +265,8 @@ export class Scheduler {
     const { sliceTokens, shortSteps, contextTokens, attention } = this.#options;
     const now = { computeMsPerToken: this.#cost.msPerToken, turn: this.#steps };
     const alike = this.#options.contexts[0]!.layout === "streams"; // there is one at least, and all are made alike
-    const step = planStep(this.#running(), { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
+    const running = this.#sharedReading?.inTurn(this.#running()) ?? this.#running();
+    const step = planStep(running, { sliceTokens, alike, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
     for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
     if (step.decoding > 0) this.#stepMs = performance.now() - started;
