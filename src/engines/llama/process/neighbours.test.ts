@@ -6,6 +6,7 @@ import { someTokens } from "../../../../test/support/tokens.ts";
 import { measureLayout } from "./family.ts";
 import type { Generation } from "./generation.ts";
 import { Neighbours } from "./neighbours.ts";
+import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
 
 const model = loadTiny({ family: "llama" });
@@ -111,11 +112,12 @@ test("where copying costs more than computing it is not done, and it is tried ag
   const neighbours = new Neighbours({
     sequences: [donor, target],
     layout,
+    matches: new ResidentMatches(undefined),
     sliceTokens: undefined,
     computeMsPerToken: () => computeMsPerToken,
   });
   const copied = async () => {
-    const request = { tokens: prompt, cache: { salt: "" } };
+    const request = { tokens: prompt, cache: { salt: "", read: true } };
     // All that a copy looks at.
     await neighbours.takeInto(target, { request, countReused: () => {}, loadMs: 0 } as unknown as Generation);
     const { count } = target;

@@ -7,8 +7,8 @@
  * computing it, which is measured as it runs.
  */
 import type { Generation } from "./generation.ts";
+import type { ResidentMatches } from "./resident-matches.ts";
 import { RestoredPrefix } from "./restored-prefix.ts";
-import { reusable } from "./sequence-choice.ts";
 import type { Sequence } from "./sequence.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
@@ -16,6 +16,7 @@ import type { PayloadLayout } from "./sequence-state.ts";
 export interface NeighboursOptions {
   readonly sequences: readonly Sequence[];
   readonly layout: PayloadLayout;
+  readonly matches: ResidentMatches;
   /** Deterministic mode: whole slices of this many tokens only. */
   readonly sliceTokens: number | undefined;
   /** The measured cost of computing a token, in milliseconds. */
@@ -33,6 +34,7 @@ const forgotten = 0.9;
 export class Neighbours {
   readonly #options: NeighboursOptions;
   #buffer = new Uint8Array();
+  /** For each token that is moved. */
   #copyMsPerToken = 0;
 
   constructor(options: NeighboursOptions) {
@@ -53,13 +55,12 @@ export class Neighbours {
 
   /** A neighbour may go on between two pieces: each is looked for anew. @returns false when there is nothing more. */
   #copyPiece(sequence: Sequence, generation: Generation): boolean {
-    const { sliceTokens, layout, sequences } = this.#options;
-    const { tokens: prompt, cache } = generation.request;
+    const { sliceTokens, layout, sequences, matches } = this.#options;
     const from = sequence.count;
     let best = { donor: sequence, held: from };
     for (const donor of sequences) {
       if (donor === sequence) continue;
-      const held = reusable(donor, { prompt, salt: cache.salt, reuse: true, sliceTokens });
+      const held = matches.of(generation.request, donor);
       if (held > best.held) best = { donor, held };
     }
     if (best.held > from && canShare(best.donor, sequence)) {
@@ -68,21 +69,29 @@ export class Neighbours {
       return true;
     }
     const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
-    if (tokens === 0 || !this.#isWorthwhile()) return false;
+    const to = from + tokens;
+    if (tokens === 0) return false;
+    if (!this.isWorthTaking(best.donor, sequence, to)) {
+      this.#copyMsPerToken *= forgotten; // one slow copy is not the last word
+      return false;
+    }
+    const moved = movedTokens(best.donor, sequence, to);
     const started = performance.now();
-    if (!copy(best.donor, sequence, { to: from + tokens, by: this.#roomFor(payloadBytes(layout, tokens)) })) {
+    if (!copy(best.donor, sequence, { to, by: this.#roomFor(payloadBytes(layout, tokens)) })) {
       if (sequence.count < from) generation.forgetReused();
       return false;
     }
     if (sliceTokens !== undefined) sequence.markReproducible();
     generation.countReused("resident", tokens);
-    this.#copyMsPerToken += believed * ((performance.now() - started) / tokens - this.#copyMsPerToken);
+    this.#copyMsPerToken += believed * ((performance.now() - started) / moved - this.#copyMsPerToken);
     return true;
   }
 
-  /** Would a sequence have what another holds sooner than it computes that? As far as is known. */
-  isWorthTaking(from: Sequence, into: Sequence): boolean {
-    return canShare(from, into) || this.#copyMsPerToken < this.#options.computeMsPerToken();
+  /** Would a sequence have what another holds, up to position `to`, sooner than it computes that? As far as is known. */
+  isWorthTaking(donor: Sequence, into: Sequence, to: number): boolean {
+    if (canShare(donor, into)) return true;
+    const copyMs = this.#copyMsPerToken * movedTokens(donor, into, to);
+    return copyMs < (to - into.count) * this.#options.computeMsPerToken();
   }
 
   /** Kept for the next piece, unless it is that of a whole text. */
@@ -91,16 +100,15 @@ export class Neighbours {
     if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
     return this.#buffer;
   }
-
-  #isWorthwhile(): boolean {
-    if (this.#copyMsPerToken < this.#options.computeMsPerToken()) return true;
-    this.#copyMsPerToken *= forgotten; // one slow copy is not the last word
-    return false;
-  }
 }
 
 function canShare(one: Sequence, other: Sequence): boolean {
   return one.context === other.context && one.context.layout === "unified";
+}
+
+/** Tokens whose KV a copy moves: where cells lie in streams, all of both sequences (kv-copies.ts). */
+function movedTokens(donor: Sequence, into: Sequence, to: number): number {
+  return donor.context.layout === "streams" ? Math.max(donor.count, to) + to : to - into.count;
 }
 
 /** Copies what `donor` holds from the other's end up to position `to`. @returns false when it does not fit */

@@ -159,7 +159,7 @@ describe.each(["unified", "streams"] as const)("cells are %s:", (layout) => {
     engine.cache.faults.slow = "reserve";
     const prompt = someTokens(150, 48);
     const first = engine.start(prompt, { maxTokens: 60 });
-    const other = engine.start(someTokens(100, 49));
+    const other = engine.start(someTokens(160, 49)); // it comes after the first, which has less to compute
     const { tokens } = await first.answer;
     await other.answer;
     await engine.settled();

@@ -122,7 +122,7 @@ export class Scheduler {
     const computeMsPerToken = () => this.#cost.msPerToken;
     this.#hints = new StoredHints({ stored, computeMsPerToken, log });
     if (layout !== undefined) {
-      const neighbours = new Neighbours({ sequences, layout, sliceTokens, computeMsPerToken });
+      const neighbours = new Neighbours({ sequences, layout, matches, sliceTokens, computeMsPerToken });
       const onTaken = (sequence: Sequence, generation: Generation) => this.#loaded(sequence, generation);
       this.#neighbours = neighbours;
       this.#sharedReading = new SharedReading({ sequences, neighbours, matches, sliceTokens, onTaken });

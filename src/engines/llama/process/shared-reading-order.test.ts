@@ -20,6 +20,8 @@ interface Stand {
   readonly held?: number;
   readonly phase?: Phase;
   readonly save?: boolean;
+  readonly read?: boolean;
+  readonly salt?: string;
   readonly reused?: number;
 }
 
@@ -27,10 +29,12 @@ let seed = 100;
 
 /** Stand-ins in the order in which they came. */
 function scene(...stands: Stand[]) {
-  const sequences = stands.map(({ shared, own, held = 0, phase = "prefill", save = true, reused = 0 }, index) => {
+  const sequences = stands.map((stand, index) => {
+    const { shared, own, held = 0, phase = "prefill", reused = 0, save = true, read = true, salt = "" } = stand;
     const sequence = new Sequence(nowhere, index, 3000);
     const tokens = Uint32Array.from([...common.subarray(0, shared), ...someTokens(own, seed++)]);
-    const request = { tokens, cache: { salt: "", read: true, save } };
+    const request = { tokens, cache: { salt, read, save } };
+    sequence.salt = salt;
     sequence.append(tokens.subarray(0, held));
     sequence.lastUsed = index;
     sequence.generation = { request, phase, reusedTokens: reused } as unknown as Generation; // all that is looked at
@@ -85,6 +89,13 @@ test("few tokens are no reason to begin to follow, and none to stop before they 
   expect(one.taken).toEqual([1]);
 });
 
+test("the last token of a prompt is not waited for: it is computed in any case", () => {
+  const one = scene({ shared: 900, own: 5, held: 420 }, { shared: 500, own: 0 });
+  expect(one.phases()).toEqual(["prefill", "following"]);
+  one.sequences[0]!.append(common.subarray(420, 500));
+  expect(one.phases()).toEqual(["prefill", "loading"]);
+});
+
 test("who loads or answers is followed by nobody, and what it has is taken rather than waited for", () => {
   expect(scene({ shared: 500, own: 5, phase: "loading" }, { shared: 500, own: 9 }).phases()).toEqual([
     "loading",
@@ -127,6 +138,15 @@ test("where taking over is not worth it, or what is read is not to be trusted, n
   tainted.phases();
   tainted.sequences[0]!.taint(0);
   expect(tainted.phases()).toEqual(["prefill", "loading"]);
+});
+
+test("nobody follows across salts, or one that leaves no trace, and who reads nothing follows nobody", () => {
+  const phasesOf = (first: Partial<Stand>, second: Partial<Stand>) =>
+    scene({ shared: 500, own: 5, ...first }, { shared: 500, own: 5, ...second }).phases();
+  expect(phasesOf({ salt: "a" }, { salt: "a" })).toEqual(["prefill", "following"]);
+  expect(phasesOf({ salt: "a" }, { salt: "b" })).toEqual(["prefill", "prefill"]);
+  expect(phasesOf({ save: false }, {})).toEqual(["prefill", "prefill"]);
+  expect(phasesOf({}, { read: false })).toEqual(["prefill", "prefill"]);
 });
 
 test("who leaves no trace follows until it has computed something itself", () => {

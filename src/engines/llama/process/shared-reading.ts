@@ -103,7 +103,7 @@ export class SharedReading {
       const tokens = this.#promised(leader, reader);
       const least = this.#leaders.get(generation) === leader.generation ? 1 : worthwhileTokens;
       if (tokens - has < least || tokens <= (best?.tokens ?? 0)) continue;
-      if (this.#options.neighbours.isWorthTaking(leader.sequence, sequence)) best = { leader, tokens };
+      if (this.#options.neighbours.isWorthTaking(leader.sequence, sequence, tokens)) best = { leader, tokens };
     }
     return best?.leader;
   }
