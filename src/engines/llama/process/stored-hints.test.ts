@@ -59,13 +59,32 @@ test("errors, late answers, and who reads nothing are misses", async () => {
   await turn();
   expect([failing.of(one), failing.of(silent), asked]).toEqual([0, 0, 1]);
 
-  let late: (lookup: Lookup) => void = () => {};
-  const slow = hintsOver(() => new Promise((resolve) => (late = resolve)));
-  slow.ask(one);
-  await new Promise((resolve) => setTimeout(resolve, 1100));
-  late({ segments: [], hitTokens: 80, worthTokens: 80 });
+  const late: ((lookup: Lookup) => void)[] = [];
+  const slow = hintsOver(() => new Promise((resolve) => late.push(resolve)));
+  const [first, ...others] = Array.from({ length: 5 }, () => request(100));
+  slow.ask(first!); // there are five
+  while (late.length < 5) {
+    for (const each of others) slow.ask(each);
+    await turn(); // until the first one's answer is late, and the last can be asked for
+  }
+  late[0]!({ segments: [], hitTokens: 80, worthTokens: 80 });
   await turn();
-  expect(slow.of(one)).toBe(0);
+  expect(slow.of(first!)).toBe(0); // as above
+});
+
+test("four are asked for at a time, and the next when one has answered", async () => {
+  const answers: ((lookup: Lookup) => void)[] = [];
+  const hints = hintsOver(() => new Promise((resolve) => answers.push(resolve)));
+  const requests = Array.from({ length: 6 }, () => request(100));
+  const askAll = () => requests.forEach((each) => hints.ask(each));
+  askAll();
+  askAll();
+  expect(answers).toHaveLength(4);
+  answers[1]!({ segments: [], hitTokens: 80, worthTokens: 80 });
+  await turn();
+  askAll();
+  expect(answers).toHaveLength(5);
+  expect(requests.map((each) => hints.of(each))).toEqual([0, 80, 0, 0, 0, 0]);
 });
 
 test("without a cache nobody is asked, and it is when there is one", async () => {

@@ -17,11 +17,14 @@ export interface StoredHintsOptions {
 
 /** A later answer is no answer: shared stores take some round trips. */
 const answerMs = 1000;
+/** Questions at a time: those of requests that have a sequence are not to wait behind them. */
+const mostAsked = 4;
 
 export class StoredHints {
   readonly #options: StoredHintsOptions;
   /** Tokens that are worth loading; 0 until the cache has answered. */
   readonly #tokens = new WeakMap<EngineRequest, number>();
+  #asked = 0;
 
   constructor(options: StoredHintsOptions) {
     this.#options = options;
@@ -32,21 +35,23 @@ export class StoredHints {
     return this.#tokens.get(request) ?? 0;
   }
 
-  /** Asks for a request, unless it was asked for before, or there is no cache yet. */
+  /** Asks for a request, unless it was asked for before, there is no cache yet, or enough is asked at the moment. */
   ask(request: EngineRequest): void {
     const stored = this.#options.stored();
     const { tokens, cache } = request;
-    if (stored === undefined || !cache.read || this.#tokens.has(request)) return;
+    if (stored === undefined || !cache.read || this.#tokens.has(request) || this.#asked === mostAsked) return;
     this.#tokens.set(request, 0);
+    this.#asked += 1;
     const root = { salt: cache.salt, tenant: cache.tenant, adapter: "" };
     const computeMsPerToken = this.#options.computeMsPerToken();
-    within(stored.session.lookup(root, tokens, { deadlineMs: answerMs, computeMsPerToken }), answerMs).then(
-      (answer) => {
-        if (answer !== "late")
-          this.#tokens.set(request, Math.min(answer.worthTokens, answer.hitTokens, tokens.length - 1));
-      },
-      (error: unknown) =>
-        this.#options.log.debug(`what is stored of a waiting request is not known: ${describe(error)}`),
-    );
+    within(stored.session.lookup(root, tokens, { deadlineMs: answerMs, computeMsPerToken }), answerMs)
+      .then((answer) => {
+        if (answer === "late") return;
+        this.#tokens.set(request, Math.min(answer.worthTokens, answer.hitTokens, tokens.length - 1));
+      })
+      .catch((error: unknown) => {
+        this.#options.log.debug(`what is stored of a waiting request is not known: ${describe(error)}`);
+      })
+      .finally(() => (this.#asked -= 1));
   }
 }
