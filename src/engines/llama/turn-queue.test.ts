@@ -11,7 +11,7 @@ function queueOf(...waiting: (readonly [tenant: string, value: number])[]): Turn
 function takeAll(queue: TurnQueue<number>, inHand: (tenant: string) => number = () => 0): number[] {
   const taken: number[] = [];
   for (let next = queue.next(inHand); next !== undefined; next = queue.next(inHand)) {
-    queue.take(next.tenant);
+    queue.take(next.tenant, next.value);
     taken.push(next.value);
   }
   return taken;

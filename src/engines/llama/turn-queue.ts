@@ -2,16 +2,35 @@
  * What waits, by tenant: tenants take turns, so that many requests of one make no other wait longer.
  *
  * First comes the tenant that has the least in hand already; of several, the one whose last turn is longest ago, and of those
- * that had none lately the one that waits longest. Within a tenant the oldest is first.
+ * that had none lately the one that waits longest. Within a tenant the oldest is first, unless who takes knows better.
  */
 import { RepriseError } from "../../errors.ts";
+
+/** What waits of one tenant. */
+interface Line<T> {
+  /** Oldest first; never empty. */
+  readonly values: T[];
+  /** How many were taken of it. */
+  taken: number;
+}
+
+/** Whose turn it is. */
+export interface Turn<T> {
+  readonly tenant: string;
+  /** The oldest of what waits of the tenant. */
+  readonly value: T;
+  /** All of it, oldest first. */
+  readonly values: readonly T[];
+  /** How many were taken since something of the tenant waits. */
+  readonly taken: number;
+}
 
 /** Tenants whose last turn is remembered; those served longest ago are forgotten first. */
 const remembered = 1024;
 
 export class TurnQueue<T> {
   /** In the order in which they began to wait. No tenant is kept that waits for nothing. */
-  readonly #tenants = new Map<string, T[]>();
+  readonly #lines = new Map<string, Line<T>>();
   /** When a tenant had its last turn, counted in turns; the latest is last. */
   readonly #turns = new Map<string, number>();
   #turn = 0;
@@ -21,41 +40,46 @@ export class TurnQueue<T> {
     return this.#size;
   }
 
+  /** All that waits, tenant after tenant. */
+  *[Symbol.iterator](): Generator<T, void, void> {
+    for (const { values } of this.#lines.values()) yield* values;
+  }
+
   add(tenant: string, value: T): void {
-    const waiting = this.#tenants.get(tenant);
-    if (waiting === undefined) this.#tenants.set(tenant, [value]);
-    else waiting.push(value);
+    const line = this.#lines.get(tenant);
+    if (line === undefined) this.#lines.set(tenant, { values: [value], taken: 0 });
+    else line.values.push(value);
     this.#size += 1;
   }
 
   /** Puts one back that was taken, before the others of its tenant. */
   putBack(tenant: string, value: T): void {
     this.add(tenant, value);
-    const waiting = this.#tenants.get(tenant)!; // just added
-    waiting.unshift(waiting.pop()!); // likewise
+    const { values } = this.#lines.get(tenant)!; // just added
+    values.unshift(values.pop()!); // likewise
   }
 
   /** Whose turn it is. @param inHand what a tenant has already; Infinity keeps it waiting. */
-  next(inHand: (tenant: string) => number): { readonly tenant: string; readonly value: T } | undefined {
-    let best: { tenant: string; value: T } | undefined;
+  next(inHand: (tenant: string) => number): Turn<T> | undefined {
+    let best: Turn<T> | undefined;
     let least = Infinity;
     let earliest = Infinity;
-    for (const [tenant, waiting] of this.#tenants) {
+    for (const [tenant, line] of this.#lines) {
       const has = inHand(tenant);
       const turn = this.#turns.get(tenant) ?? 0;
       if (has === Infinity || has > least || (has === least && turn >= earliest)) continue;
-      [least, earliest, best] = [has, turn, { tenant, value: waiting[0]! }]; // no empty ones are kept
+      [least, earliest, best] = [has, turn, { tenant, ...line, value: line.values[0]! }]; // no empty ones are kept
     }
     return best;
   }
 
-  /** Takes the oldest of a tenant, whose turn it was. */
-  take(tenant: string): void {
-    const waiting = this.#tenants.get(tenant);
-    if (waiting === undefined) return;
-    waiting.shift();
-    this.#size -= 1;
-    if (waiting.length === 0) this.#tenants.delete(tenant);
+  /** Takes one of a tenant whose turn it was. */
+  take(tenant: string, value: T): void {
+    const line = this.#lines.get(tenant);
+    const index = line?.values.indexOf(value) ?? -1;
+    if (line === undefined || index === -1) return;
+    line.taken += 1;
+    this.#removeAt(tenant, line, index);
     this.#turn += 1;
     this.#turns.delete(tenant);
     this.#turns.set(tenant, this.#turn);
@@ -65,15 +89,19 @@ export class TurnQueue<T> {
 
   /** Takes the first one that `isIt`. @returns whether there was one */
   remove(isIt: (value: T) => boolean): boolean {
-    for (const [tenant, waiting] of this.#tenants) {
-      const index = waiting.findIndex(isIt);
+    for (const [tenant, line] of this.#lines) {
+      const index = line.values.findIndex(isIt);
       if (index === -1) continue;
-      waiting.splice(index, 1);
-      this.#size -= 1;
-      if (waiting.length === 0) this.#tenants.delete(tenant);
+      this.#removeAt(tenant, line, index);
       return true;
     }
     return false;
+  }
+
+  #removeAt(tenant: string, { values }: Line<T>, index: number): void {
+    values.splice(index, 1);
+    this.#size -= 1;
+    if (values.length === 0) this.#lines.delete(tenant);
   }
 }
 

@@ -51,9 +51,9 @@ function draw(sequence: Sequence, index: number, { kv, onEvent }: ApplyOptions):
   if (events.at(-1)?.kind === "end") kv.end(sequence, generation);
 }
 
-/** No free cells: idle sequences go first, then the longest request. */
+/** No free cells: idle sequences go first, one for each try, then the longest request. */
 function makeRoom(batch: Batch, context: Context, to: ApplyOptions): void {
-  if (to.kv.dropIdle(context) > 0) return;
+  if (to.kv.dropIdle(context)) return;
   const longest = members(batch, to).reduce((best, sequence) => (sequence.count > best.count ? sequence : best));
   fail([longest], "the context has no room left", to);
 }

@@ -222,10 +222,12 @@ export class Context {
     return this.layout === "device" ? leastSharedOnDevice : 0;
   }
 
-  /** Lets `target`, which is empty, begin with the first `count` tokens of `source`. Where a context {@link isShareable}. */
-  share(source: number, target: number, count: number): void {
-    if (this.#copies instanceof DeviceCopies) this.#copies.share(source, target, count);
-    else this.#functions.copyTokens(this.#memory, source, target, 0, count);
+  /**
+   * Lets `target`, which holds the first `from` tokens of `source`, hold the first `to` of them. Where a context {@link isShareable}.
+   */
+  share(source: number, target: number, from: number, to: number): void {
+    if (this.#copies instanceof DeviceCopies) this.#copies.share(source, target, to);
+    else this.#functions.copyTokens(this.#memory, source, target, from, to);
   }
 
   /** Forgets everything, and where the next cell would be taken. Before copies are made only. */

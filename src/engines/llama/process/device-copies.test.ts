@@ -108,7 +108,7 @@ test("more than was said is refused", async () => {
 });
 
 test("what is shared is the other's beginning, and both go on by themselves", () => {
-  context.share(0, 1, 30);
+  context.share(0, 1, 0, 30);
   expect(context.length(1)).toBe(30);
   compute(1, someTokens(4, 9), 30);
   expect(saved(0, 0, half)).toEqual(computed[0]);

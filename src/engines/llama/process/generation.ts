@@ -3,6 +3,8 @@
  *
  *     loading ──► prefill ──► decoding ──► ended
  *     (stored KV)  (prompt slices)  (a token a step)
+ *        ▲            │
+ *        └─ following ┘   another request reads the same
  */
 import type { GenerateEvent, PromptReport, TokenLogprob } from "../../../engine.ts";
 import type { TierName } from "../../../tier.ts";
@@ -24,7 +26,8 @@ interface Drawn {
   readonly logprob: (TokenLogprob & { readonly top: readonly TokenLogprob[] }) | undefined;
 }
 
-export type Phase = "loading" | "prefill" | "decoding";
+/** "following": another request reads what it needs (shared-reading.ts). */
+export type Phase = "loading" | "following" | "prefill" | "decoding";
 
 export class Generation {
   readonly request: EngineRequest;
@@ -40,7 +43,7 @@ export class Generation {
   readonly #accepted: number;
   readonly #stopTokens: ReadonlySet<number>;
   readonly #left = new AbortController();
-  #prefillSince = 0;
+  #prefillSince: number | undefined;
   #drawnTokens = 0;
 
   constructor(request: EngineRequest, options: { model: Model; contextTokens: number; accepted: number }) {
@@ -71,10 +74,10 @@ export class Generation {
     this.#left.abort();
   }
 
-  /** Loading is over; the rest of the prompt is computed from now on. */
+  /** Loading is over; the rest of the prompt is computed, by this request or by one that it follows. */
   startPrefill(): void {
     this.phase = "prefill";
-    this.#prefillSince = performance.now();
+    this.#prefillSince ??= performance.now();
   }
 
   countReused(tier: TierName, tokens: number): void {
@@ -136,7 +139,7 @@ export class Generation {
       reused: { ...this.reused },
       anywhereTokens: 0,
       ttftMs: now - this.#accepted,
-      prefillMs: now - this.#prefillSince,
+      prefillMs: now - (this.#prefillSince ?? now),
       loadMs: this.loadMs,
     };
   }

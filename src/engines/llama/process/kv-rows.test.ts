@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { CudaMemory } from "../../../ffi/cuda-memory.ts";
+import type { ContextPointer } from "../../../ffi/llama.ts";
 import { hasCompiler } from "../../../../test/support/gpu-package.ts";
 import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
@@ -53,13 +54,18 @@ let rows: Partial<Record<"ggml" | "CUDA", KvRows>>;
 
 beforeAll(() => {
   const model = loadTiny({ family: "llama" });
-  const shape = { library, model, threadPool: undefined, abortFlag: undefined, layout: "streams" } as const;
+  const { functions } = library;
+  let pointer: ContextPointer | null = null;
+  const createContext: typeof functions.createContext = (model, params) =>
+    (pointer = functions.createContext(model, params));
+  const listening = { ...library, functions: { ...functions, createContext } };
+  const shape = { library: listening, model, threadPool: undefined, abortFlag: undefined, layout: "streams" } as const;
   const threads = new StepThreads(1, { deterministic: true });
   context = Context.create({ ...shape, cells: streams * 512, sequences: streams, threads });
   for (let sequence = 0; sequence < streams; sequence += 1) compute(sequence, someTokens(held, sequence));
   layout = readLayout(context.state(0), streams)!; // of a plain model
   const largest = { rows: rowsTogether, sequences: streams };
-  const found = library.kvTensors!.find(context.pointer, layout.keys.length, largest)!; // CI's libraries have them
+  const found = library.kvTensors!.find(pointer!, layout.keys.length, largest)!; // CI's libraries have them
   const tensors = StreamTensors.of(found, layout, streams)!; // likewise
   rows = { ggml: new TensorRows(library.kvTensors!, tensors) };
   if (!hasCompiler) return;

@@ -1,13 +1,14 @@
 /**
- * Beginnings that requests share, between sequences that cannot have the same cells: what a neighbour holds of a prompt is copied.
+ * Beginnings that requests share: what a neighbour holds of a prompt is taken over.
  *
  * The cache knows whole chunks of what was answered, and is asked first. This finds the rest: the tokens of a chunk that is
- * not full, chats that branch early, and what a request beside this one has just computed. It goes piece by piece through one
- * buffer, as long as copying a token takes less time than computing it, which is measured as it runs.
+ * not full, chats that branch early, and what a request beside this one has just computed. Where sequences can have the same
+ * cells nothing is copied. Elsewhere it goes piece by piece through one buffer, as long as copying a token takes less time than
+ * computing it, which is measured as it runs.
  */
 import type { Generation } from "./generation.ts";
+import type { ResidentMatches } from "./resident-matches.ts";
 import { RestoredPrefix } from "./restored-prefix.ts";
-import { reusable } from "./sequence-choice.ts";
 import type { Sequence } from "./sequence.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
@@ -15,6 +16,7 @@ import type { PayloadLayout } from "./sequence-state.ts";
 export interface NeighboursOptions {
   readonly sequences: readonly Sequence[];
   readonly layout: PayloadLayout;
+  readonly matches: ResidentMatches;
   /** Deterministic mode: whole slices of this many tokens only. */
   readonly sliceTokens: number | undefined;
   /** The measured cost of computing a token, in milliseconds. */
@@ -32,14 +34,15 @@ const forgotten = 0.9;
 export class Neighbours {
   readonly #options: NeighboursOptions;
   #buffer = new Uint8Array();
+  /** For each token that is moved. */
   #copyMsPerToken = 0;
 
   constructor(options: NeighboursOptions) {
     this.#options = options;
   }
 
-  /** Appends what a neighbour holds of the generation's prompt beyond what its sequence holds. */
-  async copyInto(sequence: Sequence, generation: Generation): Promise<void> {
+  /** Appends what neighbours hold of the generation's prompt beyond what its sequence holds. */
+  async takeInto(sequence: Sequence, generation: Generation): Promise<void> {
     const started = performance.now();
     let pauseAt = started + copyMs;
     while (!generation.cancelled && (await this.#copyPiece(sequence, generation))) {
@@ -52,27 +55,45 @@ export class Neighbours {
 
   /** A neighbour may go on between two pieces: each is looked for anew. @returns false when there is nothing more. */
   async #copyPiece(sequence: Sequence, generation: Generation): Promise<boolean> {
-    const { sliceTokens, layout, sequences } = this.#options;
-    const { tokens: prompt, cache } = generation.request;
+    const { sliceTokens, layout, sequences, matches } = this.#options;
     const from = sequence.count;
     let best = { donor: sequence, held: from };
     for (const donor of sequences) {
-      if (donor === sequence || canShare(donor, sequence)) continue; // by reference: sequence-choice.ts
-      const held = reusable(donor, { prompt, salt: cache.salt, reuse: true, sliceTokens });
+      if (donor === sequence) continue;
+      const held = matches.of(generation.request, donor);
       if (held > best.held) best = { donor, held };
     }
+    if (best.held > from && canShare(best.donor, sequence)) {
+      if (!this.isWorthTaking(best.donor, sequence, best.held)) return false;
+      sequence.shareFrom(best.donor, best.held);
+      generation.countReused("resident", best.held - from);
+      return true;
+    }
     const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
-    if (tokens === 0 || !this.#isWorthwhile()) return false;
+    const to = from + tokens;
+    if (tokens === 0) return false;
+    if (!this.isWorthTaking(best.donor, sequence, to)) {
+      this.#copyMsPerToken *= forgotten; // one slow copy is not the last word
+      return false;
+    }
+    const moved = movedTokens(sequence, to);
     const started = performance.now();
     const by = this.#roomFor(payloadBytes(layout, tokens));
-    if (!(await copy(best.donor, sequence, { to: from + tokens, by }))) {
+    if (!(await copy(best.donor, sequence, { to, by }))) {
       if (sequence.count < from) generation.forgetReused();
       return false;
     }
     if (sliceTokens !== undefined) sequence.markReproducible();
     generation.countReused("resident", tokens);
-    this.#copyMsPerToken += believed * ((performance.now() - started) / tokens - this.#copyMsPerToken);
+    this.#copyMsPerToken += believed * ((performance.now() - started) / moved - this.#copyMsPerToken);
     return true;
+  }
+
+  /** Would a sequence have what another holds, up to position `to`, sooner than it computes that? As far as is known. */
+  isWorthTaking(donor: Sequence, into: Sequence, to: number): boolean {
+    if (canShare(donor, into)) return to - into.count >= into.context.leastShared;
+    const copyMs = this.#copyMsPerToken * movedTokens(into, to);
+    return copyMs < (to - into.count) * this.#options.computeMsPerToken();
   }
 
   /** Kept for the next piece, unless it is that of a whole text. */
@@ -81,16 +102,16 @@ export class Neighbours {
     if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes);
     return this.#buffer;
   }
-
-  #isWorthwhile(): boolean {
-    if (this.#copyMsPerToken < this.#options.computeMsPerToken()) return true;
-    this.#copyMsPerToken *= forgotten; // one slow copy is not the last word
-    return false;
-  }
 }
 
 function canShare(one: Sequence, other: Sequence): boolean {
   return one.context === other.context && one.context.isShareable;
+}
+
+/** Tokens whose KV a copy moves: into a stream, all that it holds then (kv-copies.ts). */
+function movedTokens(into: Sequence, to: number): number {
+  const added = to - into.count;
+  return into.context.layout === "streams" ? added + to : added;
 }
 
 /** Copies what `donor` holds from the other's end up to position `to`. @returns false when it does not fit */

@@ -160,7 +160,7 @@ describe.each(["unified", "streams", "device"] as const)("cells are %s:", (layou
     engine.cache.faults.slow = "reserve";
     const prompt = someTokens(150, 48);
     const first = engine.start(prompt, { maxTokens: 60 });
-    const other = engine.start(someTokens(100, 49));
+    const other = engine.start(someTokens(160, 49)); // it comes after the first, which has less to compute
     const { tokens } = await first.answer;
     await other.answer;
     await engine.settled();

@@ -106,13 +106,22 @@ export class ResidentKv {
     this.#truncate(sequence, 0);
   }
 
-  /** Empties the sequences of a context that nobody runs in. @returns how many there were */
-  dropIdle(context: Context): number {
+  /**
+   * Empties the sequence of a context that nobody runs in and that was used longest ago.
+   *
+   * @returns false when there is none, or when its cells are no use to others
+   */
+  dropIdle(context: Context): boolean {
+    if (context.layout !== "unified") return false;
     const idle = this.#options.sequences.filter(
       (sequence) => sequence.context === context && sequence.generation === undefined && sequence.count > 0,
     );
-    for (const sequence of idle) this.#truncate(sequence, 0);
-    return idle.length;
+    if (idle.length === 0) return false;
+    this.#truncate(
+      idle.reduce((oldest, sequence) => (sequence.lastUsed < oldest.lastUsed ? sequence : oldest)),
+      0,
+    );
+    return true;
   }
 
   /** KV of weights that were written to is neither kept nor stored, nor what requests that run now go on to compute. */

@@ -94,7 +94,8 @@ export class Saver {
   isAsking(sequence: Sequence, keep: number): boolean {
     const since = performance.now() - answerMs;
     return this.#jobs.some(
-      (job) => job.sequence === sequence && job.chunks === undefined && job.limit >= keep + leastTokens && job.asked > since,
+      (job) =>
+        job.sequence === sequence && job.chunks === undefined && job.limit >= keep + leastTokens && job.asked > since,
     );
   }
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Rig, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { FakeCache } from "../../../../test/support/fake-cache.ts";
+import { Rig, chunkTokens, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import type { RigOptions } from "../../../../test/support/scheduler-rig.ts";
 import { numbers, someTokens } from "../../../../test/support/tokens.ts";
 import { greedy } from "../../../engine.ts";
@@ -97,6 +98,38 @@ test("cells run out: idle sequences go first, then the longest request fails and
   expect(outcomes.filter(({ status }) => status === "rejected")).toEqual([
     { status: "rejected", reason: expect.objectContaining({ code: "ENGINE_FAILED" }) },
   ]);
+  await engine.settled();
+});
+
+test("idle conversations stay until their room is needed, and then no more of them go than must, the least recent first", async () => {
+  const cache = new FakeCache({ chunkTokens, slotBytes: 0, slots: 0 });
+  const engine = rig({ sequences: 4, contextTokens: 400, cells: 1024, cache });
+  const [first, second, third] = [someTokens(300, 94), someTokens(300, 95), someTokens(300, 96)] as const;
+  for (const prompt of [first, second, third]) await engine.ask(prompt);
+  await engine.ask(first); // by now the second one is the least recent
+  await engine.settled();
+  expect((await engine.ask(someTokens(200, 97))).report.computedTokens).toBe(200);
+  await engine.settled();
+  for (const prompt of [first, third]) {
+    expect((await engine.ask(prompt)).report).toMatchObject({ computedTokens: 1, reused: { resident: 299 } });
+  }
+  expect((await engine.ask(second)).report).toMatchObject({ computedTokens: 300 });
+  await engine.settled();
+});
+
+test("what is stored finds room as well: as many idle conversations go as it needs", async () => {
+  const stored = rig();
+  const known = someTokens(384, 98);
+  await stored.ask(known, { maxTokens: 1 });
+  await stored.settled();
+  const engine = rig({ sequences: 4, contextTokens: 400, cells: 1024, cache: stored.cache });
+  const cache = { salt: "", read: false, save: true };
+  const others = [someTokens(300, 99), someTokens(300, 100), someTokens(300, 101)] as const;
+  for (const prompt of others) await engine.ask(prompt, { cache });
+  await engine.settled();
+  expect((await engine.ask(known)).report).toMatchObject({ computedTokens: 1, reused: { memory: 383 } });
+  const held = others.map((_, id) => engine.contexts[0]!.length(id));
+  expect(held).toEqual([0, 307, 307]);
   await engine.settled();
 });
 

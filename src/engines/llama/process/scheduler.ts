@@ -5,7 +5,8 @@
  * draws tokens and tells. A decode is synchronous; between steps the event loop sees messages, cache answers and timers.
  *
  *     waiting ──► placed in a sequence ──► loading ──► prefill ──► decoding ──► ended: the KV stays resident and is saved
- *     (admission.ts)                                                              (resident-kv.ts)
+ *     (admission.ts)                          ▲           │                         (resident-kv.ts)
+ *                                             └ following ┘ (shared-reading.ts)
  *
  * All sequences share a context: on CPU each has a stream of cells of its own there, on GPU the cells are unified. In deterministic mode
  * every sequence has a context of its own, and prompts are cut into slices at fixed positions: then a token's KV has the same bits
@@ -27,10 +28,13 @@ import { planBeside, planStep } from "./plan-step.ts";
 import { PrefillCost } from "./prefill-cost.ts";
 import { ResidentKv } from "./resident-kv.ts";
 import { runBatch } from "./run-batch.ts";
+import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { SharedReading } from "./shared-reading.ts";
 import { runningOf } from "./step.ts";
 import type { Batch, RunningSequence } from "./step.ts";
+import { StoredHints } from "./stored-hints.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
 import type { FindStoredKv } from "./stored-kv.ts";
 import type { TiledAttention } from "./tiled-attention.ts";
@@ -82,7 +86,10 @@ export class Scheduler {
   readonly #kv: ResidentKv;
   readonly #apply: ApplyOptions;
   readonly #cost: PrefillCost;
+  readonly #matches: ResidentMatches;
+  readonly #hints: StoredHints;
   readonly #neighbours: Neighbours | undefined;
+  readonly #sharedReading: SharedReading | undefined;
   #steps = 0;
   #closed = false;
   #wake: (() => void) | undefined;
@@ -116,9 +123,15 @@ export class Scheduler {
       onFailed: (id, error) => listener.onFailed(id, error),
       log,
     };
+    const matches = new ResidentMatches(sliceTokens);
+    this.#matches = matches;
+    const computeMsPerToken = () => this.#cost.msPerToken;
+    this.#hints = new StoredHints({ stored, computeMsPerToken, log });
     if (layout !== undefined) {
-      const computeMsPerToken = () => this.#cost.msPerToken;
-      this.#neighbours = new Neighbours({ sequences, layout, sliceTokens, computeMsPerToken });
+      const neighbours = new Neighbours({ sequences, layout, matches, sliceTokens, computeMsPerToken });
+      const onTaken = (sequence: Sequence, generation: Generation) => this.#loaded(sequence, generation);
+      this.#neighbours = neighbours;
+      this.#sharedReading = new SharedReading({ sequences, neighbours, matches, sliceTokens, onTaken });
     }
   }
 
@@ -152,8 +165,10 @@ export class Scheduler {
   /** Serves until {@link close}. */
   async run(): Promise<void> {
     while (!this.#closed) {
+      this.#sharedReading?.arrange();
       this.#admit();
       await this.#letLoadsAdvance();
+      this.#sharedReading?.arrange();
       const stepped = await this.#step();
       const saving = this.#kv.save(planBeside(this.#running(), this.#stepMs).saveMs);
       if (stepped || saving) await nextTurn();
@@ -196,18 +211,22 @@ export class Scheduler {
 
   #admit(): void {
     const { model, contextTokens, layout, sliceTokens, listener } = this.#options;
+    const storedTokens = (request: EngineRequest) => this.#hints.of(request);
+    const options = { canReuse: layout !== undefined, sliceTokens, matches: this.#matches, storedTokens };
     while (this.#waiting.size > 0) {
       this.#kv.taintChangedWeights();
-      const canReuse = layout !== undefined;
-      const admission = nextAdmission(this.#waiting, this.#sequences, { canReuse, sliceTokens });
-      if (admission === undefined || !this.#kv.isFree(admission.placement)) return;
-      const { tenant, request, accepted, placement } = admission;
-      this.#waiting.take(tenant);
+      const admission = nextAdmission(this.#waiting, this.#sequences, options);
+      if (admission === undefined || !this.#kv.isFree(admission.placement)) break;
+      const { tenant, waiting, placement } = admission;
+      const { request, accepted } = waiting;
+      this.#waiting.take(tenant, waiting);
       const generation = new Generation(request, { model, contextTokens, accepted });
       this.#kv.begin(generation, placement);
       listener.onStarted(request.id);
       this.#load(placement.sequence, generation);
     }
+    if (layout === undefined || this.#waiting.size < 2) return;
+    for (const { request } of this.#waiting) this.#hints.ask(request);
   }
 
   /** Loads what is stored or held beside it, in the background of the others' steps, and lets the generation compute the rest. */
@@ -218,11 +237,13 @@ export class Scheduler {
       return;
     }
     generation.phase = "loading";
-    void this.#loadPrefix(sequence, generation, layout).then(() => {
-      if (generation.cancelled) this.#kv.end(sequence, generation);
-      else generation.startPrefill();
-      this.#wake?.();
-    });
+    void this.#loadPrefix(sequence, generation, layout).then(() => this.#loaded(sequence, generation));
+  }
+
+  #loaded(sequence: Sequence, generation: Generation): void {
+    if (generation.cancelled) this.#kv.end(sequence, generation);
+    else generation.startPrefill();
+    this.#wake?.();
   }
 
   async #loadPrefix(sequence: Sequence, generation: Generation, layout: PayloadLayout): Promise<void> {
@@ -242,14 +263,14 @@ export class Scheduler {
       });
       this.#kv.taintChangedWeights();
     }
-    await this.#neighbours?.copyInto(sequence, generation);
+    await this.#neighbours?.takeInto(sequence, generation);
   }
 
   /** One decode in every context that has something to do. @returns whether there was one */
   async #step(): Promise<boolean> {
     this.#steps += 1;
     const { sliceTokens, shortSteps, contextTokens, attention, maxGapMs } = this.#options;
-    const running = this.#running();
+    const running = this.#sharedReading?.inTurn(this.#running()) ?? this.#running();
     const beside = planBeside(running, this.#stepMs);
     // What goes on between two steps is part of the gap, and so are the next tokens' own batches.
     const stepMs = maxGapMs - this.#decodesMs - beside.loadMs - beside.saveMs;

@@ -20,10 +20,18 @@ function holding(
   return sequence;
 }
 
-function placeIn(sequences: Sequence[], prompt: number[], change: { reuse?: boolean; sliceTokens?: number } = {}) {
+interface Change {
+  readonly reuse?: boolean;
+  readonly sliceTokens?: number;
+  /** Tokens that are lost with each of the sequences. */
+  readonly lost?: readonly number[];
+}
+
+function placeIn(sequences: Sequence[], prompt: number[], change: Change = {}) {
   const tokens: Tokens = Uint32Array.from(prompt);
   const { reuse = true, sliceTokens } = change;
-  const placement = place(sequences, { prompt: tokens, salt: "", reuse, sliceTokens });
+  const lost = (sequence: Sequence) => change.lost?.[sequences.indexOf(sequence)] ?? 0;
+  const placement = place(sequences, { prompt: tokens, salt: "", reuse, sliceTokens, lost });
   if (placement === undefined) return undefined;
   const { sequence, prefix, donor } = placement;
   return { index: sequences.indexOf(sequence), prefix, donor: donor === undefined ? -1 : sequences.indexOf(donor) };
@@ -84,6 +92,26 @@ test("what is approximate of a sequence nobody else reads, also when it was cut 
   moved.truncate(3);
   moved.append(Uint32Array.of(4));
   expect(placeIn([moved], [1, 2, 3, 4, 5])).toEqual({ index: 0, prefix: 4, donor: -1 });
+});
+
+test("a sequence that somebody waits for is given away only when no other one would do", () => {
+  const sequences = [holding([9, 8], { lastUsed: 1 }), holding([7, 6], { lastUsed: 2 })];
+  expect(placeIn(sequences, [1, 2])).toMatchObject({ index: 0 });
+  expect(placeIn(sequences, [1, 2], { lost: [500, 0] })).toMatchObject({ index: 1 });
+  expect(placeIn(sequences, [1, 2], { lost: [500, 600] })).toMatchObject({ index: 0 });
+  expect(placeIn(sequences, [1, 2], { lost: [500, 0], reuse: false })).toMatchObject({ index: 1 });
+  expect(placeIn([...sequences, holding([])], [1, 2], { lost: [0, 0, 0] })).toMatchObject({ index: 2 });
+});
+
+test("nor is it extended in place: its beginning goes to another one", () => {
+  const sequences = [holding([1, 2, 3, 4], { lastUsed: 2 }), holding([9], { lastUsed: 1 })];
+  expect(placeIn(sequences, [1, 2, 3, 9])).toEqual({ index: 0, prefix: 3, donor: -1 });
+  expect(placeIn(sequences, [1, 2, 3, 9], { lost: [500, 0] })).toEqual({ index: 1, prefix: 3, donor: 0 });
+  const twice = [holding([1, 2, 3]), holding([1, 2, 3])];
+  expect(placeIn(twice, [1, 2, 3, 9], { lost: [500, 0] })).toEqual({ index: 1, prefix: 3, donor: -1 });
+  for (const each of sequences) each.markReproducible();
+  expect(placeIn(sequences, [1, 2, 9], { sliceTokens: 2 })).toMatchObject({ index: 0, prefix: 2 });
+  expect(placeIn(sequences, [1, 2, 9], { sliceTokens: 2, lost: [500, 0] })).toMatchObject({ index: 1, prefix: 0 });
 });
 
 test("no free sequence, no place", () => {

@@ -24,6 +24,7 @@ export class Sequence {
   #tokens: Uint32Array;
   #count = 0;
   #reproducibleCount = 0;
+  #losses = 0;
   #approximateFrom: number | undefined;
 
   constructor(context: Context, id: number, contextTokens: number) {
@@ -54,15 +55,29 @@ export class Sequence {
     this.#approximateFrom = Math.min(from, this.#approximateFrom ?? from);
   }
 
+  /** Tokens that are held from its start and are no approximation. */
+  get trustedCount(): number {
+    return Math.min(this.#count, this.#approximateFrom ?? this.#count);
+  }
+
+  /** How often it lost tokens: what was compared with it stays right while this is the same. */
+  get losses(): number {
+    return this.#losses;
+  }
+
   /** The tokens held: a view that later appends do not change. */
   get held(): Tokens {
     return this.#tokens.subarray(0, this.#count);
   }
 
-  /** Tokens of `prompt` that are held, from its start, and are no approximation. */
-  common(prompt: Tokens, salt: string): number {
-    const trusted = this.#tokens.subarray(0, Math.min(this.#count, this.#approximateFrom ?? this.#count));
-    return salt === this.salt ? commonTokens(trusted, 0, prompt, 0) : 0;
+  /**
+   * Tokens of `prompt` that are held, from its start, and are no approximation.
+   *
+   * @param known so many of them are known to be
+   */
+  common(prompt: Tokens, salt: string, known = 0): number {
+    const trusted = this.#tokens.subarray(0, this.trustedCount);
+    return salt === this.salt ? known + commonTokens(trusted, known, prompt, known) : 0;
   }
 
   /** Says that KV of `tokens` follows what is held. */
@@ -80,18 +95,17 @@ export class Sequence {
   /** Forgets the KV from position `to` on. */
   truncate(to: number): void {
     if (to < this.#count || to === 0) this.context.truncate(this.id, to);
+    if (to < this.#count) this.#losses += 1;
     this.#count = Math.min(this.#count, to);
     this.#reproducibleCount = Math.min(this.#reproducibleCount, to);
     if (this.#approximateFrom !== undefined && to <= this.#approximateFrom) this.#approximateFrom = undefined;
   }
 
-  /** Takes over the first `count` tokens of another sequence of the same context. */
-  shareFrom(donor: Sequence, count: number): void {
-    assert(
-      donor.context === this.context && this.#count === 0,
-      "cells are shared within a context, into an empty sequence",
-    );
-    this.context.share(donor.id, this.id, count);
-    this.append(donor.held.subarray(0, count));
+  /** Takes over what another sequence of the same context holds of the same text, up to `to`. */
+  shareFrom(donor: Sequence, to: number): void {
+    assert(donor.context === this.context, "cells are shared within a context");
+    const from = this.#count;
+    this.context.share(donor.id, this.id, from, to);
+    this.append(donor.held.subarray(from, to));
   }
 }

@@ -26,8 +26,8 @@ export interface LoadOptions {
   readonly wholeChunks: boolean;
   /** Nobody else has anything to do. */
   readonly isAlone: () => boolean;
-  /** Frees cells that nobody runs in; called when a payload finds no room. */
-  readonly makeRoom: () => void;
+  /** Frees cells that nobody runs in; called when a payload finds no room. @returns false when there are none */
+  readonly makeRoom: () => boolean;
   readonly log: Log;
 }
 
@@ -198,10 +198,7 @@ function attach(options: LoadOptions, chunk: LoadedPart, prefix: RestoredPrefix)
     return false;
   }
   const place = { tokenCount: chunk.tokenCount, to };
-  if (prefix.add(payload, place) === "no room") {
-    options.makeRoom();
-    if (prefix.add(payload, place) === "no room") return false;
-  }
+  while (prefix.add(payload, place) === "no room") if (!options.makeRoom()) return false;
   if (options.wholeChunks) sequence.markReproducible();
   generation.countReused(chunk.tier, to - from);
   return true;

@@ -279,7 +279,7 @@ export class Tokenizer implements AsyncDisposable {
         const place = this.#places.find(({ isIdle }) => isIdle);
         const next = share.queue.next((tenant) => (this.#mayBegin(share, tenant) ? 0 : Infinity));
         if (place === undefined || next === undefined) break;
-        share.queue.take(next.tenant);
+        share.queue.take(next.tenant, next.value);
         this.#waiting.delete(next.value);
         void this.#work(next.value, place);
       }
