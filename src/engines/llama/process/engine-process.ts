@@ -21,6 +21,8 @@ import type { EngineSettings } from "../engine-settings.ts";
 import type { FromEngine, LoadedModel, StartOptions, ToEngine } from "../messages.ts";
 import { LoadableModel } from "../model/model-files.ts";
 import { Model } from "../model/model.ts";
+import { mostDrafting, mostDrafts } from "./drafts.ts";
+import { MeasuredRowCost } from "./row-cost.ts";
 import { Scheduler } from "./scheduler.ts";
 import { failureOf, openServerChannel } from "../server-channel.ts";
 import { payloadBytes } from "./sequence-state.ts";
@@ -91,6 +93,7 @@ class EngineProcess {
         cells: perContext * this.#contextTokens,
         sequences: perContext,
         layout: deterministic ? "unified" : layout,
+        draftRows: settings.draft === "off" ? 0 : mostDrafting * mostDrafts,
         contexts: count,
         threads,
         threadPool,
@@ -103,6 +106,7 @@ class EngineProcess {
     if (refused === undefined && measured.layout === undefined) refused = "its state has a layout that is not known";
     this.#layout = refused === undefined ? measured.layout : undefined;
     if (refused !== undefined) this.#log.warn(`KV of this model is not reused: ${refused}`);
+    if (refused !== undefined && settings.draft !== "off") this.#log.warn(`nothing is drafted with it either`);
 
     this.#scheduler = new Scheduler({
       model: this.#model,
@@ -115,6 +119,8 @@ class EngineProcess {
       weightsChanged: () => this.#weightsChanged(),
       computeMsPerToken: Math.max(0.001, measured.decodeMs),
       attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
+      // What is computed for drafts in vain is cut off again: that takes KV which can be cut at a token.
+      rowCost: settings.draft === "off" || this.#layout === undefined ? undefined : new MeasuredRowCost(),
       listener: {
         onStarted: (id) => server.send({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),

@@ -4,9 +4,14 @@
  * Every sequence that answers computes its next token in every step; prompts get what room is left, as prefill-slices.ts cuts
  * them. Where cells lie in streams llama.cpp computes only rows together of which every sequence has as many: the next tokens are a
  * batch then, and each prompt's piece is one.
+ *
+ * Drafts are computed behind a next token where weights are read for little else: in a batch of few answers and no prompt, and of one answer
+ * where all sequences must have as many rows.
  */
+import { mostDrafting, noDrafts } from "./drafts.ts";
 import { cutPrompts, sliceCost } from "./prefill-slices.ts";
 import type { SliceLimits } from "./prefill-slices.ts";
+import { draftsOf } from "./step.ts";
 import type { Batch, DecodeRow, RunningSequence, Slice, Step } from "./step.ts";
 
 export function planStep(running: readonly RunningSequence[], limits: SliceLimits): Step {
@@ -18,22 +23,22 @@ export function planStep(running: readonly RunningSequence[], limits: SliceLimit
   const batches = [...contexts]
     .sort((a, b) => a - b)
     .flatMap((context): Batch[] => {
-      const decodes = decoding.filter((each) => each.context === context).map(decodeRow);
+      const answering = decoding.filter((each) => each.context === context);
       const here = slices.filter(({ sequence }) => contextOf.get(sequence) === context);
-      const batch = (decodes: readonly DecodeRow[], slices: readonly Slice[]): Batch => ({
-        context,
-        decodes,
-        slices,
-        cost: decodes.length + sliceCost(slices, limits),
-      });
+      const mayDraft = limits.alike ? answering.length === 1 : answering.length <= mostDrafting && here.length === 0;
+      const decodes = answering.map((running) => decodeRow(running, mayDraft));
+      const batch = (decodes: readonly DecodeRow[], slices: readonly Slice[]): Batch => {
+        const rows = { context, decodes, slices, cost: decodes.length + sliceCost(slices, limits) };
+        return { ...rows, cost: rows.cost + draftsOf(rows) };
+      };
       if (!limits.alike) return [batch(decodes, here)];
       return [...(decodes.length > 0 ? [batch(decodes, [])] : []), ...here.map((slice) => batch([], [slice]))];
     });
   return { batches, decoding: decoding.length };
 }
 
-function decodeRow({ sequence, held, next }: RunningSequence): DecodeRow {
-  return { sequence, position: held, token: next };
+function decodeRow({ sequence, held, next, propose }: RunningSequence, mayDraft: boolean): DecodeRow {
+  return { sequence, position: held, token: next, drafts: mayDraft ? propose() : noDrafts };
 }
 
 /** What may go on between two steps, in milliseconds. */

@@ -29,7 +29,8 @@ import { ResidentKv } from "./resident-kv.ts";
 import { runBatch } from "./run-batch.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { runningOf } from "./step.ts";
+import type { RowCost } from "./row-cost.ts";
+import { draftsOf, runningOf } from "./step.ts";
 import type { Batch, RunningSequence } from "./step.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
 import type { FindStoredKv } from "./stored-kv.ts";
@@ -66,6 +67,8 @@ export interface SchedulerOptions {
   readonly computeMsPerToken: number;
   /** Undefined = prompt pieces of any size cost the same. */
   readonly attention: TiledAttention | undefined;
+  /** What drafts are weighed by; undefined = nothing is drafted. Contexts need room for what they add ({@link ContextOptions.draftRows}). */
+  readonly rowCost?: RowCost | undefined;
   readonly listener: SchedulerListener;
   readonly log: Log;
 }
@@ -189,7 +192,7 @@ export class Scheduler {
   }
 
   #admit(): void {
-    const { model, contextTokens, layout, sliceTokens, listener } = this.#options;
+    const { model, contextTokens, layout, sliceTokens, rowCost, listener } = this.#options;
     while (this.#waiting.size > 0) {
       this.#kv.taintChangedWeights();
       const canReuse = layout !== undefined;
@@ -197,7 +200,7 @@ export class Scheduler {
       if (admission === undefined || !this.#kv.isFree(admission.placement)) return;
       const { tenant, request, accepted, placement } = admission;
       this.#waiting.take(tenant);
-      const generation = new Generation(request, { model, contextTokens, accepted });
+      const generation = new Generation(request, { model, contextTokens, accepted, rowCost });
       this.#kv.begin(generation, placement);
       listener.onStarted(request.id);
       this.#load(placement.sequence, generation);
@@ -257,8 +260,18 @@ export class Scheduler {
     const result = runBatch(batch, context, this.#sequences);
     if (result.decoded === "aborted") await this.#options.listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
-    if (result.decoded === "done") this.#cost.measured(performance.now() - started, batch.slices);
+    if (result.decoded === "done") this.#measured(batch, performance.now() - started);
     return result.decoded;
+  }
+
+  #measured(batch: Batch, elapsedMs: number): void {
+    const { decodes, slices } = batch;
+    this.#cost.measured(elapsedMs, slices);
+    if (slices.length > 0) return;
+    const drafts = draftsOf(batch);
+    for (const { sequence } of decodes) {
+      this.#sequences[sequence]!.generation?.drafts?.stepped(elapsedMs, decodes.length, drafts); // plans name sequences of the engine
+    }
   }
 }
 
