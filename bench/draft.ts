@@ -8,7 +8,8 @@
  * next token takes the place of what was drawn. `edit`: the prompt again, with every 15th word replaced. `prose`: a page of our docs
  * after another one. `random`: tokens of which no two stood together before.
  *
- * Tokens a second from the first to the last; medians over the rounds, and of the ratios within a round. A first round is left out.
+ * Tokens a second from the first to the last; medians over the rounds, and of the ratios within a round (`ratio` more is better). `cpuRatio` is of
+ * processor time a token (less is better): with `--threads 1` it says what a machine without other work would show. A first round is left out.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -59,41 +60,56 @@ type Arm = keyof typeof arms;
 /** Draws what the answer says, at the cost of drawing. */
 const { functions } = library;
 const { sample } = functions;
-let drawn: { readonly answer: Uint32Array; readonly at: number[] } | undefined;
+let drawn: { readonly answer: Uint32Array; readonly at: number[]; readonly cpuMs: number[] } | undefined;
 Object.assign(functions, {
   sample: (...given: Parameters<typeof sample>) => {
     const token = sample(...given);
     if (drawn === undefined) return token;
     drawn.at.push(performance.now());
+    drawn.cpuMs.push(cpuMs());
     return drawn.answer[drawn.at.length - 1];
   },
 });
 
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 async function write(arm: Arm, { prompt, answer }: Text) {
-  drawn = { answer, at: [] };
+  drawn = { answer, at: [], cpuMs: [] };
   const cache = { salt: "", read: false, save: false };
   const { events } = await arms[arm].ask(prompt, { maxTokens: answer.length, cache });
-  const { at } = drawn;
+  const { at, cpuMs } = drawn;
+  const from = (times: readonly number[]) => (times.at(-1)! - times[0]!) / (times.length - 1); // many were drawn
   const end = events.at(-1);
   const { draftedTokens = 0, acceptedTokens = 0 } = end?.kind === "end" ? end : {};
-  return { tokensPerSecond: ((at.length - 1) * 1000) / (at.at(-1)! - at[0]!), draftedTokens, acceptedTokens };
+  return { tokensPerSecond: 1000 / from(at), cpuMs: from(cpuMs), draftedTokens, acceptedTokens };
+}
+
+function ratioOf({ off, lookup }: Readonly<Record<Arm, readonly number[]>>): number {
+  return rounded(median(lookup.map((value, round) => value / off[round]!))); // there are as many of both
 }
 
 const figures: Record<string, object> = {};
 for (const [name, text] of Object.entries(texts)) {
   const speeds = { off: [] as number[], lookup: [] as number[] };
+  const cpu = { off: [] as number[], lookup: [] as number[] };
   let drafts = { drafted: 0, accepted: 0 };
   for (let round = 0; round <= rounds; round += 1) {
     for (const arm of round % 2 === 0 ? (["off", "lookup"] as const) : (["lookup", "off"] as const)) {
-      const { tokensPerSecond, draftedTokens: drafted, acceptedTokens: accepted } = await write(arm, text);
-      if (round > 0) speeds[arm].push(tokensPerSecond);
+      const { tokensPerSecond, cpuMs, draftedTokens: drafted, acceptedTokens: accepted } = await write(arm, text);
       if (arm === "lookup") drafts = { drafted, accepted };
+      if (round === 0) continue;
+      speeds[arm].push(tokensPerSecond);
+      cpu[arm].push(cpuMs);
     }
   }
   figures[name] = {
     off: rounded(median(speeds.off)),
     lookup: rounded(median(speeds.lookup)),
-    ratio: rounded(median(speeds.lookup.map((speed, round) => speed / speeds.off[round]!))),
+    ratio: ratioOf(speeds),
+    cpuRatio: ratioOf(cpu),
     ...drafts,
   };
 }

@@ -93,9 +93,10 @@ export class Drafts {
 /** Before anything is known of an answer. */
 const firstShare = 0.5;
 const shareBelieved = 0.15;
-/** Matches that are left out before one is tried again: at first, and at most. */
-const leastWait = 8;
-const mostWait = 128;
+/** Matches that are left out before one is tried: in an answer's beginning, after the first failure, and at most. */
+const firstWait = 3;
+const leastWait = 16;
+const mostWait = 256;
 
 /** How far drafts of one kind are to be trusted. */
 class Trust {
@@ -103,7 +104,7 @@ class Trust {
   #share = firstShare;
   #wait = leastWait;
   /** Matches still to be left out. */
-  #left = 0;
+  #left = firstWait;
 
   /** How many of `most` drafts make a step give the most tokens for its time, if each is right as often as those before. */
   worth(most: number, rowShare: number): number {
