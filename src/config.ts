@@ -158,6 +158,11 @@ export const settings = {
     false,
     "Answer the same prompt with the same text, bit for bit, whatever is cached and whoever else is served. Slower.",
   ),
+  draft: setting(
+    oneOf("off", "lookup"),
+    "off",
+    "Guess the next tokens of an answer, and compute several in one step (docs/drafts.md): not at all, or from what followed the same words in prompt and answer.",
+  ),
   socket: setting(path("PATH"), "", "Unix socket where engines reach the cache.", {
     defaultText: "cache.sock in the data directory",
   }),

@@ -133,7 +133,14 @@ export type GenerateEvent =
       readonly logprobs?: readonly (TokenLogprob & { readonly top: readonly TokenLogprob[] })[];
     }
   /** Once, last. */
-  | { readonly kind: "end"; readonly reason: "stop" | "length"; readonly completionTokens: number };
+  | {
+      readonly kind: "end";
+      readonly reason: "stop" | "length";
+      readonly completionTokens: number;
+      /** Where tokens are drafted: how many were computed, and how many of them are of the answer. */
+      readonly draftedTokens?: number;
+      readonly acceptedTokens?: number;
+    };
 
 export interface ModelInfo {
   /** The file's name without its extension. */
@@ -164,6 +171,9 @@ export interface EngineStats {
   readonly promptTokens: number;
   readonly computedTokens: number;
   readonly generatedTokens: number;
+  /** Computed as what may come next in an answer, and those of them that did. */
+  readonly draftedTokens: number;
+  readonly acceptedTokens: number;
   readonly reusedTokens: Partial<Record<TierName, number>>;
   readonly savedChunks: number;
   /** Chunks of answered requests that are not handed to the cache yet. */

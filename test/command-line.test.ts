@@ -64,6 +64,19 @@ test("an address that others can reach needs a key", async () => {
   expect(error).toContain("--api-key");
 });
 
+test("drafts and deterministic mode exclude each other", async () => {
+  const { code, error } = await reprise(
+    "serve",
+    "--draft",
+    "lookup",
+    "--deterministic",
+    "--data-dir",
+    temporaryDirectory(),
+  );
+  expect(code).toBe(2);
+  expect(error).toContain("--draft lookup computes several tokens in one step");
+});
+
 test("a key that is empty, in the file or the environment, opens nothing", async () => {
   const directory = temporaryDirectory();
   const file = join(directory, "reprise.yaml");

@@ -22,6 +22,8 @@ const otherNames: Readonly<Record<string, SettingName>> = {
   "max-num-seqs": "sequences",
   ngl: "gpuLayers",
   "n-gpu-layers": "gpuLayers",
+  "spec-type": "draft",
+  "speculative-config": "draft",
   "cache-ram": "memory",
   "swap-space": "memory",
   "slot-save-path": "dataDir",

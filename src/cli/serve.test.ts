@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { resolveConfig } from "../config.ts";
-import { engineSettings } from "./serve.ts";
+import { engineSettings, mustBeAlike } from "./serve.ts";
 
 test("what nobody set is left for the engine process to choose: it knows the model and the machine's cores", () => {
   const config = resolveConfig({ flags: {}, environment: {} });
@@ -12,6 +12,7 @@ test("what nobody set is left for the engine process to choose: it knows the mod
     maxGapMs: undefined,
     gpuLayers: undefined,
     deterministic: false,
+    draft: "off",
     socketPath: "/run/cache.sock",
   });
 });
@@ -34,6 +35,15 @@ test("what was set arrives as it was set, no layers on the GPU included", () => 
     maxGapMs: 80,
     gpuLayers: 0,
     deterministic: true,
+    draft: "off",
     socketPath: "/run/cache.sock",
   });
+});
+
+test("answers that are to be the same bit for bit are not drafted", () => {
+  const config = (flags: Record<string, string>) => resolveConfig({ flags, environment: {} });
+  expect(engineSettings(config({ draft: "lookup" }), "/run/cache.sock").draft).toBe("lookup");
+  expect(() => mustBeAlike(config({ draft: "lookup", deterministic: "true" }))).toThrow("--draft lookup");
+  expect(() => mustBeAlike(config({ draft: "off", deterministic: "true" }))).not.toThrow();
+  expect(() => mustBeAlike(config({ draft: "lookup" }))).not.toThrow();
 });

@@ -31,6 +31,7 @@ export const serve: Command = {
 
   async run({ config: given, operands }) {
     const config = withModel(given, operands[0]);
+    mustBeAlike(config);
     const log = createLog({ level: config.logLevel });
     const keys = readKeys(config);
     mustBePrivate(config.host, keys.apiKeys, "api-key");
@@ -127,9 +128,18 @@ export function startEngine(parts: {
 }
 
 export function engineSettings(config: Config, socketPath: string): EngineSettings {
-  const { context: contextTokens, sequences, threads, maxGap: maxGapMs, gpu, gpuLayers, deterministic } = config;
+  const { context: contextTokens, sequences, threads, maxGap: maxGapMs, gpu, gpuLayers, deterministic, draft } = config;
   const llamaLib = config.llamaLib === "" ? undefined : config.llamaLib;
-  return { contextTokens, sequences, threads, maxGapMs, gpu, gpuLayers, llamaLib, deterministic, socketPath };
+  return { contextTokens, sequences, threads, maxGapMs, gpu, gpuLayers, llamaLib, deterministic, draft, socketPath };
+}
+
+/** @throws RepriseError BAD_CONFIG when answers are to be the same bit for bit, and several of their tokens computed together */
+export function mustBeAlike({ deterministic, draft }: Config): void {
+  if (!deterministic || draft === "off") return;
+  throw new RepriseError(
+    "BAD_CONFIG",
+    `--draft ${draft} computes several tokens in one step, which may change the last bits: leave it out, or --deterministic`,
+  );
 }
 
 /** `reprise serve MODEL` is `reprise serve --model MODEL`. @throws RepriseError BAD_CONFIG when both are given */

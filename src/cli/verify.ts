@@ -46,7 +46,7 @@ export const verify: Command = {
     try {
       const unheard = { socket: "", listen: "", listenCert: "", listenKey: "", tokenFile: "" };
       const alone = { ...unheard, listenCompress: "lossless" as const, tier: [], tierKeyFile: "" };
-      const isolated: Config = { ...config, ...alone, dataDir, deterministic: true };
+      const isolated: Config = { ...config, ...alone, dataDir, deterministic: true, draft: "off" };
       const differences = await compareRuns(isolated, { promptCount, longest, stop: stop.signal });
       for (const difference of differences) process.stderr.write(`${difference}\n`);
       process.stdout.write(differences.length === 0 ? "equal\n" : `${differences.length} differences\n`);

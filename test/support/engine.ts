@@ -45,6 +45,7 @@ export class EngineBench implements AsyncDisposable {
         gpu: "off",
         gpuLayers: undefined,
         deterministic: false,
+        draft: "off",
         socketPath: undefined,
         ...settings,
       },

@@ -12,6 +12,8 @@ import type { EngineRequest } from "../../src/engines/llama/messages.ts";
 import { openLibrary } from "../../src/engines/llama/model/library.ts";
 import { LoadableModel, identityOf } from "../../src/engines/llama/model/model-files.ts";
 import { Model } from "../../src/engines/llama/model/model.ts";
+import { mostDrafting, mostDrafts } from "../../src/engines/llama/process/drafts.ts";
+import type { RowCost } from "../../src/engines/llama/process/row-cost.ts";
 import { Scheduler } from "../../src/engines/llama/process/scheduler.ts";
 import { payloadBytes } from "../../src/engines/llama/process/sequence-state.ts";
 import type { StoredKv } from "../../src/engines/llama/process/stored-kv.ts";
@@ -58,6 +60,8 @@ export interface RigOptions {
   readonly rowMs?: number;
   /** Cells of the one context; undefined = as many as all sequences may need. */
   readonly cells?: number;
+  /** That compute; 1 unless given. */
+  readonly threads?: number;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
   /** Another cache in its place. */
@@ -66,7 +70,12 @@ export interface RigOptions {
   readonly weightsChanged?: () => boolean;
   /** What the engine believes that a prompt token costs, before it has measured it; 1 unless given. */
   readonly computeMsPerToken?: number;
+  /** Tokens are drafted, and weighed by this. */
+  readonly rowCost?: RowCost;
 }
+
+/** Drafts cost nothing: they are computed wherever there are some. */
+export const freeRows: RowCost = { share: 0, measured: () => {} };
 
 export class Rig {
   readonly model: Model;
@@ -84,14 +93,15 @@ export class Rig {
   readonly #running: Promise<void>;
 
   constructor(model: Model, options: RigOptions = {}) {
-    const { sequences = 2, contextTokens = 1024, deterministic = false } = options;
+    const { sequences = 2, contextTokens = 1024, deterministic = false, threads = 1 } = options;
     const { layout = deterministic ? "own" : "unified" } = options;
     const shape = {
       library,
       model,
-      threads: new StepThreads(1, { deterministic }),
-      threadPool: undefined,
+      threads: new StepThreads(threads, { deterministic }),
+      threadPool: threads > 1 ? library.createThreadPool(threads) : undefined,
       abortFlag: undefined,
+      draftRows: options.rowCost === undefined ? 0 : mostDrafting * mostDrafts,
     };
     this.model = model;
     this.contexts =
@@ -115,6 +125,7 @@ export class Rig {
       weightsChanged: options.weightsChanged ?? (() => false),
       computeMsPerToken: options.computeMsPerToken ?? 1,
       attention: layout === "unified" ? undefined : new TiledAttention(dear),
+      rowCost: options.rowCost,
       log: silentLog,
       listener: {
         onStarted: () => {},
@@ -176,8 +187,8 @@ export class Rig {
 /** Makes steps of the context take so long for each of their rows. */
 function slow(context: Context, rowMs: number): void {
   const decode = context.decode.bind(context);
-  context.decode = (cost) => {
-    const result = decode(cost);
+  context.decode = (cost, drafts) => {
+    const result = decode(cost, drafts);
     const end = performance.now() + rowMs * context.batch.struct.n_tokens;
     while (performance.now() < end); // as long as a processor would compute
     return result;

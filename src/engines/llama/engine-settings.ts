@@ -4,6 +4,9 @@
  */
 import type { GpuUse } from "./model/library-places.ts";
 
+/** Where tokens that may come next are taken from, to be computed before it is known whether they do. */
+export type DraftUse = "off" | "lookup";
+
 export interface EngineSettings {
   /** What people call the model; undefined = its file's name. */
   readonly modelName?: string | undefined;
@@ -24,6 +27,8 @@ export interface EngineSettings {
   readonly gpuLayers: number | undefined;
   /** The same text bit for bit, whatever is cached and whoever else is served; slower. */
   readonly deterministic: boolean;
+  /** Not in deterministic mode, where a step has one row of an answer. */
+  readonly draft: DraftUse;
   /** The cache's socket; undefined = no cache. */
   readonly socketPath: string | undefined;
 }

@@ -149,6 +149,8 @@ export class FakeEngine implements Engine {
       waitingRequests: 0,
       sequences: 4,
       restarts: 0,
+      draftedTokens: 0,
+      acceptedTokens: 0,
       ...totals,
       reusedTokens: { [this.#warmTier]: reusedTokens },
       unsavedChunks: 0,

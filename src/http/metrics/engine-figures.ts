@@ -26,6 +26,18 @@ export const engineFigures: readonly Figure<EngineStats>[] = [
     read: ({ generatedTokens }) => generatedTokens,
   },
   {
+    name: "reprise_drafted_tokens_total",
+    kind: "counter",
+    help: "Tokens computed as what may come next in an answer.",
+    read: ({ draftedTokens }) => draftedTokens,
+  },
+  {
+    name: "reprise_accepted_tokens_total",
+    kind: "counter",
+    help: "Drafted tokens that came.",
+    read: ({ acceptedTokens }) => acceptedTokens,
+  },
+  {
     name: "reprise_reused_tokens_total",
     kind: "counter",
     help: "Prompt tokens reused, by tier.",

@@ -1,5 +1,8 @@
 /**
  * What came of a batch: tokens are drawn, phases change, clients hear of it, and requests end or fail.
+ *
+ * Behind a token of an answer its drafts were computed. Tokens are drawn there in order, for as long as each is the draft that was computed
+ * next; the first that is not, or that ends the answer, is the last. What was computed behind it is forgotten before anybody can see it.
  */
 import type { GenerateEvent } from "../../../engine.ts";
 import { RepriseError } from "../../../errors.ts";
@@ -7,7 +10,7 @@ import type { Log } from "../../../log.ts";
 import type { Context } from "./context.ts";
 import type { ResidentKv } from "./resident-kv.ts";
 import type { Sequence } from "./sequence.ts";
-import type { Batch, BatchResult } from "./step.ts";
+import type { Batch, BatchResult, Output } from "./step.ts";
 
 export interface ApplyOptions {
   readonly sequences: readonly Sequence[];
@@ -27,13 +30,13 @@ export function applyBatch(batch: Batch, { decoded, outputs }: BatchResult, cont
   else {
     keep(batch, context, to);
     // The first use of the logits copies them from where they were computed; it belongs to the step.
-    for (const { sequence, index } of outputs) draw(to.sequences[sequence]!, index, to); // plans name sequences of the engine
+    for (const output of outputs) draw(output, to);
   }
 }
 
-/** The sequences hold what was computed, but for padding. */
+/** The sequences hold what was computed, but for padding and drafts. */
 function keep(batch: Batch, context: Context, { sequences, sliceTokens }: ApplyOptions): void {
-  for (const { sequence, token } of batch.decodes) sequences[sequence]!.append(Uint32Array.of(token)); // as above
+  for (const { sequence, token } of batch.decodes) sequences[sequence]!.append(Uint32Array.of(token)); // plans name sequences of the engine
   for (const { sequence: index, tokens, padding } of batch.slices) {
     const sequence = sequences[index]!; // as above
     sequence.append(tokens);
@@ -42,17 +45,29 @@ function keep(batch: Batch, context: Context, { sequences, sliceTokens }: ApplyO
   }
 }
 
-function draw(sequence: Sequence, index: number, { kv, onEvent }: ApplyOptions): void {
+function draw({ sequence: place, index, drafts }: Output, { sequences, kv, onEvent }: ApplyOptions): void {
+  const sequence = sequences[place]!; // as above
   const generation = sequence.generation!; // outputs are of running sequences
   const wasPrefilling = generation.phase === "prefill";
+  generation.drafts?.computed(drafts);
   const events = generation.draw(sequence.context, index);
+  let accepted = 0;
+  while (events.at(-1)?.kind !== "end" && generation.next === drafts[accepted]) {
+    sequence.append(drafts.subarray(accepted, accepted + 1));
+    accepted += 1;
+    events.push(...generation.draw(sequence.context, index + accepted));
+  }
+  if (accepted < drafts.length) sequence.context.truncate(sequence.id, sequence.count);
   for (const event of events) onEvent(generation.request.id, event);
   if (wasPrefilling) kv.savePrompt(sequence, generation);
   if (events.at(-1)?.kind === "end") kv.end(sequence, generation);
 }
 
-/** No free cells: idle sequences go first, one for each try, then the longest request. */
+/** No free cells: drafts go first, then idle sequences, one for each try, then the longest request. */
 function makeRoom(batch: Batch, context: Context, to: ApplyOptions): void {
+  const drafting = batch.decodes.filter(({ drafts }) => drafts.length > 0);
+  for (const { sequence } of drafting) to.sequences[sequence]!.generation?.drafts?.rest(); // as above
+  if (drafting.length > 0) return;
   if (to.kv.dropIdle(context)) return;
   const longest = members(batch, to).reduce((best, sequence) => (sequence.count > best.count ? sequence : best));
   fail([longest], "the context has no room left", to);

@@ -51,6 +51,8 @@ export interface ContextOptions {
   readonly sequences: number;
   /** Unified unless given. */
   readonly layout?: CellLayout;
+  /** Rows of a batch, at most, whose logits are wanted besides one of each sequence; none unless given. */
+  readonly draftRows?: number;
   /** Contexts of this shape that there will be; 1 unless given. All must fit into memory before the first is made. */
   readonly contexts?: number;
   /** The same for all contexts of an engine. */
@@ -119,7 +121,7 @@ export class Context {
         n_batch: batchTokens,
         n_ubatch: rowsTogether,
         n_seq_max: ids,
-        n_outputs_max: ids,
+        n_outputs_max: ids + (options.draftRows ?? 0),
         n_threads: options.threads.most,
         n_threads_batch: options.threads.most,
         flash_attn_type: flashAttentionEnabled,
@@ -167,21 +169,22 @@ export class Context {
    * Runs the batch: all of it, or nothing on "no room" and "aborted".
    *
    * @param cost what a large batch costs in proportion to others, so that their times can be compared; its tokens unless given.
+   * @param drafts so many of its rows are drafts: what it takes then says nothing of other small batches.
    */
-  decode(cost = this.#filled): DecodeResult {
+  decode(cost = this.#filled, drafts = 0): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
     const small = this.#filled < smallStepTokens;
     const choice = small ? this.#threads.small : this.#threads.large;
     const started = performance.now();
     this.#threads.begin(started);
-    const threads = choice.next();
+    const threads = drafts > 0 ? choice.best : choice.next();
     this.#functions.setThreads(this.#context, threads, threads);
     const code = this.#functions.decode(this.#context, this.batch.struct);
     const ended = performance.now();
     this.#threads.end(ended);
     this.#copies?.decoded();
     const elapsedMs = ended - started;
-    if (code === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
+    if (code === 0 && drafts === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
     if (code === 0) return "done";
     if (code === 1) return "no room";
     return code === 2 ? "aborted" : { failed: code };

@@ -23,6 +23,8 @@ export interface ContextsOptions {
   readonly deterministic: boolean;
   /** Layers on the GPU; undefined = all. */
   readonly gpuLayers: number | undefined;
+  /** Rows of a batch, at most, that are drafts. */
+  readonly draftRows: number;
   readonly abortFlag: Pointer;
   readonly log: Log;
 }
@@ -77,6 +79,7 @@ function makeIn(layout: CellLayout, options: ContextsOptions): Contexts {
       cells: perContext * contextTokens,
       sequences: perContext,
       layout,
+      draftRows: options.draftRows,
       contexts: count,
       threads,
       threadPool,

@@ -22,6 +22,8 @@ import type { EngineSettings } from "../engine-settings.ts";
 import type { FromEngine, LoadedModel, StartOptions, ToEngine } from "../messages.ts";
 import { LoadableModel } from "../model/model-files.ts";
 import { Model } from "../model/model.ts";
+import { mostDrafting, mostDrafts } from "./drafts.ts";
+import { MeasuredRowCost } from "./row-cost.ts";
 import { Scheduler } from "./scheduler.ts";
 import { failureOf, openServerChannel } from "../server-channel.ts";
 import { payloadBytes } from "./sequence-state.ts";
@@ -88,6 +90,7 @@ class EngineProcess {
       threads: this.#threads,
       deterministic,
       gpuLayers,
+      draftRows: settings.draft === "off" ? 0 : mostDrafting * mostDrafts,
       abortFlag: flag.address,
       log: this.#log,
     });
@@ -96,6 +99,7 @@ class EngineProcess {
     const refused = refusal(facts) ?? (payloads === undefined ? "its state has a layout that is not known" : undefined);
     this.#layout = refused === undefined ? payloads : undefined;
     if (refused !== undefined) this.#log.warn(`KV of this model is not reused: ${refused}`);
+    if (refused !== undefined && settings.draft !== "off") this.#log.warn(`nothing is drafted with it either`);
 
     this.#scheduler = new Scheduler({
       model: this.#model,
@@ -109,6 +113,8 @@ class EngineProcess {
       weightsChanged: () => this.#weightsChanged(),
       computeMsPerToken: Math.max(0.001, decodeMs),
       attention: isGpuBuild(library.build) ? undefined : attentionOf(this.#model, this.#threads),
+      // What is computed for drafts in vain is cut off again: that takes KV which can be cut at a token.
+      rowCost: settings.draft === "off" || this.#layout === undefined ? undefined : new MeasuredRowCost(),
       listener: {
         onStarted: (id) => server.send({ kind: "started", id }),
         onEvent: (id, event) => this.#queueEvent(id, event),

@@ -7,11 +7,14 @@
  *        └─ following ┘   another request reads the same
  */
 import type { GenerateEvent, PromptReport, TokenLogprob } from "../../../engine.ts";
+import type { Tokens } from "../../../identity/tokens.ts";
 import type { TierName } from "../../../tier.ts";
 import type { Context } from "./context.ts";
 import { logprobsOf } from "./logprobs.ts";
 import type { EngineRequest } from "../messages.ts";
 import type { Model } from "../model/model.ts";
+import { Drafts, noDrafts } from "./drafts.ts";
+import type { RowCost } from "./row-cost.ts";
 import { Sampler } from "./sampler.ts";
 import { TextStream } from "./text-stream.ts";
 import type { Released } from "./text-stream.ts";
@@ -34,6 +37,8 @@ export class Generation {
   phase: Phase = "prefill";
   /** Drawn, but not computed yet. */
   next = 0;
+  /** Undefined = nothing is drafted. */
+  readonly drafts: Drafts | undefined;
   readonly reused: Partial<Record<TierName, number>> = {};
   loadMs = 0;
   readonly #model: Model;
@@ -46,7 +51,10 @@ export class Generation {
   #prefillSince: number | undefined;
   #drawnTokens = 0;
 
-  constructor(request: EngineRequest, options: { model: Model; contextTokens: number; accepted: number }) {
+  constructor(
+    request: EngineRequest,
+    options: { model: Model; contextTokens: number; accepted: number; rowCost?: RowCost | undefined },
+  ) {
     this.request = request;
     this.#model = options.model;
     this.#contextTokens = options.contextTokens;
@@ -59,6 +67,9 @@ export class Generation {
       prompt: request.tokens,
     });
     this.#stream = new TextStream(request.stop, { from: request.minTokens ?? 0 });
+    const { rowCost } = options;
+    const mostTokens = request.tokens.length + this.#mostTokens;
+    this.drafts = rowCost && new Drafts({ prompt: request.tokens, mostTokens, rowCost });
   }
 
   /** Fires when the client leaves; the sequence is given up as soon as nobody waits for it. */
@@ -93,6 +104,11 @@ export class Generation {
     return Object.values(this.reused).reduce((sum, tokens) => sum + tokens, 0);
   }
 
+  /** Tokens that may follow `next`. With all of them, and the one that is drawn behind the last, the answer is not yet too long. */
+  propose(): Tokens {
+    return this.drafts?.propose(this.#mostTokens - this.#drawnTokens - 1) ?? noDrafts;
+  }
+
   /** Draws the token after the batch's token `index`. @returns what the client sees of it; an end event is the last. */
   draw(context: Context, index: number): GenerateEvent[] {
     const events: GenerateEvent[] = [];
@@ -105,14 +121,19 @@ export class Generation {
 
     this.#drawnTokens += 1;
     this.next = token;
+    this.drafts?.drawn(token);
     const drawn = { token, logprob: this.#logprob(context, index, token) };
     const released = this.#stream.push(drawn, this.#model.piece(token));
     const text = textEvent(released);
     if (text !== undefined) events.push(text);
     if (released.stopped) return [...events, this.#endEvent("stop")];
-    const full = this.request.tokens.length + this.#drawnTokens >= this.#contextTokens;
-    if (full || this.#drawnTokens >= this.request.maxTokens) events.push(...this.#end("length"));
+    if (this.#drawnTokens >= this.#mostTokens) events.push(...this.#end("length"));
     return events;
+  }
+
+  /** That the answer may have: as many as were asked for, and as the context has room for. */
+  get #mostTokens(): number {
+    return Math.min(this.request.maxTokens, this.#contextTokens - this.request.tokens.length);
   }
 
   /** Tokens that would end the answer before it has as many as it must have. */
@@ -127,7 +148,7 @@ export class Generation {
   }
 
   #endEvent(reason: "stop" | "length"): GenerateEvent {
-    return { kind: "end", reason, completionTokens: this.#drawnTokens };
+    return { kind: "end", reason, completionTokens: this.#drawnTokens, ...this.drafts?.counts };
   }
 
   #report(): PromptReport {

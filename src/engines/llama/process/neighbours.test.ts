@@ -131,39 +131,3 @@ test("where copying costs more than computing it is not done, and it is tried ag
   expect(await copied()).toBe(0);
   for (let tries = 0; (await copied()) === 0; tries += 1) expect(tries).toBeLessThan(1000);
 });
-
-test("a short beginning that was copied out of a long text does not make a long one seem dear", async () => {
-  const [context] = rig({ sequences: 3 }).contexts;
-  const layout = measureLayout(context!).layout!; // a family that is reused
-  const [donor, target, other] = [0, 1, 2].map((id) => new Sequence(context!, id, 1024)) as [
-    Sequence,
-    Sequence,
-    Sequence,
-  ];
-  const prompt = someTokens(200, 23);
-  for (const [position, token] of prompt.entries()) {
-    context!.begin();
-    context!.add(0, position, token, false);
-    expect(context!.decode()).toBe("done");
-  }
-  donor.append(prompt);
-  const save = context!.copies.save.bind(context!.copies);
-  context!.copies.save = (...range) => {
-    const end = performance.now() + 200;
-    while (performance.now() < end); // as long as a large model's copy of two whole sequences takes
-    return save(...range);
-  };
-  const neighbours = new Neighbours({
-    sequences: [donor, target],
-    layout,
-    matches: new ResidentMatches(undefined),
-    sliceTokens: undefined,
-    computeMsPerToken: () => 2,
-  });
-  const request = { tokens: Uint32Array.from([...prompt.subarray(0, 14), 7, 7, 7]), cache: { salt: "", read: true } };
-  // All that a copy looks at.
-  await neighbours.takeInto(target, { request, countReused: () => {}, loadMs: 0 } as unknown as Generation);
-  expect(target.count).toBe(14);
-  expect(neighbours.isWorthTaking(donor, other, 200)).toBe(true);
-  expect(neighbours.isWorthTaking(donor, other, 14)).toBe(false);
-});

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { noDrafts } from "./drafts.ts";
 import { planBeside, planStep } from "./plan-step.ts";
 import type { SliceLimits } from "./prefill-slices.ts";
 import type { RunningSequence } from "./step.ts";
@@ -18,7 +19,7 @@ function limits(change: Partial<SliceLimits> = {}): SliceLimits {
 }
 
 function running(sequence: number, change: Partial<RunningSequence>): RunningSequence {
-  const idle = { held: 0, prompt: new Uint32Array(0), next: 0, lastUsed: sequence };
+  const idle = { held: 0, prompt: new Uint32Array(0), next: 0, propose: () => noDrafts, lastUsed: sequence };
   return { sequence, context: 0, phase: "prefill", ...idle, ...change };
 }
 
@@ -40,7 +41,7 @@ test("a step is written down whole: tokens, positions, what ends a prompt and wh
     batches: [
       {
         context: 0,
-        decodes: [{ sequence: 3, position: 33, token: 703 }],
+        decodes: [{ sequence: 3, position: 33, token: 703, drafts: noDrafts }],
         slices: [{ sequence: 0, position: 50, tokens: prompt(70).subarray(50), padding: 0, last: true }],
         cost: 21,
       },
@@ -60,6 +61,23 @@ test("every answer goes on while others prefill, and those who load wait", () =>
   expect(batches).toHaveLength(1);
   expect(batches[0]!.decodes.map(({ sequence }) => sequence)).toEqual([0, 3]);
   expect(batches[0]!.slices).toMatchObject([{ sequence: 1, position: 0, last: false }]);
+});
+
+test("drafts are computed where few answer: beside no prompt in the batch, and alone where all have as many rows", () => {
+  const propose = () => prompt(3);
+  const drafting = (sequence: number) => answering(sequence, { propose });
+  const reading = running(9, { prompt: prompt(400) });
+  const drafted = (all: RunningSequence[], isAlike: boolean) =>
+    planStep(all, limits({ batches: isAlike ? "sequences" : "all" })).batches.map(({ decodes }) =>
+      decodes.map(({ drafts }) => drafts.length),
+    );
+  for (const alike of [false, true]) expect(drafted([drafting(0)], alike)).toEqual([[3]]);
+  expect(drafted([drafting(0), drafting(1)], false)).toEqual([[3, 3]]);
+  expect(drafted([drafting(0), drafting(1)], true)).toEqual([[0, 0]]);
+  expect(drafted([drafting(0), drafting(1), drafting(2)], false)).toEqual([[0, 0, 0]]);
+  expect(drafted([drafting(0), reading], false)).toEqual([[0]]);
+  expect(drafted([drafting(0), reading], true)).toEqual([[3], []]);
+  expect(planStep([drafting(0)], limits()).batches[0]).toMatchObject({ cost: 4 });
 });
 
 test("the shortest rest comes first, but for every fourth step", () => {

@@ -4,9 +4,14 @@
  * Every sequence that answers computes its next token in every step; prompts get what room is left, as prefill-slices.ts cuts
  * them. Where cells lie in streams llama.cpp computes only rows together of which every sequence has as many, and cuts a batch
  * accordingly: the next tokens are a batch then. On a device prompts' pieces are another one; on a CPU each is one, whose size is right.
+ *
+ * Drafts are computed behind a next token where weights are read for little else: in a batch of few answers and no prompt, and of one answer
+ * where all sequences must have as many rows.
  */
+import { mostDrafting, noDrafts } from "./drafts.ts";
 import { cutPrompts, sliceCost } from "./prefill-slices.ts";
 import type { SliceLimits } from "./prefill-slices.ts";
+import { draftsOf } from "./step.ts";
 import type { Batch, DecodeRow, RunningSequence, Slice, Step } from "./step.ts";
 
 export function planStep(running: readonly RunningSequence[], limits: SliceLimits): Step {
@@ -18,23 +23,24 @@ export function planStep(running: readonly RunningSequence[], limits: SliceLimit
   const batches = [...contexts]
     .sort((a, b) => a - b)
     .flatMap((context): Batch[] => {
-      const decodes = decoding.filter((each) => each.context === context).map(decodeRow);
+      const answering = decoding.filter((each) => each.context === context);
       const here = slices.filter(({ sequence }) => contextOf.get(sequence) === context);
-      const batch = (decodes: readonly DecodeRow[], slices: readonly Slice[]): Batch => ({
-        context,
-        decodes,
-        slices,
-        cost: decodes.length + sliceCost(slices, limits),
-      });
-      if (limits.batches === "all") return [batch(decodes, here)];
+      const isAlike = limits.batches !== "all";
+      const mayDraft = isAlike ? answering.length === 1 : answering.length <= mostDrafting && here.length === 0;
+      const decodes = answering.map((running) => decodeRow(running, mayDraft));
+      const batch = (decodes: readonly DecodeRow[], slices: readonly Slice[]): Batch => {
+        const rows = { context, decodes, slices, cost: decodes.length + sliceCost(slices, limits) };
+        return { ...rows, cost: rows.cost + draftsOf(rows) };
+      };
+      if (!isAlike) return [batch(decodes, here)];
       const prompts = limits.batches === "prompts" && here.length > 0 ? [here] : here.map((slice) => [slice]);
       return [...(decodes.length > 0 ? [batch(decodes, [])] : []), ...prompts.map((slices) => batch([], slices))];
     });
   return { batches, decoding: decoding.length };
 }
 
-function decodeRow({ sequence, held, next }: RunningSequence): DecodeRow {
-  return { sequence, position: held, token: next };
+function decodeRow({ sequence, held, next, propose }: RunningSequence, mayDraft: boolean): DecodeRow {
+  return { sequence, position: held, token: next, drafts: mayDraft ? propose() : noDrafts };
 }
 
 /** What may go on between two steps, in milliseconds. */

@@ -10,7 +10,8 @@ let readers = 0;
 
 function reader(promptTokens: number, { held = 0, lastUsed = 0 } = {}): Reader {
   const sequence = readers++;
-  return { sequence, context: 0, phase: "prefill", held, prompt: new Uint32Array(promptTokens), next: 0, lastUsed };
+  const prompt = new Uint32Array(promptTokens);
+  return { sequence, context: 0, phase: "prefill", held, prompt, next: 0, propose: () => prompt, lastUsed };
 }
 
 /** Cuts one step after the other, with `next`. */

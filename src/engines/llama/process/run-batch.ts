@@ -3,26 +3,30 @@
  */
 import { assert } from "../../../errors.ts";
 import type { Context } from "./context.ts";
+import { noDrafts } from "./drafts.ts";
 import type { Sequence } from "./sequence.ts";
-import type { Batch, BatchResult } from "./step.ts";
+import { draftsOf } from "./step.ts";
+import type { Batch, BatchResult, Output } from "./step.ts";
 
 export function runBatch(batch: Batch, context: Context, sequences: readonly Sequence[]): BatchResult {
-  const outputs: { sequence: number; index: number }[] = [];
+  const outputs: Output[] = [];
   context.begin();
-  for (const { sequence, position, token } of batch.decodes) {
-    outputs.push({ sequence, index: context.add(idAt(sequences, sequence, position), position, token, true) });
+  for (const { sequence, position, token, drafts } of batch.decodes) {
+    const id = idAt(sequences, sequence, position);
+    outputs.push({ sequence, index: context.add(id, position, token, true), drafts });
+    for (const [offset, draft] of drafts.entries()) context.add(id, position + 1 + offset, draft, true);
   }
   for (const { sequence, position, tokens, padding, last } of batch.slices) {
     const id = idAt(sequences, sequence, position);
     for (const [offset, token] of tokens.entries()) {
       const wanted = last && offset === tokens.length - 1;
       const index = context.add(id, position + offset, token, wanted);
-      if (wanted) outputs.push({ sequence, index });
+      if (wanted) outputs.push({ sequence, index, drafts: noDrafts });
     }
     const end = position + tokens.length;
     for (let row = 0; row < padding; row += 1) context.add(id, end + row, 0, false);
   }
-  return { decoded: context.decode(batch.cost), outputs };
+  return { decoded: context.decode(batch.cost, draftsOf(batch)), outputs };
 }
 
 /** The sequence's number within its context. A plan is of now: it must not have moved on since. */

@@ -32,7 +32,8 @@ import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { SharedReading } from "./shared-reading.ts";
-import { runningOf } from "./step.ts";
+import { draftsOf, runningOf } from "./step.ts";
+import type { RowCost } from "./row-cost.ts";
 import type { Batch, RunningSequence } from "./step.ts";
 import { StoredHints } from "./stored-hints.ts";
 import { loadStoredPrefix } from "./stored-prefix.ts";
@@ -72,6 +73,8 @@ export interface SchedulerOptions {
   readonly computeMsPerToken: number;
   /** Undefined = prompt pieces of any size cost the same. */
   readonly attention: TiledAttention | undefined;
+  /** What drafts are weighed by; undefined = nothing is drafted. Contexts need room for what they add ({@link ContextOptions.draftRows}). */
+  readonly rowCost?: RowCost | undefined;
   readonly listener: SchedulerListener;
   readonly log: Log;
 }
@@ -210,7 +213,7 @@ export class Scheduler {
   }
 
   #admit(): void {
-    const { model, contextTokens, layout, sliceTokens, listener } = this.#options;
+    const { model, contextTokens, layout, sliceTokens, rowCost, listener } = this.#options;
     const storedTokens = (request: EngineRequest) => this.#hints.of(request);
     const options = { canReuse: layout !== undefined, sliceTokens, matches: this.#matches, storedTokens };
     while (this.#waiting.size > 0) {
@@ -220,7 +223,7 @@ export class Scheduler {
       const { tenant, waiting, placement } = admission;
       const { request, accepted } = waiting;
       this.#waiting.take(tenant, waiting);
-      const generation = new Generation(request, { model, contextTokens, accepted });
+      const generation = new Generation(request, { model, contextTokens, accepted, rowCost });
       this.#kv.begin(generation, placement);
       listener.onStarted(request.id);
       this.#load(placement.sequence, generation);
@@ -291,12 +294,21 @@ export class Scheduler {
     if (result.decoded === "aborted") await this.#options.listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
     if (result.decoded === "done") {
-      const elapsedMs = performance.now() - started;
       const isDone = result.outputs.length > 0 || context.layout !== "device";
-      this.#cost.measured(elapsedMs, batch, isDone);
-      if (batch.slices.length === 0) this.#decodesMs = elapsedMs;
+      this.#measured(batch, performance.now() - started, isDone);
     }
     return result.decoded;
+  }
+
+  #measured(batch: Batch, elapsedMs: number, isDone: boolean): void {
+    const { decodes, slices } = batch;
+    this.#cost.measured(elapsedMs, batch, isDone);
+    if (slices.length > 0) return;
+    this.#decodesMs = elapsedMs;
+    const drafts = draftsOf(batch);
+    for (const { sequence } of decodes) {
+      this.#sequences[sequence]!.generation?.drafts?.stepped(elapsedMs, decodes.length, drafts); // plans name sequences of the engine
+    }
   }
 }
 

@@ -22,6 +22,8 @@ export interface RunningSequence {
   readonly prompt: Tokens;
   /** While decoding: the token that was drawn and is not computed yet. */
   readonly next: number;
+  /** Tokens that may follow `next`: asked where they would be computed, and only there. */
+  readonly propose: () => Tokens;
   /** Increases with every use, over all sequences. */
   readonly lastUsed: number;
 }
@@ -42,11 +44,13 @@ export interface Batch {
   readonly cost: number;
 }
 
-/** One token of an answer. */
+/** One token of an answer, and those that may follow it. */
 export interface DecodeRow {
   readonly sequence: number;
   readonly position: number;
   readonly token: number;
+  /** A row each, behind the token's; what is drawn says which of them stay. */
+  readonly drafts: Tokens;
 }
 
 /** A piece of a prompt. */
@@ -63,8 +67,20 @@ export interface Slice {
 
 export interface BatchResult {
   readonly decoded: DecodeResult;
-  /** Where in the batch the logits lie that a sequence's next token is drawn from; the decodes' first, then the slices'. */
-  readonly outputs: readonly { readonly sequence: number; readonly index: number }[];
+  /** The decodes' first, then the slices'. */
+  readonly outputs: readonly Output[];
+}
+
+/** Where in the batch the logits lie that a sequence's next token is drawn from. Those that follow its drafts lie behind it, in order. */
+export interface Output {
+  readonly sequence: number;
+  readonly index: number;
+  readonly drafts: Tokens;
+}
+
+/** Drafts of all its requests together. */
+export function draftsOf({ decodes }: Batch): number {
+  return decodes.reduce((sum, { drafts }) => sum + drafts.length, 0);
 }
 
 /** The sequences that run a request, as a plan looks at them. */
@@ -73,8 +89,9 @@ export function runningOf(sequences: readonly Sequence[], contexts: readonly unk
   for (const [index, { generation, context, count, lastUsed }] of sequences.entries()) {
     if (generation === undefined) continue;
     const { phase, next, request } = generation;
-    const place = contexts.indexOf(context);
-    running.push({ sequence: index, context: place, phase, held: count, prompt: request.tokens, next, lastUsed });
+    const place = { sequence: index, context: contexts.indexOf(context) };
+    const propose = () => generation.propose();
+    running.push({ ...place, phase, held: count, prompt: request.tokens, next, propose, lastUsed });
   }
   return running;
 }

@@ -39,8 +39,7 @@ export class ThreadChoice {
   /** Threads for the next step. */
   next(): number {
     if (triesAfterRest.includes(this.#sinceRest)) return this.#candidates[0]!.threads; // there is one
-    // Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most.
-    const best = this.#candidates.reduce((a, b) => ((b.stepMs ?? Infinity) * clearly < (a.stepMs ?? 0) ? b : a));
+    const best = this.#best;
     // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most. One that is not
     // known yet waits for its turn, too: on a machine that is free it would only make somebody's first prompt slow.
     const due = this.#candidates.find(({ stepMs, stepsSince }) => {
@@ -48,6 +47,16 @@ export class ThreadChoice {
       return stepsSince > Math.min(longestRetrySteps, retrySteps * slowness);
     });
     return (due ?? best).threads;
+  }
+
+  /** Threads for a step whose time tells nothing: those that were the fastest. */
+  get best(): number {
+    return this.#best.threads;
+  }
+
+  /** Steps differ for other reasons as well: fewer threads must be clearly faster. The first candidate has the most. */
+  get #best(): Candidate {
+    return this.#candidates.reduce((a, b) => ((b.stepMs ?? Infinity) * clearly < (a.stepMs ?? 0) ? b : a));
   }
 
   /** Tells what a step took: a small one in all, a large one for each unit of what it costs. */

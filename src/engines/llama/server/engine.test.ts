@@ -8,6 +8,7 @@ import { expect, test } from "vitest";
 import { textContent } from "../../../chat/content.ts";
 import { EngineBench, ask, request, until } from "../../../../test/support/engine.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
+import { greedy } from "../../../engine.ts";
 import { codeOf } from "../../../errors.ts";
 import type { LlamaEngine } from "./engine.ts";
 
@@ -53,6 +54,20 @@ test("a chat is rendered, answered and counted", async () => {
     runningRequests: 0,
     waitingRequests: 0,
   });
+});
+
+test("an engine that drafts answers as one that does not, and counts what it drafted", async () => {
+  await using bench = new EngineBench();
+  const [plain, drafting] = [bench.start(), bench.start({ draft: "lookup" })];
+  await Promise.all([plain.ready, drafting.ready]);
+  const prompt = new Uint32Array(30).map((_, index) => 20 + (index % 5));
+  const asked = { maxTokens: 200, sampling: { ...greedy, logitBias: [[20, 100]] as const } };
+  expect((await ask(drafting, prompt, asked)).tokens).toEqual((await ask(plain, prompt, asked)).tokens);
+  const { draftedTokens, acceptedTokens, generatedTokens } = drafting.stats();
+  expect(generatedTokens).toBe(200);
+  expect(acceptedTokens).toBeGreaterThan(0);
+  expect(draftedTokens).toBeGreaterThanOrEqual(acceptedTokens);
+  expect(plain.stats()).toMatchObject({ draftedTokens: 0, acceptedTokens: 0 });
 });
 
 test("text survives the tokenizer and back", async () => {

@@ -67,7 +67,14 @@ export class LlamaEngine implements Engine {
   readonly #life: EngineLife;
   readonly #texts: Tokenizer;
   #model: ModelInfo | undefined;
-  readonly #totals = { promptTokens: 0, computedTokens: 0, generatedTokens: 0, savedChunks: 0 };
+  readonly #totals = {
+    promptTokens: 0,
+    computedTokens: 0,
+    generatedTokens: 0,
+    draftedTokens: 0,
+    acceptedTokens: 0,
+    savedChunks: 0,
+  };
   #unsavedChunks = 0;
   readonly #guest = new Deferred<SessionOptions>();
   readonly #reused: Partial<Record<TierName, number>> = {};
@@ -343,7 +350,11 @@ export class LlamaEngine implements Engine {
 
   /** Keeps the totals; times to the first token are counted from when this process took the request. */
   #count(event: GenerateEvent, accepted: number): GenerateEvent {
-    if (event.kind === "end") this.#totals.generatedTokens += event.completionTokens;
+    if (event.kind === "end") {
+      this.#totals.generatedTokens += event.completionTokens;
+      this.#totals.draftedTokens += event.draftedTokens ?? 0;
+      this.#totals.acceptedTokens += event.acceptedTokens ?? 0;
+    }
     if (event.kind !== "prompt") return event;
     const report: PromptReport = { ...event.report, ttftMs: performance.now() - accepted };
     this.#totals.promptTokens += report.promptTokens;

@@ -20,6 +20,7 @@ const settings: Omit<EngineSettings, "gpu"> = {
   threads: 1,
   gpuLayers: undefined,
   deterministic: false,
+  draft: "off",
   socketPath: undefined,
 };
 
