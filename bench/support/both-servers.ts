@@ -12,6 +12,7 @@ import { join, resolve } from "node:path";
 import { StartedServer } from "../../src/bench/started-server.ts";
 import { commandPath, repositoryRoot } from "../../test/support/repository.ts";
 import { freePort } from "../../test/support/valkey.ts";
+import { rounded } from "./timing.ts";
 
 export interface Room {
   /** The model's file. */
@@ -76,7 +77,8 @@ export class BothServers implements AsyncDisposable {
       await this.#running.get(arm)![Symbol.asyncDispose](); // all of them run
       const ended = performance.now();
       await this.#start(arm);
-      took[arm.name] = { end: (ended - began) / 1000, start: (performance.now() - ended) / 1000 };
+      const seconds = (from: number, to: number) => rounded((to - from) / 1000);
+      took[arm.name] = { end: seconds(began, ended), start: seconds(ended, performance.now()) };
     }
     return took;
   }
