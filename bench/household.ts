@@ -15,6 +15,7 @@
  * hold, and everything at its end. Of each round: mean, median and 99th percentile of the time to the first token, which includes waiting
  * for a sequence, and the seconds from the first question to the last answer. Ratios are ours to llama-server's; smaller is better.
  */
+import { setMaxListeners } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { parseBytes } from "../src/bytes.ts";
@@ -77,6 +78,7 @@ interface Round {
 
 /** No request is called off. */
 const untilTheEnd = new AbortController().signal;
+setMaxListeners(0, untilTheEnd);
 
 /** What one user has said and heard, and is going to ask. */
 interface Chat {

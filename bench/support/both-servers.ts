@@ -60,6 +60,8 @@ export class BothServers implements AsyncDisposable {
       commands.set({ name, url: `http://127.0.0.1:${port}` }, command(port));
     }
     const servers = new BothServers(commands, folder);
+    // They have process groups of their own, and end with this process when it ends in order.
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
     try {
       for (const arm of servers.arms) await servers.#start(arm);
     } catch (error) {
