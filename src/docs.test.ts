@@ -12,6 +12,7 @@ import { configurationDocs } from "./cli/help.ts";
 import { errorCodes } from "./errors.ts";
 import type { FigureHead } from "./figures.ts";
 import { engineFigures, schedulerFigures } from "./http/metrics/engine-figures.ts";
+import { processFigures } from "./http/metrics/event-loop-delay.ts";
 import { fieldDocs } from "./http/fields/docs.ts";
 import { diskFigures } from "./tiers/disk/disk-figures.ts";
 
@@ -48,6 +49,7 @@ test("docs/http.md lists the figures as the tables have them", async () => {
     ["engine", engineFigures],
     ["cache", cacheFigures],
     ["disk", diskFigures],
+    ["process", processFigures],
     ["schedulers", schedulerFigures],
   ];
   const rows = parts.flatMap(([part, figures]) =>

@@ -2,7 +2,6 @@
  * A thousand clients that leave at once while a Valkey hangs: nothing of theirs is left, whoever asks next is answered, and the store is used
  * again when it answers.
  */
-import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, onTestFinished, test } from "vitest";
@@ -14,6 +13,7 @@ import { connectCache } from "../src/wire/guest/link.ts";
 import { counting, save, testSpace, wait } from "./support/cache.ts";
 import { ask, metric } from "./support/client.ts";
 import { temporaryDirectory } from "./support/data-directory.ts";
+import { openFiles, ownMemory } from "./support/process-use.ts";
 import { send } from "./support/raw-client.ts";
 import { childrenOf, startCache, startServer } from "./support/server.ts";
 import { programs, startStore } from "./support/valkey.ts";
@@ -71,7 +71,7 @@ test.skipIf(!isHere)(
       await expect.poll(running, { timeout: 30_000 }).toBe(0);
       await expect.poll(async () => (await statsOf(socketPath)).leases, { timeout: 10_000 }).toBe(0);
       await expect.poll(() => openFiles(pids), { timeout: 10_000 }).toBeLessThan(before.files + 20);
-      if (i === 0) before.bytes = memoryOf(pids);
+      if (i === 0) before.bytes = ownMemory(pids);
       store.process.kill("SIGCONT");
       await expect.poll(() => stateOf(socketPath), { timeout: 20_000 }).toBe("up");
       await forget(socketPath);
@@ -83,7 +83,7 @@ test.skipIf(!isHere)(
       };
       await expect.poll(ready, { timeout: 10_000 }).toBeGreaterThan(300);
     }
-    expect(memoryOf(pids) - before.bytes).toBeLessThan(150 * 2 ** 20);
+    expect(ownMemory(pids) - before.bytes).toBeLessThan(150 * 2 ** 20);
     for (const ms of answeredMs) expect(ms).toBeLessThan(30_000); // 500 answers would take minutes
   },
   180_000,
@@ -159,14 +159,4 @@ async function forget(socketPath: string): Promise<void> {
   const control = await CacheControl.connect(socketPath);
   await using _control = control;
   await control!.clear();
-}
-
-function openFiles(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => sum + readdirSync(`/proc/${pid}/fd`).length, 0);
-}
-
-function memoryOf(pids: readonly number[]): number {
-  const kibibytes = (pid: number) =>
-    Number(/^RssAnon:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
-  return pids.reduce((sum, pid) => sum + 1024 * kibibytes(pid), 0);
 }

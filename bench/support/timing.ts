@@ -3,6 +3,7 @@
  *
  * Figures are medians and 99th percentiles of single calls, by the definitions of `reprise bench` (src/bench/statistics.ts).
  */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { describeMachine, sourceCommit } from "../../src/bench/machine.ts";
 import { median, percentile } from "../../src/bench/statistics.ts";
 import { repositoryRoot } from "../../test/support/repository.ts";
@@ -42,8 +43,11 @@ export function rounded(value: number): number {
   return Number(value.toPrecision(3));
 }
 
-/** Prints the benchmark's one line: what was measured, of what, on what. */
-export function printLine(bench: string, figures: object, conditions: object): void {
+/** Prints the benchmark's one line: what was measured, of what, on what. With `json` the file's list of such lines gets it too. */
+export function printLine(bench: string, figures: object, conditions: object, json?: string): void {
   const line = { bench, figures, conditions, commit: sourceCommit(repositoryRoot), machine: describeMachine() };
   process.stdout.write(`${JSON.stringify(line)}\n`);
+  if (json === undefined) return;
+  const before: unknown[] = existsSync(json) ? JSON.parse(readFileSync(json, "utf8")) : [];
+  writeFileSync(json, `${JSON.stringify([...before, line], undefined, 1)}\n`);
 }

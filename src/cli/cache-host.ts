@@ -31,6 +31,7 @@ import { extentBytes } from "../ffi/pool-mapping.ts";
 import type { DiskTierStats } from "../tiers/disk/disk-stats.ts";
 import { DiskTier } from "../tiers/disk/disk-tier.ts";
 import type { Resized } from "../http/admin/cache-size.ts";
+import { EventLoopDelay, processFigures } from "../http/metrics/event-loop-delay.ts";
 import { MemoryPool, type PoolPlace } from "../tiers/memory.ts";
 import { WireServer, type WireServerOptions } from "../wire/cache/server.ts";
 import type { PeerServer, PeerServerStats } from "../peers/serving/peer-server.ts";
@@ -82,6 +83,7 @@ export class CacheHost implements AsyncDisposable {
   readonly #directory: DataDirectory;
   readonly #names: ModelNames | undefined;
   readonly #config: CacheHostOptions["config"];
+  readonly #delay = EventLoopDelay.start();
 
   private constructor(parts: {
     cache: Cache;
@@ -160,11 +162,12 @@ export class CacheHost implements AsyncDisposable {
     return { tiers: { memory, ...tiers }, unsavedChunks, ...peers, writeBehind, ...rest };
   }
 
-  /** What `/metrics` shows of the cache and its tiers. */
+  /** What `/metrics` shows of the cache, its tiers, and the process that they are in. */
   figures(): FigureSource[] {
     return [
       figureSource(cacheFigures, () => this.cache.stats()),
       figureSource(diskFigures, () => this.cache.stats().tiers.disk as DiskTierStats | undefined), // the tier of this name
+      figureSource(processFigures, () => this.#delay),
     ];
   }
 
@@ -202,6 +205,7 @@ export class CacheHost implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
+    this.#delay[Symbol.dispose]();
     await this.#peers?.close();
     await this.#server[Symbol.asyncDispose]();
     this.#socketFolder?.[Symbol.dispose]();

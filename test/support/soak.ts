@@ -111,7 +111,7 @@ export async function soak(options: { operations: number; seed: number }): Promi
     resizes,
     halfBytes: second[0]!.bytes, // there are samples
     endBytes: second.at(-1)!.bytes,
-    rssSlopeBytesPerOperation: Number(slope(second).toFixed(3)),
+    rssSlopeBytesPerOperation: Number(slope(second.map(({ operation, bytes }) => [operation, bytes])).toFixed(3)),
   };
 }
 
@@ -121,9 +121,10 @@ function privateBytes(): number {
   return kibibytes === undefined ? process.memoryUsage.rss() : Number(kibibytes) * 1024;
 }
 
-function slope(points: readonly { operation: number; bytes: number }[]): number {
+/** Of the straight line that lies closest to the points (least squares). */
+export function slope(points: readonly (readonly [x: number, y: number])[]): number {
   const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const [x, y] = [mean(points.map(({ operation }) => operation)), mean(points.map(({ bytes }) => bytes))];
-  const covariance = points.reduce((sum, { operation, bytes }) => sum + (operation - x) * (bytes - y), 0);
-  return covariance / points.reduce((sum, { operation }) => sum + (operation - x) ** 2, 0);
+  const [middle, height] = [mean(points.map(([x]) => x)), mean(points.map(([, y]) => y))];
+  const covariance = points.reduce((sum, [x, y]) => sum + (x - middle) * (y - height), 0);
+  return covariance / points.reduce((sum, [x]) => sum + (x - middle) ** 2, 0);
 }

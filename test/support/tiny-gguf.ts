@@ -18,7 +18,11 @@ export interface TinyModel {
   readonly context?: number;
   /** Other weights for the same shape. */
   readonly seed?: number;
+  /** What matrices are kept in; f16 unless given. */
+  readonly matrices?: Matrices;
 }
+
+export type Matrices = "f16" | "q8_0";
 
 /** The chat template of the shipped model. */
 export const chatTemplate =
@@ -47,13 +51,13 @@ interface Tensor {
 
 /** Writes `model` to `path`. */
 export function writeTinyGguf(path: string, model: TinyModel): void {
-  const { metadata, tensors } = contentsOf(model);
-  write(path, metadata, tensors, model.seed ?? 1);
+  write(path, contentsOf(model), model);
 }
 
 /** Writes `model` in two parts to `folder`. @returns their paths; the first one is the model's. */
 export function writeSplitGguf(folder: string, model: TinyModel): [string, string] {
   const { metadata, tensors } = contentsOf(model);
+  const { seed = 1 } = model;
   const half = Math.ceil(tensors.length / 2);
   const paths = [1, 2].map((part) => join(folder, `tiny-0000${part}-of-00002.gguf`)) as [string, string];
   for (const [part, path] of paths.entries()) {
@@ -62,12 +66,18 @@ export function writeSplitGguf(folder: string, model: TinyModel): [string, strin
       .set("split.no", { u16: part })
       .set("split.count", { u16: 2 })
       .set("split.tensors.count", { i32: tensors.length });
-    write(path, own, part === 0 ? tensors.slice(0, half) : tensors.slice(half), (model.seed ?? 1) + part);
+    const tensorsOfPart = part === 0 ? tensors.slice(0, half) : tensors.slice(half);
+    write(path, { metadata: own, tensors: tensorsOfPart }, { ...model, seed: seed + part });
   }
   return paths;
 }
 
-function contentsOf(model: TinyModel): { metadata: Map<string, Value>; tensors: Tensor[] } {
+interface Contents {
+  readonly metadata: ReadonlyMap<string, Value>;
+  readonly tensors: readonly Tensor[];
+}
+
+function contentsOf(model: TinyModel): Contents {
   const shape = {
     layers: 2,
     embedding: 128,
@@ -83,7 +93,7 @@ function contentsOf(model: TinyModel): { metadata: Map<string, Value>; tensors: 
   return { metadata, tensors: model.family === "mamba" ? mambaTensors(shape) : attentionTensors(shape) };
 }
 
-type Shape = Required<Omit<TinyModel, "seed">>;
+type Shape = Required<Omit<TinyModel, "seed" | "matrices">>;
 
 function metadataOf(architecture: string, shape: Shape): Map<string, Value> {
   const vocabulary = vocabularyOf(shape.vocabulary);
@@ -202,7 +212,18 @@ function byteCharacters(): string[] {
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++));
 }
 
-function write(path: string, metadata: Map<string, Value>, tensors: readonly Tensor[], seed: number): void {
+/** ggml's numbers of the types, and how many bytes so many values take. */
+const typeOf = {
+  f16: { number: 1, bytes: (values: number) => 2 * values },
+  /** Blocks of 32 values: a scale in f16, then a byte for each. */
+  q8_0: { number: 8, bytes: (values: number) => (values / 32) * 34 },
+} as const;
+
+function write(path: string, { metadata, tensors }: Contents, { seed = 1, matrices = "f16" }: TinyModel): void {
+  const bytesOf = ({ shape, fill }: Tensor) => {
+    const values = shape.reduce((product, size) => product * size, 1);
+    return fill === "random" ? typeOf[matrices].bytes(values) : 4 * values;
+  };
   const header: Buffer[] = [Buffer.from("GGUF"), u32(3), u64(tensors.length), u64(metadata.size)];
   for (const [key, value] of metadata) {
     header.push(text(key));
@@ -211,40 +232,56 @@ function write(path: string, metadata: Map<string, Value>, tensors: readonly Ten
   let offset = 0;
   for (const tensor of tensors) {
     header.push(text(tensor.name), u32(tensor.shape.length), ...tensor.shape.map(u64));
-    header.push(u32(tensor.fill === "random" ? 1 : 0), u64(offset));
-    offset += aligned(tensorBytes(tensor));
+    header.push(u32(tensor.fill === "random" ? typeOf[matrices].number : 0), u64(offset));
+    offset += aligned(bytesOf(tensor));
   }
   const head = Buffer.concat(header);
   const file = openSync(path, "w");
   writeSync(file, head);
   writeSync(file, Buffer.alloc(aligned(head.length) - head.length));
-  const random = halfFloats(seed);
+  const random = matrices === "f16" ? halfFloats(seed) : blocksOfBytes(seed);
   for (const tensor of tensors) {
-    const data = Buffer.alloc(aligned(tensorBytes(tensor)));
-    if (tensor.fill === "random")
-      random(new Uint16Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 2), tensor);
-    else new Float32Array(data.buffer, data.byteOffset, tensorBytes(tensor) / 4).fill(tensor.fill);
+    const bytes = bytesOf(tensor);
+    const data = Buffer.alloc(aligned(bytes));
+    if (tensor.fill === "random") random(data.subarray(0, bytes), tensor);
+    else new Float32Array(data.buffer, data.byteOffset, bytes / 4).fill(tensor.fill);
     writeSync(file, data);
   }
   closeSync(file);
 }
 
+type Filler = (into: Buffer, tensor: Tensor) => void;
+
 /** Fills with f16 numbers whose spread keeps activations near 1. */
-function halfFloats(seed: number): (into: Uint16Array, tensor: Tensor) => void {
-  let state = seed >>> 0;
-  return (into, tensor) => {
+function halfFloats(seed: number): Filler {
+  const next = randomWords(seed);
+  return (bytes, tensor) => {
+    const into = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
     // Uniform in ±2^exponent·[1, 2): the exponent follows the row length, the mantissa and sign are random.
     const exponent = 15 - Math.round(Math.log2(tensor.shape[0]!) / 2);
     for (let index = 0; index < into.length; index += 1) {
-      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      const state = next();
       const smaller = (state >>> 27) & 3;
       into[index] = ((state >>> 16) & 0x8000) | ((exponent - smaller) << 10) | ((state >>> 8) & 0x3ff);
     }
   };
 }
 
-function tensorBytes(tensor: Tensor): number {
-  return tensor.shape.reduce((product, size) => product * size, 1) * (tensor.fill === "random" ? 2 : 4);
+/** The same of q8_0: bytes from -127 to 127 under one scale, a power of two. */
+function blocksOfBytes(seed: number): Filler {
+  const next = randomWords(seed);
+  return (into, tensor) => {
+    const exponent = 15 - Math.round(Math.log2(73 * Math.sqrt(tensor.shape[0]!))); // 73: the root mean square of such bytes
+    for (let block = 0; block < into.length; block += 34) {
+      into.writeUInt16LE(exponent << 10, block);
+      for (let index = 2; index < 34; index += 1) into[block + index] = ((next() >>> 16) % 255) - 127;
+    }
+  };
+}
+
+function randomWords(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0);
 }
 
 function valueBytes(value: Value): Buffer[] {

@@ -7,6 +7,7 @@ import { diskFigures } from "../../tiers/disk/disk-figures.ts";
 import { silentLog } from "../../log.ts";
 import { createCacheApp } from "../admin/cache-app.ts";
 import { fakeApp } from "../app/fake-server.ts";
+import { EventLoopDelay, processFigures } from "./event-loop-delay.ts";
 
 async function typesOf(app: { request(path: string): Response | Promise<Response> }): Promise<string[]> {
   const text = await (await app.request("/metrics")).text();
@@ -18,7 +19,11 @@ async function typesOf(app: { request(path: string): Response | Promise<Response
 
 test("the names of all figures are as they were", async () => {
   await using cache = await openTestCache();
-  const sources = [figureSource(cacheFigures, () => cache.stats()), figureSource(diskFigures, () => undefined)];
+  const sources = [
+    figureSource(cacheFigures, () => cache.stats()),
+    figureSource(diskFigures, () => undefined),
+    figureSource(processFigures, () => new EventLoopDelay(0)),
+  ];
   const options = { cacheStats: () => cache.stats(), cacheFigures: sources, adminKeys: [], log: silentLog };
   const names = [
     "/metrics of reprise serve",
