@@ -6,7 +6,7 @@
  * does not have it, nothing here is used.
  */
 import type { LibraryHandle } from "koffi";
-import type { ContextPointer, Pointer } from "./llama.ts";
+import type { Pointer } from "./posix.ts";
 
 /** One layer's keys or values: a row for each cell, the cells of the first stream before those of the second. */
 export interface KvTensor {
@@ -30,7 +30,7 @@ export interface LargestBatch {
 
 export interface KvTensorFunctions {
   /** Between decodes only. @returns undefined where a layer's KV lies in no tensor of that name */
-  find: (context: ContextPointer, layers: number, largest: LargestBatch) => KvTensors | undefined;
+  find: (context: Pointer, layers: number, largest: LargestBatch) => KvTensors | undefined;
   /** Copies `bytes` at `offset` of a tensor to `into`; done when it returns. */
   read: (tensor: Pointer, into: Pointer, offset: number, bytes: number) => void;
   write: (tensor: Pointer, from: Pointer, offset: number, bytes: number) => void;

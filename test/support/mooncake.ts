@@ -64,15 +64,12 @@ export async function startMaster(port: number, leaseMs = 2000): Promise<Program
   const args = ["--rpc_address=127.0.0.1", `--rpc_port=${port}`, `--default_kv_lease_ttl=${leaseMs}`];
   const more = ["--metrics_host=127.0.0.1", `--metrics_port=${metrics}`, "--enable_metric_reporting=false"];
   const program = launch(wheelProgram("mooncake_master"), [...args, ...more, "--client_ttl=2"]);
-  for (let tries = 0; !(await accepts(port)); tries += 1) {
-    if (tries > 500 || program.process.exitCode !== null) throw new Error("mooncake_master does not answer");
-    await sleep(20);
-  }
+  await answering("mooncake_master", program, port);
   return program;
 }
 
-/** Mooncake's own client, which gives memory and does nothing else. */
-async function startHost(masterPort: number, bytes: number): Promise<Program> {
+/** Mooncake's own client, which gives memory and does nothing else. Ports that were free may be taken meanwhile: then once more. */
+async function startHost(masterPort: number, bytes: number, tries = 3): Promise<Program> {
   const port = await freePort();
   const program = launch(wheelProgram("mooncake_client"), [
     "--host=127.0.0.1",
@@ -82,11 +79,23 @@ async function startHost(masterPort: number, bytes: number): Promise<Program> {
     `--global_segment_size=${bytes}`,
     "--protocol=tcp",
   ]);
-  for (let tries = 0; !(await accepts(port)); tries += 1) {
-    if (tries > 500 || program.process.exitCode !== null) throw new Error("mooncake_client does not answer");
-    await sleep(20);
+  try {
+    await answering("mooncake_client", program, port);
+    return program;
+  } catch (error) {
+    await program.kill();
+    if (tries === 1) throw error;
+    return startHost(masterPort, bytes, tries - 1);
   }
-  return program;
+}
+
+/** Resolves when the program takes connections: its libraries may have to come from a disk first. @throws Error */
+async function answering(name: string, program: Program, port: number): Promise<void> {
+  for (const began = performance.now(); !(await accepts(port)); await sleep(20)) {
+    const { exitCode, signalCode } = program.process;
+    if (exitCode !== null || signalCode !== null) throw new Error(`${name} ended with ${exitCode ?? signalCode}`);
+    if (performance.now() - began > 20_000) throw new Error(`${name} does not answer`);
+  }
 }
 
 function launch(path: string, args: readonly string[]): Program {

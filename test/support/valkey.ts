@@ -57,7 +57,7 @@ export async function startStore(
     for (let tries = 0; ; tries += 1) {
       if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`);
       if (await (place.netns === undefined ? answers(port, secure) : answersThere(place, port))) return child;
-      if (tries > 500) throw new Error(`${program} does not answer`);
+      if (tries > 2000) throw new Error(`${program} does not answer`);
       await sleep(10);
     }
   };
