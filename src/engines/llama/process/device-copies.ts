@@ -78,8 +78,8 @@ export class DeviceCopies implements KvCopies {
       },
       arrived: () => {
         const arrived = rows.arrived();
-        if (early === undefined) {
-          // llama.cpp's books of a long text take it some milliseconds, in which the device copies.
+        if (early === undefined && end === most) {
+          // llama.cpp's books of a long text take it some milliseconds, in which the device copies what was begun.
           this.#copy(this.#assembly, sequence, most);
           early = this.#batches;
         }
@@ -87,8 +87,7 @@ export class DeviceCopies implements KvCopies {
       },
       end: () => {
         rows.wait();
-        const isCopied = early === this.#batches && end === most;
-        if (!isCopied && (end > from || early !== undefined)) this.#copy(this.#assembly, sequence, end);
+        if (end > from && early !== this.#batches) this.#copy(this.#assembly, sequence, end);
         leave();
         return true;
       },
