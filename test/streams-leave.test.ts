@@ -65,7 +65,7 @@ test.skipIf(process.platform !== "linux")(
     }
     expect(ownMemory(pids) - before.bytes).toBeLessThan(64 * 2 ** 20);
   },
-  timeoutMs(60_000),
+  timeoutMs(300_000),
 );
 
 /** Counts the events of the stream until the client has left. */
