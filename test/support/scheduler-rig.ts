@@ -62,6 +62,8 @@ export interface RigOptions {
   readonly cells?: number;
   /** That compute; 1 unless given. */
   readonly threads?: number;
+  /** In place of one that makes every piece be padded. */
+  readonly attention?: TiledAttention;
   /** A cache that another rig filled. */
   readonly cache?: FakeCache;
   /** Another cache in its place. */
@@ -124,7 +126,7 @@ export class Rig {
       stored: () => options.stored ?? this.cache,
       weightsChanged: options.weightsChanged ?? (() => false),
       computeMsPerToken: options.computeMsPerToken ?? 1,
-      attention: layout === "unified" ? undefined : new TiledAttention(dear),
+      attention: layout === "unified" ? undefined : (options.attention ?? new TiledAttention(dear)),
       rowCost: options.rowCost,
       log: silentLog,
       listener: {

@@ -30,8 +30,8 @@ const batchTokensOf: Record<CellLayout, number> = {
   device: 4 * rowsTogether,
 };
 
-/** Steps of fewer tokens are made of short operations: see thread-choice.ts. */
-const smallStepTokens = 32;
+/** Steps that cost less are made of short operations: see thread-choice.ts. */
+const smallStepCost = 32;
 
 /** llama.cpp's graphs and output buffers, besides KV: a round figure that 512-token batches stay below. */
 const workspaceBytes = 256 * 2 ** 20;
@@ -173,7 +173,7 @@ export class Context {
    */
   decode(cost = this.#filled, drafts = 0): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
-    const small = this.#filled < smallStepTokens;
+    const small = cost < smallStepCost;
     const choice = small ? this.#threads.small : this.#threads.large;
     const started = performance.now();
     this.#threads.begin(started);

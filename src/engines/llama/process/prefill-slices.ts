@@ -37,6 +37,8 @@ export interface SliceLimits {
 export const smallestSlice = 16;
 /** Another size must be cheaper than this share of the plain one's cost: costs are estimates. */
 const clearly = 0.97;
+/** A tile may take so much of the time, since fewer rows take about as long. */
+const nearly = 1.1;
 /** One step in so many goes to the request that came first. */
 const turnsOfOldest = 4;
 
@@ -77,10 +79,12 @@ function roomFor(decoding: number, { held }: RunningSequence, limits: SliceLimit
   const { sliceTokens, shortSteps, stepMs, unitMs, attention, batchTokens } = limits;
   const room = batchTokens - decoding;
   if (sliceTokens !== undefined || (decoding === 0 && !shortSteps)) return room;
-  const fits = (rows: number) => (attention?.cost(rows, held) ?? rows) * unitMs <= stepMs;
+  const takes = (rows: number) => (attention?.cost(rows, held) ?? rows) * unitMs;
+  const fits = (rows: number) => takes(rows) <= stepMs;
   let rows = Math.min(room, wholeTiles(Math.floor(stepMs / unitMs)));
   while (rows > 0 && !fits(rows)) rows -= tileTokens;
   if (rows > 0) return rows;
+  if (attention !== undefined && takes(tileTokens) <= nearly * stepMs) return Math.min(room, tileTokens);
   for (rows = tileTokens - 1; rows > smallestSlice && !fits(rows);) rows -= 1;
   return rows;
 }
