@@ -8,7 +8,13 @@ import type { Sequence } from "./sequence.ts";
 import { draftsOf } from "./step.ts";
 import type { Batch, BatchResult, Output } from "./step.ts";
 
-export function runBatch(batch: Batch, context: Context, sequences: readonly Sequence[]): BatchResult {
+/** @param isWaitedFor others wait for their next token meanwhile */
+export function runBatch(
+  batch: Batch,
+  context: Context,
+  sequences: readonly Sequence[],
+  isWaitedFor: boolean,
+): BatchResult {
   const outputs: Output[] = [];
   context.begin();
   for (const { sequence, position, token, drafts } of batch.decodes) {
@@ -26,7 +32,7 @@ export function runBatch(batch: Batch, context: Context, sequences: readonly Seq
     const end = position + tokens.length;
     for (let row = 0; row < padding; row += 1) context.add(id, end + row, 0, false);
   }
-  return { decoded: context.decode(batch.cost, draftsOf(batch)), outputs };
+  return { decoded: context.decode(batch.cost, { drafts: draftsOf(batch), isWaitedFor }), outputs };
 }
 
 /** The sequence's number within its context. A plan is of now: it must not have moved on since. */

@@ -92,3 +92,21 @@ test("after a rest all threads are used at once, though the machine was busy whe
   answer(200, (count) => (count === 1 ? 5 : 60));
   expect(answer(50, (count) => (count === 1 ? 5 : 60)).filter((count) => count === 2).length).toBeLessThanOrEqual(4);
 });
+
+test("while others wait, less than one step in a hundred tries what is slower", () => {
+  const choice = new ThreadChoice(2, "large");
+  const used = { rare: 0, often: 0 };
+  for (const [kind, isRare] of [
+    ["often", false],
+    ["rare", true],
+  ] as const) {
+    for (let step = 0; step < 3000; step += 1) {
+      const threads = choice.next(isRare);
+      if (threads === 1) used[kind] += 1;
+      choice.measured(threads, 100 / threads);
+    }
+  }
+  expect(used.rare).toBeLessThan(15);
+  expect(used.rare).toBeGreaterThan(2);
+  expect(used.often).toBeGreaterThan(30);
+});

@@ -20,14 +20,11 @@ interface Candidate {
 export class ThreadChoice {
   readonly most: number;
   readonly #candidates: Candidate[];
-  /** Steps after which another count is tried again. */
-  readonly #retrySteps: number;
   /** Steps. */
   #sinceRest = Infinity;
 
   constructor(most: number, steps: "small" | "large" | "deterministic") {
     this.most = most;
-    this.#retrySteps = steps === "large" ? 6 * retrySteps : retrySteps;
     const half = Math.ceil(most / 2);
     const counts = { small: [most, half, 1], large: [most, half], deterministic: [most] }[steps];
     this.#candidates = [...new Set(counts)].map((threads) => ({ threads, stepMs: undefined, stepsSince: 0, steps: 0 }));
@@ -39,15 +36,15 @@ export class ThreadChoice {
     for (const candidate of this.#candidates) candidate.steps = 0;
   }
 
-  /** Threads for the next step. */
-  next(): number {
+  /** Threads for the next step. @param isRare another count is tried a sixth as often */
+  next(isRare = false): number {
     if (triesAfterRest.includes(this.#sinceRest)) return this.#candidates[0]!.threads; // there is one
     const best = this.#best;
     // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most. One that is not
     // known yet waits for its turn, too: on a machine that is free it would only make somebody's first prompt slow.
     const due = this.#candidates.find(({ stepMs, stepsSince }) => {
       const slowness = stepMs === undefined || best.stepMs === undefined ? 1 : stepMs / best.stepMs;
-      return stepsSince > Math.min(longestRetrySteps, this.#retrySteps * slowness);
+      return stepsSince > Math.min(longestRetrySteps, (isRare ? rarely : 1) * retrySteps * slowness);
     });
     return (due ?? best).threads;
   }
@@ -81,7 +78,7 @@ export class ThreadChoice {
     // A single step that met another program says little, however long it took; several in a row outweigh what was known.
     const fastestMs = Math.min(...this.#candidates.map((candidate) => candidate.stepMs ?? Infinity));
     const counted = Math.min(elapsedMs, fastestMs * mostSlowness);
-    const wasTriedAgain = stepsSince > this.#retrySteps;
+    const wasTriedAgain = stepsSince > retrySteps;
     if (!wasTriedAgain) return stepMs + (counted - stepMs) * weight;
     // Good news is believed at once: should it be wrong, the next steps say so.
     return elapsedMs < stepMs ? elapsedMs : Math.max(stepMs, (stepMs + counted) / 2);
@@ -120,8 +117,9 @@ const restMs = 100;
  */
 const triesAfterRest = [0, 8];
 const clearly = 1.3;
-/** Large steps are tried a sixth as often: somebody's next token waits twice as long for one that was tried in vain. */
 const retrySteps = 25;
+/** While others wait for their next token: it comes twice as late where something was tried in vain. */
+const rarely = 6;
 /** The first steps meet cold memory: the fastest of them counts. */
 const firstSteps = 8;
 const longestRetrySteps = 1000;
