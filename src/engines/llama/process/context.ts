@@ -170,15 +170,14 @@ export class Context {
    *
    * @param cost what a large batch costs in proportion to others, so that their times can be compared; its tokens unless given.
    * @param drafts so many of its rows are drafts: what it takes then says nothing of other small batches.
-   * @param isWaitedFor others wait for their next token meanwhile.
    */
-  decode(cost = this.#filled, { drafts = 0, isWaitedFor = false } = {}): DecodeResult {
+  decode(cost = this.#filled, drafts = 0): DecodeResult {
     this.batch.struct.n_tokens = this.#filled;
     const small = cost < smallStepCost;
     const choice = small ? this.#threads.small : this.#threads.large;
     const started = performance.now();
     this.#threads.begin(started);
-    const threads = drafts > 0 ? choice.best : choice.next(isWaitedFor && !small);
+    const threads = drafts > 0 ? choice.best : choice.next();
     this.#functions.setThreads(this.#context, threads, threads);
     const code = this.#functions.decode(this.#context, this.batch.struct);
     const ended = performance.now();

@@ -120,7 +120,7 @@ describe.each(["unified", "streams"] as const)("%s", (layout) => {
     const [context] = engine.contexts;
     const decode = context!.decode.bind(context);
     let stopped = 0;
-    context!.decode = (cost, how) => ((how?.drafts ?? 0) > 0 && stopped++ % 3 === 0 ? "aborted" : decode(cost, how));
+    context!.decode = (cost, drafts) => ((drafts ?? 0) > 0 && stopped++ % 3 === 0 ? "aborted" : decode(cost, drafts));
     const ask = { maxTokens: 60, sampling: { ...drawn, topK: 3 } };
     expect(seen(await engine.ask(repeating, ask))).toEqual(seen(await plain().ask(repeating, ask)));
     expect(stopped).toBeGreaterThan(3);
@@ -206,9 +206,9 @@ function watched(engine: Rig): { readonly result: unknown; readonly drafts: numb
   const decoded: { result: unknown; drafts: number }[] = [];
   const [context] = engine.contexts;
   const decode = context!.decode.bind(context);
-  context!.decode = (cost, how) => {
-    const result = decode(cost, how);
-    decoded.push({ result, drafts: how?.drafts ?? 0 });
+  context!.decode = (cost, drafts) => {
+    const result = decode(cost, drafts);
+    decoded.push({ result, drafts: drafts ?? 0 });
     return result;
   };
   return decoded;

@@ -8,13 +8,7 @@ import type { Sequence } from "./sequence.ts";
 import { draftsOf } from "./step.ts";
 import type { Batch, BatchResult, Output } from "./step.ts";
 
-/** @param isWaitedFor others wait for their next token meanwhile */
-export function runBatch(
-  batch: Batch,
-  context: Context,
-  sequences: readonly Sequence[],
-  isWaitedFor: boolean,
-): BatchResult {
+export function runBatch(batch: Batch, context: Context, sequences: readonly Sequence[]): BatchResult {
   const outputs: Output[] = [];
   context.begin();
   for (const { sequence, position, token, drafts } of batch.decodes) {
@@ -32,7 +26,7 @@ export function runBatch(
     const end = position + tokens.length;
     for (let row = 0; row < padding; row += 1) context.add(id, end + row, 0, false);
   }
-  return { decoded: context.decode(batch.cost, { drafts: draftsOf(batch), isWaitedFor }), outputs };
+  return { decoded: context.decode(batch.cost, draftsOf(batch)), outputs };
 }
 
 /** The sequence's number within its context. A plan is of now: it must not have moved on since. */

@@ -282,15 +282,15 @@ export class Scheduler {
     const kind = { batches: batchesOf[layout], batchTokens: batch.capacity };
     const step = planStep(running, { sliceTokens, ...kind, shortSteps, contextTokens, attention, ...now });
     const started = performance.now();
-    for (const batch of step.batches) if ((await this.#decode(batch, step.decoding > 0)) === "aborted") break;
+    for (const batch of step.batches) if ((await this.#decode(batch)) === "aborted") break;
     if (step.decoding > 0) this.#stepMs = performance.now() - started;
     return step.batches.length > 0;
   }
 
-  async #decode(batch: Batch, isWaitedFor: boolean): Promise<DecodeResult> {
+  async #decode(batch: Batch): Promise<DecodeResult> {
     const context = this.#options.contexts[batch.context]!; // plans name contexts of the engine
     const started = performance.now();
-    const result = runBatch(batch, context, this.#sequences, isWaitedFor);
+    const result = runBatch(batch, context, this.#sequences);
     if (result.decoded === "aborted") await this.#options.listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
     if (result.decoded === "done") {

@@ -93,20 +93,10 @@ test("after a rest all threads are used at once, though the machine was busy whe
   expect(answer(50, (count) => (count === 1 ? 5 : 60)).filter((count) => count === 2).length).toBeLessThanOrEqual(4);
 });
 
-test("while others wait, less than one step in a hundred tries what is slower", () => {
-  const choice = new ThreadChoice(2, "large");
-  const used = { rare: 0, often: 0 };
-  for (const [kind, isRare] of [
-    ["often", false],
-    ["rare", true],
-  ] as const) {
-    for (let step = 0; step < 3000; step += 1) {
-      const threads = choice.next(isRare);
-      if (threads === 1) used[kind] += 1;
-      choice.measured(threads, 100 / threads);
-    }
-  }
-  expect(used.rare).toBeLessThan(15);
-  expect(used.rare).toBeGreaterThan(2);
-  expect(used.often).toBeGreaterThan(30);
+test.each(["small", "large"] as const)("less than one %s step in a hundred tries fewer threads in vain", (kind) => {
+  const choice = new ThreadChoice(2, kind);
+  run(choice, 100, (threads) => 100 / threads);
+  const tried = run(choice, 3000, (threads) => 100 / threads).get(1);
+  expect(tried).toBeGreaterThan(3);
+  expect(tried).toBeLessThan(15);
 });

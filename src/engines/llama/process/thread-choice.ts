@@ -36,15 +36,17 @@ export class ThreadChoice {
     for (const candidate of this.#candidates) candidate.steps = 0;
   }
 
-  /** Threads for the next step. @param isRare another count is tried a sixth as often */
-  next(isRare = false): number {
+  /** Threads for the next step. */
+  next(): number {
     if (triesAfterRest.includes(this.#sinceRest)) return this.#candidates[0]!.threads; // there is one
     const best = this.#best;
-    // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most. One that is not
-    // known yet waits for its turn, too: on a machine that is free it would only make somebody's first prompt slow.
-    const due = this.#candidates.find(({ stepMs, stepsSince }) => {
+    // A slower count is tried again the more rarely, the slower it was: trying costs four percent at most, and of fewer threads, half
+    // of one: when somebody else takes theirs, the steps on more threads tell. One that is not known yet waits for its turn, too: on a
+    // machine that is free it would only make somebody's first prompt slow.
+    const due = this.#candidates.find(({ threads, stepMs, stepsSince }) => {
       const slowness = stepMs === undefined || best.stepMs === undefined ? 1 : stepMs / best.stepMs;
-      return stepsSince > Math.min(longestRetrySteps, (isRare ? rarely : 1) * retrySteps * slowness);
+      const often = stepMs === undefined || threads > best.threads ? 1 : rarely;
+      return stepsSince > Math.min(longestRetrySteps, often * retrySteps * slowness);
     });
     return (due ?? best).threads;
   }
@@ -118,8 +120,7 @@ const restMs = 100;
 const triesAfterRest = [0, 8];
 const clearly = 1.3;
 const retrySteps = 25;
-/** While others wait for their next token: it comes twice as late where something was tried in vain. */
-const rarely = 6;
+const rarely = 8;
 /** The first steps meet cold memory: the fastest of them counts. */
 const firstSteps = 8;
 const longestRetrySteps = 1000;
