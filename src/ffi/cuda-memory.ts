@@ -96,7 +96,7 @@ export class CudaMemory {
     this.#calls.unregister(at);
   }
 
-  /** Begins a copy to the device. What is copied must stay as it is until the copies are {@link isDone}. @throws Error */
+  /** Begins a copy to the device. What is copied must stay as it is until a {@link mark} of it {@link isPast}, or {@link wait}. @throws Error */
   toDevice(from: Rows, to: Rows, count: RowCount): void {
     this.#copy([onHost, from], [onDevice, to], count);
   }

@@ -182,7 +182,7 @@ export class Context {
     const code = this.#functions.decode(this.#context, this.batch.struct);
     const ended = performance.now();
     this.#threads.end(ended);
-    this.#copies?.decoded();
+    if (code >= 0) this.#copies?.decoded(); // a failed one may have ended before anything was done
     const elapsedMs = ended - started;
     if (code === 0 && drafts === 0) choice.measured(threads, small ? elapsedMs : elapsedMs / cost);
     if (code === 0) return "done";

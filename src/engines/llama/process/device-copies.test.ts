@@ -115,3 +115,17 @@ test("what is shared is the other's beginning, and both go on by themselves", ()
   expect(saved(0, 0, half)).toEqual(computed[0]);
   expect(context.length(1)).toBe(34);
 });
+
+test("where copies that are due cannot be made nothing is saved or loaded, and later all is again", async () => {
+  context.share(0, 1, 0, half);
+  const decode = context.decode.bind(context);
+  context.decode = () => ({ failed: -1 });
+  expect(context.copies.save(1, 0, half, new Uint8Array(payloadBytes(layout, half)))).toBe(0);
+  await expect(context.copies.restore(2, 0, half)).rejects.toThrow("no copies");
+  context.decode = decode;
+  expect(saved(1, 0, half)).toEqual(computed[0]);
+  const restoring = await context.copies.restore(2, 0, half);
+  expect(restoring.add(computed[0]!, place(0, half))).toBe("restored");
+  expect(restoring.end()).toBe(true);
+  expect(saved(2, 0, half)).toEqual(computed[0]);
+});

@@ -49,7 +49,7 @@ export class DeviceCopies implements KvCopies {
   }
 
   save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    this.#makeCopies();
+    if (!this.#makeCopies()) return 0;
     return saveRows(this.#tools, { ...this.#tools, into }, { sequence, from, to });
   }
 
@@ -59,9 +59,14 @@ export class DeviceCopies implements KvCopies {
     this.#turn = new Promise((resolve) => (leave = resolve));
     await before;
     const { rows, layout, functions, context } = this.#tools;
-    this.#makeCopies();
-    functions.synchronize(context);
-    if (from > 0) rows.move(sequence, this.#assembly, from);
+    try {
+      if (!this.#makeCopies()) throw new Error("llama.cpp made no copies that are due");
+      functions.synchronize(context);
+      if (from > 0) rows.move(sequence, this.#assembly, from);
+    } catch (error) {
+      leave(); // to whoever waits
+      throw error;
+    }
     let end = from;
     /** The batch before the one that makes an early copy. */
     let early: number | undefined;
@@ -86,15 +91,21 @@ export class DeviceCopies implements KvCopies {
         return arrived;
       },
       end: () => {
-        rows.wait();
-        if (end > from && early !== this.#batches) this.#copy(this.#assembly, sequence, end);
-        leave();
-        return true;
+        try {
+          rows.wait();
+          if (end > from && early !== this.#batches) this.#copy(this.#assembly, sequence, end);
+          return true;
+        } finally {
+          leave();
+        }
       },
       drop: () => {
-        rows.wait();
-        if (early !== undefined) this.#copy(this.#assembly, sequence, from);
-        leave();
+        try {
+          rows.wait();
+          if (early !== undefined) this.#copy(this.#assembly, sequence, from);
+        } finally {
+          leave();
+        }
       },
     };
   }
@@ -130,13 +141,17 @@ export class DeviceCopies implements KvCopies {
     this.#isCopyDue = true;
   }
 
-  /** What is read from or put into tensors must not be ahead of copies that are due. Only where nobody has run a batch since. */
-  #makeCopies(): void {
-    if (!this.#isCopyDue) return;
+  /**
+   * What is read from or put into tensors must not be ahead of copies that are due. Only where nobody has run a batch since.
+   *
+   * @returns false when they could not be made
+   */
+  #makeCopies(): boolean {
+    if (!this.#isCopyDue) return true;
     const { functions, memory, assemblyTokens } = this.#tools;
     this.#tools.runOne(this.#assembly, assemblyTokens);
     functions.removeTokens(memory, this.#assembly, assemblyTokens, -1);
-    assert(!this.#isCopyDue, "copies are made with a batch");
+    return !this.#isCopyDue;
   }
 }
 

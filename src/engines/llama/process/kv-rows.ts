@@ -6,7 +6,7 @@
  * restored goes in at the front of an empty stream.
  */
 import { assert } from "../../../errors.ts";
-import { type CudaMemory, largestStride } from "../../../ffi/cuda-memory.ts";
+import { type CudaMemory, largestStride, type RowCount, type Rows } from "../../../ffi/cuda-memory.ts";
 import type { KvTensor, KvTensorFunctions, KvTensors } from "../../../ffi/kv-tensors.ts";
 import { addressOf, type Pointer } from "../../../ffi/posix.ts";
 import { PinnedExtents } from "./pinned-extents.ts";
@@ -191,7 +191,7 @@ export class CudaRows implements KvRows {
   #eachGroup(
     state: StateCells,
     { run, stream }: { readonly run: CellRun; readonly stream: number },
-    copy: (here: RowPlaces, there: RowPlaces, count: { readonly rows: number; readonly bytes: number }) => void,
+    copy: (here: Rows, there: Rows, count: RowCount) => void,
   ): void {
     this.#pinned.use(state.bytes.buffer);
     const base = addressOf(state.bytes);
@@ -210,8 +210,6 @@ export class CudaRows implements KvRows {
     return part.address + BigInt(this.#tensors.offset(part, stream, cell));
   }
 }
-
-type RowPlaces = Parameters<CudaMemory["within"]>[0];
 
 function groupsOf(parts: readonly Part[]): Group[] {
   const groups: { first: number; parts: number; stride: number; row: number }[] = [];
