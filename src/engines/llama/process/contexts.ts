@@ -8,7 +8,7 @@ import { isGpuBuild } from "../model/library-places.ts";
 import type { Library } from "../model/library.ts";
 import type { Model } from "../model/model.ts";
 import { Context } from "./context.ts";
-import type { CellLayout } from "./context.ts";
+import type { CellLayout, ContextOptions } from "./context.ts";
 import { canAbort, familyFacts, measureLayout, refusal } from "./family.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StepThreads } from "./thread-choice.ts";
@@ -39,12 +39,15 @@ export interface Contexts {
   readonly cells: number;
 }
 
+type Threads = Pick<ContextOptions, "threads" | "threadPool">;
+
 /** @throws RepriseError NOT_ENOUGH_MEMORY, LIBRARY_UNSUPPORTED */
 export function makeContexts(options: ContextsOptions): Contexts {
   const layout = wantedLayout(options);
-  if (layout === "unified") return makeIn(layout, options);
+  const threads = threadsFor(options);
+  if (layout === "unified") return makeIn(layout, options, threads);
   try {
-    const made = makeIn(layout, options);
+    const made = makeIn(layout, options, threads);
     if (made.payloads !== undefined || refusal(familyFacts(options.model)) !== undefined) return made;
     for (const context of made.contexts) context.free();
   } catch (error) {
@@ -52,7 +55,7 @@ export function makeContexts(options: ContextsOptions): Contexts {
     if (layout !== "device" || !(error instanceof RepriseError) || error.code !== "NOT_ENOUGH_MEMORY") throw error;
     options.log.warn(`${error.message}. A layout is taken that needs less and is slower`);
   }
-  return makeIn("unified", options);
+  return makeIn("unified", options, threads);
 }
 
 /**
@@ -64,12 +67,18 @@ function wantedLayout({ library, sequences, deterministic }: ContextsOptions): C
   return isGpuBuild(library.build) ? "device" : "streams";
 }
 
-function makeIn(layout: CellLayout, options: ContextsOptions): Contexts {
+/** The threads of all contexts, also of those that are made in place of others: they live as long as the process. */
+function threadsFor({ library, gpuLayers, threads, deterministic }: ContextsOptions): Threads {
+  const isOnGpu = isGpuBuild(library.build) && gpuLayers === undefined;
+  const most = isOnGpu ? 1 : threads; // what is left for the processor is too small to be shared
+  return {
+    threads: new StepThreads(most, { deterministic }),
+    threadPool: most > 1 ? library.createThreadPool(most) : undefined,
+  };
+}
+
+function makeIn(layout: CellLayout, options: ContextsOptions, threads: Threads): Contexts {
   const { library, model, contextTokens, sequences, deterministic, abortFlag } = options;
-  const isOnGpu = isGpuBuild(library.build) && options.gpuLayers === undefined;
-  const most = isOnGpu ? 1 : options.threads; // what is left for the processor is too small to be shared
-  const threads = new StepThreads(most, { deterministic });
-  const threadPool = most > 1 ? library.createThreadPool(most) : undefined;
   const perContext = deterministic ? 1 : sequences;
   const count = deterministic ? sequences : 1;
   const contexts = Array.from({ length: count }, () =>
@@ -81,8 +90,7 @@ function makeIn(layout: CellLayout, options: ContextsOptions): Contexts {
       layout,
       draftRows: options.draftRows,
       contexts: count,
-      threads,
-      threadPool,
+      ...threads,
       abortFlag: canAbort(familyFacts(model)) ? abortFlag : undefined,
     }),
   );
