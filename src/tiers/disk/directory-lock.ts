@@ -7,6 +7,9 @@ import { openOrCreatePrivateFile } from "../../private-files.ts";
 
 /** A process id, and its line end. */
 const ownerBytes = 32;
+/** Together 300 ms: a process that was started a moment ago, on a busy machine, has noted itself by then. */
+const ownerLooks = 16;
+const msBetweenLooks = 20;
 
 export class DirectoryLock implements Disposable {
   #file: number | undefined;
@@ -27,10 +30,10 @@ export class DirectoryLock implements Disposable {
       throw new RepriseError("BAD_CONFIG", `${path} ${file.foreign}, and no lock of ours: remove it`);
     try {
       if (tryLock(file) === "busy") {
-        const owner = ownerIn(file);
+        const owner = ownerOnceNoted(file);
         throw new RepriseError(
           "DATA_DIRECTORY_IN_USE",
-          `the data directory ${directory} belongs to process ${owner === "" ? "(unknown)" : owner}: stop it, or choose another --data-dir`,
+          `the data directory ${directory} belongs to process ${owner ?? "(unknown)"}: stop it, or choose another --data-dir`,
         );
       }
     } catch (error) {
@@ -49,9 +52,33 @@ export class DirectoryLock implements Disposable {
   }
 }
 
-function ownerIn(file: number): string {
+/**
+ * The process that has the lock. It took it a moment before it could say so: until then the file is empty, or names the
+ * owner before it, which is waited for. Undefined when none that lives was named.
+ */
+function ownerOnceNoted(file: number): number | undefined {
+  const asleep = new Int32Array(new SharedArrayBuffer(4));
+  for (let look = 0; look < ownerLooks; look += 1) {
+    if (look > 0) Atomics.wait(asleep, 0, 0, msBetweenLooks);
+    const owner = ownerIn(file);
+    if (owner !== undefined && isAlive(owner)) return owner;
+  }
+  return undefined;
+}
+
+function ownerIn(file: number): number | undefined {
   const bytes = Buffer.alloc(ownerBytes);
-  return bytes.toString("utf8", 0, readSync(file, bytes, 0, ownerBytes, 0)).trim();
+  const [, owner] =
+    /^([1-9][0-9]{0,9})\n/.exec(bytes.toString("latin1", 0, readSync(file, bytes, 0, ownerBytes, 0))) ?? [];
+  return owner === undefined ? undefined : Number(owner);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return codeOf(error) === "EPERM";
+  }
 }
 
 /** For whoever comes second. The lock holds without it, so a full disk is no reason to go without a lock. */
