@@ -15,7 +15,7 @@ function limits(change: Partial<SliceLimits> = {}): SliceLimits {
     contextTokens: 10_000,
     attention: undefined,
   };
-  return { ...plain, stepMs: 200, unitMs: 1, turn: 1, ...change };
+  return { ...plain, stepMs: 200, unitMs: 1, smallUnitMs: change.unitMs ?? 1, turn: 1, ...change };
 }
 
 function running(sequence: number, change: Partial<RunningSequence>): RunningSequence {

@@ -43,6 +43,18 @@ test("a unit of cost is the same wherever in a prompt it is spent; a token is no
   expect(cost.msPerToken).toBeGreaterThan(1.5);
 });
 
+test("small batches have a unit of their own: what they cost is not foretold as well", () => {
+  const cost = new PrefillCost(5);
+  cost.measured(512, batch([512]));
+  expect(cost.smallUnitMs).toBe(1);
+  cost.measured(60, batch([20]));
+  expect(cost.smallUnitMs).toBe(3);
+  cost.measured(80, batch([20]));
+  expect(cost.smallUnitMs).toBeCloseTo(3.3);
+  cost.measured(10, batch([20]));
+  expect(cost.unitMs).toBe(1);
+});
+
 test("steps that a device is still at are counted with the one that waits for them", () => {
   const cost = new PrefillCost(100);
   cost.measured(2, batch([512]), false);

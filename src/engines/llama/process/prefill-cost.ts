@@ -12,6 +12,7 @@ const believed = 0.3;
 export class PrefillCost {
   #msPerToken: number;
   #unitMs: number;
+  #smallUnitMs: number | undefined;
   #isGuess = true;
   /** Of steps that a device may still be at. */
   #open = { ms: 0, tokens: 0, cost: 0 };
@@ -31,8 +32,14 @@ export class PrefillCost {
     return this.#unitMs;
   }
 
+  /** The same in batches of fewer rows than a tile, whose cost is harder to foretell. */
+  get smallUnitMs(): number {
+    return this.#smallUnitMs ?? this.#unitMs;
+  }
+
   /**
-   * Steps of mostly prompt tokens tell what one costs. Small slices cost more: they tell what it costs at most.
+   * Steps of mostly prompt tokens tell what one costs. Small slices cost more: they tell what it costs at most, and
+   * have a unit of their own.
    *
    * @param isDone false: a device goes on with it, and a later step waits for both
    */
@@ -42,13 +49,16 @@ export class PrefillCost {
     const cost = this.#open.cost + batch.cost;
     this.#open = isDone ? { ms: 0, tokens: 0, cost: 0 } : { ms, tokens, cost };
     if (tokens < smallestSlice || !isDone) return;
-    this.#msPerToken = this.#learned(this.#msPerToken, ms / tokens, tokens);
-    this.#unitMs = this.#learned(this.#unitMs, ms / cost, tokens);
-    if (tokens >= tileTokens) this.#isGuess = false;
-  }
-
-  #learned(known: number, now: number, tokens: number): number {
-    if (tokens < tileTokens) return Math.min(now, known);
-    return known + (now - known) * (this.#isGuess ? 1 : believed);
+    if (tokens >= tileTokens) {
+      const part = this.#isGuess ? 1 : believed;
+      this.#msPerToken += (ms / tokens - this.#msPerToken) * part;
+      this.#unitMs += (ms / cost - this.#unitMs) * part;
+      this.#isGuess = false;
+      return;
+    }
+    this.#msPerToken = Math.min(this.#msPerToken, ms / tokens);
+    if (this.#isGuess) this.#unitMs = Math.min(this.#unitMs, ms / cost);
+    this.#smallUnitMs ??= ms / cost;
+    this.#smallUnitMs += (ms / cost - this.#smallUnitMs) * believed;
   }
 }

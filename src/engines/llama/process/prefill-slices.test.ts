@@ -25,9 +25,10 @@ function slicer(change: Partial<SliceLimits> = {}) {
     unitMs: 1,
     contextTokens: 10_000,
   };
+  const smallUnit = { smallUnitMs: change.smallUnitMs ?? change.unitMs ?? limits.unitMs };
   let turn = 0;
   const next = (decoding: number, reading: readonly Reader[]) =>
-    cutPrompts(reading, decoding, { ...limits, attention: undefined, turn: ++turn, ...change });
+    cutPrompts(reading, decoding, { ...limits, attention: undefined, turn: ++turn, ...change, ...smallUnit });
   return { next };
 }
 
@@ -63,6 +64,8 @@ test("while others decode, a step takes no more tokens than 200 ms have room for
   expect(readAll(slicer(), 3, [reader(1000)]).slice(0, 4)).toEqual([[192], [192], [192], [192]]);
   expect(lengths(slicer({ unitMs: 6 }).next(1, [reader(1000)]))).toEqual([33]);
   expect(lengths(slicer({ unitMs: 10 }).next(1, [reader(1000)]))).toEqual([20]);
+  expect(lengths(slicer({ unitMs: 6, smallUnitMs: 10 }).next(1, [reader(1000)]))).toEqual([20]);
+  expect(lengths(slicer({ smallUnitMs: 10 }).next(1, [reader(1000)]))).toEqual([192]);
   expect(lengths(slicer().next(0, [reader(1000)]))).toEqual([512]);
   expect(lengths(slicer({ shortSteps: true }).next(0, [reader(1000)]))).toEqual([192]);
 });

@@ -29,6 +29,8 @@ export interface SliceLimits {
   readonly stepMs: number;
   /** What a unit of cost takes, as measured, in ms: a token without attention. */
   readonly unitMs: number;
+  /** The same in a batch of fewer rows than a tile. */
+  readonly smallUnitMs: number;
   /** Which step this is, counted from 1. */
   readonly turn: number;
 }
@@ -76,10 +78,11 @@ export function sliceCost(slices: readonly Slice[], { attention }: SliceLimits):
 
 /** Prompt tokens that the next step may take: as many as the first of them can have in that time. */
 function roomFor(decoding: number, { held }: RunningSequence, limits: SliceLimits): number {
-  const { sliceTokens, shortSteps, stepMs, unitMs, attention, batchTokens } = limits;
+  const { sliceTokens, shortSteps, stepMs, unitMs, smallUnitMs, attention, batchTokens } = limits;
   const room = batchTokens - decoding;
   if (sliceTokens !== undefined || (decoding === 0 && !shortSteps)) return room;
-  const takes = (rows: number) => (attention?.cost(rows, held) ?? rows) * unitMs;
+  const unit = (rows: number) => (rows < tileTokens ? smallUnitMs : unitMs);
+  const takes = (rows: number) => (attention?.cost(rows, held) ?? rows) * unit(rows);
   const fits = (rows: number) => takes(rows) <= stepMs;
   let rows = Math.min(room, wholeTiles(Math.floor(stepMs / unitMs)));
   while (rows > 0 && !fits(rows)) rows -= tileTokens;

@@ -277,7 +277,8 @@ export class Scheduler {
     const beside = planBeside(running, this.#stepMs);
     // What goes on between two steps is part of the gap, and so are the next tokens' own batches.
     const stepMs = maxGapMs - this.#decodesMs - beside.loadMs - beside.saveMs;
-    const now = { stepMs, unitMs: this.#cost.unitMs, turn: this.#steps };
+    const { unitMs, smallUnitMs } = this.#cost;
+    const now = { stepMs, unitMs, smallUnitMs, turn: this.#steps };
     const { layout, batch } = this.#options.contexts[0]!; // there is one at least, and all are made alike
     const kind = { batches: batchesOf[layout], batchTokens: batch.capacity };
     const step = planStep(running, { sliceTokens, ...kind, shortSteps, contextTokens, attention, ...now });
