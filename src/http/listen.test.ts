@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { rounds } from "../../test/support/depth.ts";
 import { silentLog } from "../log.ts";
 import type { FakeAnswer } from "./app/fake-engine.ts";
@@ -135,6 +135,15 @@ test("a client that leaves before its body has come is no fault of the server's:
   const counted = 'reprise_requests_total{route="/v1/chat/completions",status="499"} 2';
   await vi.waitFor(async () => expect(await (await fetch(`${server.url}/metrics`)).text()).toContain(counted));
   expect(error).not.toHaveBeenCalled();
+});
+
+test("no frame of a stream waits for a timer, in case it is all there is", async () => {
+  await using server = await fakeServer();
+  vi.useFakeTimers({ toFake: ["setTimeout"] });
+  onTestFinished(() => void vi.useRealTimers());
+  const socket = await send(server.port, ask("x", { stream: true }));
+  socket.end();
+  expect(await all(socket)).toMatch(/^data: \[DONE\]$/m);
 });
 
 describe("a client without a Host", () => {

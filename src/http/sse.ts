@@ -91,9 +91,16 @@ export function eventStream(options: EventStreamOptions): ReadableStream<Uint8Ar
   );
 }
 
-export const eventStreamHeaders = {
-  "content-type": "text/event-stream; charset=utf-8",
-  "cache-control": "no-cache",
-  // nginx would otherwise hold the answer back until it is whole.
-  "x-accel-buffering": "no",
-} as const;
+/**
+ * The headers of a stream to a client that speaks this version of HTTP. Hono's server holds the first frames of other bodies
+ * back for a millisecond or two, in case they are all there is.
+ */
+export function eventStreamHeaders(httpVersion: string | undefined): Record<string, string> {
+  return {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    // nginx would otherwise hold the answer back until it is whole.
+    "x-accel-buffering": "no",
+    ...(httpVersion === "1.1" && { "transfer-encoding": "chunked" }),
+  };
+}

@@ -151,5 +151,5 @@ async function streamAnswer(
       if (reason === "slow_reader") c.env?.outgoing?.destroy();
     },
   });
-  return new Response(body, { headers: eventStreamHeaders });
+  return new Response(body, { headers: eventStreamHeaders(c.env?.incoming?.httpVersion) });
 }
