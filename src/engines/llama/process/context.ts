@@ -14,10 +14,11 @@ import { isGpuBuild } from "../model/library-places.ts";
 import { gibibytes } from "../model/model.ts";
 import type { Model } from "../model/model.ts";
 import { DeviceCopies } from "./device-copies.ts";
-import { type CopyTools, type KvCopies, StreamCopies, UnifiedCopies } from "./kv-copies.ts";
+import { type CopyTools, type KvCopies, StreamCopies, type StreamTools, UnifiedCopies } from "./kv-copies.ts";
 import type { KvRows } from "./kv-rows.ts";
 import { findRows } from "./known-rows.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { StreamCells } from "./stream-cells.ts";
 import type { StepThreads } from "./thread-choice.ts";
 
 /** Rows that llama.cpp computes together. */
@@ -80,6 +81,8 @@ export class Context {
   readonly #threads: StepThreads;
   readonly #rows = new Map<Pointer, Float32Array>();
   #candidates: Candidates | undefined;
+  /** Undefined where cells are unified. */
+  #streamCells: StreamCells | undefined;
   #copies: KvCopies | undefined;
   #copiedBy: KvRows["by"] | undefined;
   #filled = 0;
@@ -95,6 +98,7 @@ export class Context {
     this.#cells = layout === "unified" ? cells : Math.floor(cells / sequences);
     this.sequences = sequences;
     this.layout = layout;
+    this.#streamCells = layout === "unified" ? undefined : new StreamCells(functions, this.#memory);
     this.#threads = options.threads;
     this.batch = createBatch(functions, batchTokensOf[layout]);
   }
@@ -157,6 +161,7 @@ export class Context {
   add(sequence: number, position: number, token: number, wantsOutput: boolean): number {
     const index = this.#filled;
     assert(index < this.batch.capacity, "a batch has the tokens that its context was made with");
+    this.#streamCells?.settle(sequence);
     this.batch.tokens[index] = token;
     this.batch.positions[index] = position;
     this.batch.sequences[index]![0] = sequence;
@@ -212,7 +217,8 @@ export class Context {
 
   /** Forgets a sequence from position `from` on. */
   truncate(sequence: number, from: number): void {
-    this.#functions.removeTokens(this.#memory, sequence, from === 0 ? -1 : from, -1);
+    if (this.#streamCells !== undefined) this.#streamCells.cut(sequence, from);
+    else this.#functions.removeTokens(this.#memory, sequence, from === 0 ? -1 : from, -1);
   }
 
   /** Can a sequence begin with what another one holds, without a copy through memory? */
@@ -236,15 +242,17 @@ export class Context {
   /** Forgets everything, and where the next cell would be taken. Before copies are made only. */
   clear(): void {
     this.#functions.clearMemory(this.#memory, false);
+    this.#streamCells &&= new StreamCells(this.#functions, this.#memory);
   }
 
   /** Positions from 0 that a sequence holds; for checks. */
   length(sequence: number): number {
-    return this.#functions.lastPosition(this.#memory, sequence) + 1;
+    return this.#streamCells?.held(sequence) ?? this.#functions.lastPosition(this.#memory, sequence) + 1;
   }
 
   /** All of a sequence, as llama.cpp writes it. */
   state(sequence: number): Uint8Array {
+    this.#streamCells?.settle(sequence);
     const state = new Uint8Array(this.#functions.stateBytes(this.#context, sequence, 0));
     return state.subarray(0, this.#functions.readState(this.#context, state, state.length, sequence, 0));
   }
@@ -273,8 +281,9 @@ export class Context {
     const rows = this.layout === "unified" ? undefined : findRows(places, { layout, streams, state });
     this.clear();
     this.#copiedBy = rows?.by;
-    if (this.layout === "unified") this.#copies = new UnifiedCopies(tools);
-    else if (rows !== undefined) this.#copies = this.#copiesWith(rows, tools, layout);
+    const cells = this.#streamCells;
+    if (cells === undefined) this.#copies = new UnifiedCopies(tools);
+    else if (rows !== undefined) this.#copies = this.#streamCopies({ ...tools, layout, rows, cells });
     return this.#copies !== undefined;
   }
 
@@ -283,14 +292,14 @@ export class Context {
     return this.#copiedBy;
   }
 
-  #copiesWith(rows: KvRows, tools: CopyTools, layout: PayloadLayout): KvCopies | undefined {
-    if (this.layout === "streams") return new StreamCopies(tools, layout, rows);
+  #streamCopies(tools: StreamTools): KvCopies | undefined {
+    if (this.layout === "streams") return new StreamCopies(tools);
     const runOne = (sequence: number, position: number) => {
       this.begin();
       this.add(sequence, position, 0, false);
       this.decode();
     };
-    return DeviceCopies.make({ ...tools, layout, rows, assemblyTokens: this.#cells - 1, runOne });
+    return DeviceCopies.make({ ...tools, assemblyTokens: this.#cells - 1, runOne });
   }
 
   get copies(): KvCopies {

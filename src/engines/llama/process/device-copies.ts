@@ -4,31 +4,30 @@
  * llama.cpp puts a whole sequence into a stream, or a copy of another stream; it has no call that adds a range. So there is one stream
  * more, the *assembly*, which serves no request and says of each of its cells that it is taken. What is loaded goes into its tensors,
  * chunk by chunk, from where it lies in the pool; then the sequence becomes a copy of it, cut off where the text ends. That copy stays on
- * the device, and llama.cpp makes it when it runs its next batch.
+ * the device, and llama.cpp makes it when it runs its next batch. Where a text before has left cells enough, none of that is needed
+ * (restored-in-place.ts).
  *
  *     pool ──chunk by chunk──► assembly ──llama_memory_seq_cp──► sequence            sequence ──range──► pool
  */
 import { assert } from "../../../errors.ts";
 import { mapMemory, memoryAt, unmap } from "../../../ffi/posix.ts";
 import { saveRows } from "./kv-copies.ts";
-import type { CopyTools, KvCopies, PayloadPlace, Restoring } from "./kv-copies.ts";
-import type { KvRows } from "./kv-rows.ts";
-import type { PayloadLayout } from "./sequence-state.ts";
+import type { KvCopies, PayloadPlace, Restoring, StreamTools } from "./kv-copies.ts";
+import { restoreInPlace } from "./restored-in-place.ts";
 import { StateCells, writeState } from "./state-cells.ts";
 
-export interface DeviceTools extends CopyTools {
-  readonly layout: PayloadLayout;
-  readonly rows: KvRows;
+export interface DeviceTools extends StreamTools {
   /** Cells of the assembly that are taken: the longest text that is restored. One more is free. */
   readonly assemblyTokens: number;
   /** Runs a batch of one token of a sequence, at a position that it does not hold. */
   readonly runOne: (sequence: number, position: number) => void;
 }
 
+/** A copy of a stream, and llama.cpp's new graph after it, in ms (measured: H200, streams of 4.5 GB). */
+const streamCopyMs = 10;
+
 export class DeviceCopies implements KvCopies {
   readonly pieceTokens = Infinity;
-  /** A copy of a stream, and llama.cpp's new graph after it (measured: H200, streams of 4.5 GB). */
-  readonly restoreMs = 10;
   readonly #tools: DeviceTools;
   readonly #assembly: number;
   /** Who restores; the next one waits. */
@@ -48,12 +47,29 @@ export class DeviceCopies implements KvCopies {
     return takeCells(tools) ? new DeviceCopies(tools) : undefined;
   }
 
-  save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    if (!this.#makeCopies()) return 0;
-    return saveRows(this.#tools, { ...this.#tools, into }, { sequence, from, to });
+  restoreMs(sequence: number, tokens: number): number {
+    return this.#isThere(sequence, tokens) ? 0 : streamCopyMs;
   }
 
-  async restore(sequence: number, from: number, most: number): Promise<Restoring> {
+  movedTokens(_sequence: number, from: number, to: number): number {
+    return to - from;
+  }
+
+  save(sequence: number, from: number, to: number, into: Uint8Array): number {
+    if (!this.#makeCopies()) return 0;
+    return saveRows(this.#tools, { sequence, from, to }, into);
+  }
+
+  restore(sequence: number, from: number, most: number): Promise<Restoring> {
+    if (!this.#isThere(sequence, most) || !this.#makeCopies()) return this.#assemble(sequence, from, most);
+    return Promise.resolve(restoreInPlace(this.#tools, { sequence, from, most }));
+  }
+
+  #isThere(sequence: number, tokens: number): boolean {
+    return this.#tools.cells.there(sequence) >= tokens;
+  }
+
+  async #assemble(sequence: number, from: number, most: number): Promise<Restoring> {
     const before = this.#turn;
     let leave = (): void => {};
     this.#turn = new Promise((resolve) => (leave = resolve));
@@ -135,8 +151,9 @@ export class DeviceCopies implements KvCopies {
 
   /** Lets the target be the first `count` tokens of the source. */
   #copy(source: number, target: number, count: number): void {
-    const { functions, memory } = this.#tools;
+    const { functions, memory, cells } = this.#tools;
     functions.copyTokens(memory, source, target, -1, -1);
+    cells.replaced(target);
     functions.removeTokens(memory, target, count, -1);
     this.#isCopyDue = true;
   }

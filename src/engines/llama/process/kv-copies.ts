@@ -4,8 +4,8 @@
  *
  *     unified   all sequences have cells of one store: a range is given to a temporary sequence as well (no bytes move), and that one is
  *               written out and forgotten; into a sequence the other way round
- *     streams   every sequence has a store of its own: rows are read out of its tensors; into a sequence all that it is to hold is
- *               written at once, from memory where it was put together
+ *     streams   every sequence has a store of its own: rows are read out of its tensors, and put into them where a text before has left
+ *               cells enough (restored-in-place.ts); else all that it is to hold is written at once, from memory where it was put together
  *     device    as streams, on a GPU: what is to be held is put together on the device, in a stream that serves no request
  *               (device-copies.ts)
  *
@@ -14,15 +14,19 @@
 import { addressOf } from "../../../ffi/posix.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer } from "../../../ffi/llama.ts";
 import type { KvRows } from "./kv-rows.ts";
+import { restoreInPlace } from "./restored-in-place.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StateCells } from "./state-cells.ts";
 import type { StateShape } from "./state-cells.ts";
+import type { StreamCells } from "./stream-cells.ts";
 
 export interface KvCopies {
   /** Tokens to copy at a time, where others wait meanwhile. */
   readonly pieceTokens: number;
-  /** What restoring takes besides its bytes, in ms. */
-  readonly restoreMs: number;
+  /** What restoring a text of that many tokens takes besides its bytes, in ms. */
+  restoreMs(sequence: number, tokens: number): number;
+  /** Tokens whose KV is moved when `[from, to)` is added to a sequence. */
+  movedTokens(sequence: number, from: number, to: number): number;
   /** Writes the KV of `[from, to)` as a payload. @returns its bytes; 0 when they do not fit or are not there */
   save(sequence: number, from: number, to: number, into: Uint8Array): number;
   /**
@@ -74,9 +78,15 @@ export interface CopyTools {
   readonly sequences: number;
 }
 
+/** The same, where each sequence has a stream of its own. */
+export interface StreamTools extends CopyTools {
+  readonly layout: PayloadLayout;
+  readonly rows: KvRows;
+  readonly cells: StreamCells;
+}
+
 export class UnifiedCopies implements KvCopies {
   readonly pieceTokens = 64;
-  readonly restoreMs = 0;
   readonly #tools: CopyTools;
   /** The temporary sequence. */
   readonly #passing: number;
@@ -110,6 +120,14 @@ export class UnifiedCopies implements KvCopies {
     });
   }
 
+  restoreMs(): number {
+    return 0;
+  }
+
+  movedTokens(_sequence: number, from: number, to: number): number {
+    return to - from;
+  }
+
   decoded(): void {}
 
   prepare(): void {}
@@ -131,13 +149,13 @@ export class UnifiedCopies implements KvCopies {
  * @returns its bytes; 0 when they do not fit or are not there
  */
 export function saveRows(
-  { functions, context, memory }: CopyTools,
-  { layout, rows, into }: { readonly layout: PayloadLayout; readonly rows: KvRows; readonly into: Uint8Array },
+  { functions, context, layout, rows, cells }: StreamTools,
   { sequence, from, to }: { readonly sequence: number; readonly from: number; readonly to: number },
+  into: Uint8Array,
 ): number {
   const shape = { layout, cells: to - from, streams: 1, sequence: 0 }; // whoever it was computed in
   const bytes = StateCells.bytesOf(shape);
-  if (bytes > into.length || functions.lastPosition(memory, sequence) + 1 < to) return 0;
+  if (bytes > into.length || cells.held(sequence) < to) return 0;
   functions.synchronize(context);
   const payload = StateCells.make(into.subarray(0, bytes), shape, from);
   rows.get(payload, { cell: 0, position: from, count: to - from }, sequence);
@@ -150,34 +168,47 @@ const keptBytes = 64 * 2 ** 20;
 
 export class StreamCopies implements KvCopies {
   readonly pieceTokens = Infinity;
-  readonly restoreMs = 0;
-  readonly #tools: CopyTools;
-  readonly #layout: PayloadLayout;
-  readonly #rows: KvRows;
+  readonly #tools: StreamTools;
   /** Memory that texts are put together in. Fresh memory costs as much as the copy itself. */
   #room = new ArrayBuffer(0);
 
-  constructor(tools: CopyTools, layout: PayloadLayout, rows: KvRows) {
+  constructor(tools: StreamTools) {
     this.#tools = tools;
-    this.#layout = layout;
-    this.#rows = rows;
+  }
+
+  restoreMs(): number {
+    return 0;
+  }
+
+  movedTokens(sequence: number, from: number, to: number): number {
+    const added = to - from;
+    return this.#tools.cells.there(sequence) >= to ? added : added + to;
   }
 
   save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    return saveRows(this.#tools, { layout: this.#layout, rows: this.#rows, into }, { sequence, from, to });
+    return saveRows(this.#tools, { sequence, from, to }, into);
   }
 
   restore(sequence: number, from: number, most: number): Promise<Restoring> {
+    const isThere = this.#tools.cells.there(sequence) >= most;
+    return Promise.resolve(
+      isThere ? restoreInPlace(this.#tools, { sequence, from, most }) : this.#restoreWhole(sequence, from, most),
+    );
+  }
+
+  /** Puts all that the sequence is to hold together in memory, and lets llama.cpp read that. */
+  #restoreWhole(sequence: number, from: number, most: number): Restoring {
+    const { layout } = this.#tools;
     const room = this.#takeRoom(most);
     const state = this.#stateIn(room, sequence, most);
     let end = from;
     const giveBack = () => {
       if (room.byteLength > this.#room.byteLength) this.#room = room;
     };
-    return Promise.resolve({
+    return {
       isAtOnce: false,
       add: (payload: Uint8Array, at: PayloadPlace) => {
-        const shape = { layout: this.#layout, cells: at.tokenCount, streams: 1, sequence };
+        const shape = { layout, cells: at.tokenCount, streams: 1, sequence };
         const isNext = at.from === end && at.to <= most;
         if (!isNext || !state.copyRows(StateCells.of(payload, shape), at.from, at.to)) return "no room" as const;
         end = at.to;
@@ -190,7 +221,7 @@ export class StreamCopies implements KvCopies {
         return isWritten;
       },
       drop: giveBack,
-    });
+    };
   }
 
   decoded(): void {}
@@ -207,13 +238,14 @@ export class StreamCopies implements KvCopies {
 
   /** Replaces what the sequence holds, `[0, from)`, by that and what was added behind it. */
   #writeIn(added: StateCells, { sequence, from, end }: { sequence: number; from: number; end: number }): boolean {
-    const { functions, context } = this.#tools;
+    const { functions, context, rows, cells } = this.#tools;
     let state = added;
     if (end < added.cells) {
       state = this.#stateIn(new ArrayBuffer(StateCells.bytesOf(this.#shapeOf(sequence, end))), sequence, end);
       if (!state.copyRows(added, from, end)) return false;
     }
-    if (from > 0) this.#rows.get(state, { cell: 0, position: 0, count: from }, sequence);
+    if (from > 0) rows.get(state, { cell: 0, position: 0, count: from }, sequence);
+    cells.replaced(sequence);
     return functions.writeState(context, addressOf(state.bytes), state.bytes.length, sequence, 0) > 0;
   }
 
@@ -232,6 +264,7 @@ export class StreamCopies implements KvCopies {
   }
 
   #shapeOf(sequence: number, cells: number): StateShape {
-    return { layout: this.#layout, cells, streams: this.#tools.sequences, sequence };
+    const { layout, sequences } = this.#tools;
+    return { layout, cells, streams: sequences, sequence };
   }
 }

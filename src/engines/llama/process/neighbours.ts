@@ -108,10 +108,9 @@ function canShare(one: Sequence, other: Sequence): boolean {
   return one.context === other.context && one.context.isShareable;
 }
 
-/** Tokens whose KV a copy moves: into a stream, all that it holds then (kv-copies.ts). */
+/** Tokens whose KV a copy up to position `to` moves. */
 function movedTokens(into: Sequence, to: number): number {
-  const added = to - into.count;
-  return into.context.layout === "streams" ? added + to : added;
+  return into.context.copies.movedTokens(into.id, into.count, to);
 }
 
 /** Copies what `donor` holds from the other's end up to position `to`. @returns false when it does not fit */

@@ -52,7 +52,10 @@ export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
   const started = performance.now();
   try {
     const prompt = loadable(generation.request.tokens, options);
-    const least = Math.max(worthwhileTokens, sequence.context.copies.restoreMs / options.computeMsPerToken);
+    const least = Math.max(
+      worthwhileTokens,
+      sequence.context.copies.restoreMs(sequence.id, prompt.length) / options.computeMsPerToken,
+    );
     if (prompt.length - sequence.count < least) return;
     const worthTokens = await lookup(options, prompt);
     const asked = performance.now();
