@@ -14,12 +14,14 @@ import { isGpuBuild } from "../model/library-places.ts";
 import { gibibytes } from "../model/model.ts";
 import type { Model } from "../model/model.ts";
 import { DeviceCopies } from "./device-copies.ts";
-import { type CopyTools, type KvCopies, StreamCopies, type StreamTools, UnifiedCopies } from "./kv-copies.ts";
+import type { CopyTools, KvCopies, StreamTools } from "./kv-copies.ts";
 import type { KvRows } from "./kv-rows.ts";
 import { findRows } from "./known-rows.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StreamCells } from "./stream-cells.ts";
+import { StreamCopies } from "./stream-copies.ts";
 import type { StepThreads } from "./thread-choice.ts";
+import { UnifiedCopies } from "./unified-copies.ts";
 
 /** Rows that llama.cpp computes together. */
 export const rowsTogether = 512;

@@ -11,13 +11,10 @@
  *
  * A unified store makes every token look at the cells of all sequences, if only to skip them.
  */
-import { addressOf } from "../../../ffi/posix.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer } from "../../../ffi/llama.ts";
 import type { KvRows } from "./kv-rows.ts";
-import { restoreInPlace } from "./restored-in-place.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StateCells } from "./state-cells.ts";
-import type { StateShape } from "./state-cells.ts";
 import type { StreamCells } from "./stream-cells.ts";
 
 export interface KvCopies {
@@ -85,64 +82,6 @@ export interface StreamTools extends CopyTools {
   readonly cells: StreamCells;
 }
 
-export class UnifiedCopies implements KvCopies {
-  readonly pieceTokens = 64;
-  readonly #tools: CopyTools;
-  /** The temporary sequence. */
-  readonly #passing: number;
-
-  constructor(tools: CopyTools) {
-    this.#tools = tools;
-    this.#passing = tools.sequences;
-  }
-
-  save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    const { functions, context, memory } = this.#tools;
-    functions.copyTokens(memory, sequence, this.#passing, from, to);
-    const bytes = functions.readState(context, addressOf(into), into.length, this.#passing, 0);
-    this.#clear();
-    return bytes;
-  }
-
-  restore(sequence: number): Promise<Restoring> {
-    const { functions, context, memory } = this.#tools;
-    return Promise.resolve({
-      isAtOnce: true,
-      add: (payload: Uint8Array, { from, to }: PayloadPlace) => {
-        const read = functions.writeState(context, addressOf(payload), payload.length, this.#passing, 0);
-        if (read > 0) functions.copyTokens(memory, this.#passing, sequence, from, to);
-        this.#clear();
-        return read > 0 ? ("restored" as const) : ("no room" as const);
-      },
-      arrived: () => Promise.resolve(),
-      end: () => true,
-      drop: () => {},
-    });
-  }
-
-  restoreMs(): number {
-    return 0;
-  }
-
-  movedTokens(_sequence: number, from: number, to: number): number {
-    return to - from;
-  }
-
-  decoded(): void {}
-
-  prepare(): void {}
-
-  letGo(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  rest(): void {}
-
-  #clear(): void {
-    this.#tools.functions.removeTokens(this.#tools.memory, this.#passing, -1, -1);
-  }
-}
-
 /**
  * Writes what a stream holds of `[from, to)` as a payload.
  *
@@ -161,110 +100,4 @@ export function saveRows(
   rows.get(payload, { cell: 0, position: from, count: to - from }, sequence);
   rows.wait();
   return bytes;
-}
-
-/** What {@link StreamCopies} keeps for the next copy, although nothing is to be done. */
-const keptBytes = 64 * 2 ** 20;
-
-export class StreamCopies implements KvCopies {
-  readonly pieceTokens = Infinity;
-  readonly #tools: StreamTools;
-  /** Memory that texts are put together in. Fresh memory costs as much as the copy itself. */
-  #room = new ArrayBuffer(0);
-
-  constructor(tools: StreamTools) {
-    this.#tools = tools;
-  }
-
-  restoreMs(): number {
-    return 0;
-  }
-
-  movedTokens(sequence: number, from: number, to: number): number {
-    const added = to - from;
-    return this.#tools.cells.there(sequence) >= to ? added : added + to;
-  }
-
-  save(sequence: number, from: number, to: number, into: Uint8Array): number {
-    return saveRows(this.#tools, { sequence, from, to }, into);
-  }
-
-  restore(sequence: number, from: number, most: number): Promise<Restoring> {
-    const isThere = this.#tools.cells.there(sequence) >= most;
-    return Promise.resolve(
-      isThere ? restoreInPlace(this.#tools, { sequence, from, most }) : this.#restoreWhole(sequence, from, most),
-    );
-  }
-
-  /** Puts all that the sequence is to hold together in memory, and lets llama.cpp read that. */
-  #restoreWhole(sequence: number, from: number, most: number): Restoring {
-    const { layout } = this.#tools;
-    const room = this.#takeRoom(most);
-    const state = this.#stateIn(room, sequence, most);
-    let end = from;
-    const giveBack = () => {
-      if (room.byteLength > this.#room.byteLength) this.#room = room;
-    };
-    return {
-      isAtOnce: false,
-      add: (payload: Uint8Array, at: PayloadPlace) => {
-        const shape = { layout, cells: at.tokenCount, streams: 1, sequence };
-        const isNext = at.from === end && at.to <= most;
-        if (!isNext || !state.copyRows(StateCells.of(payload, shape), at.from, at.to)) return "no room" as const;
-        end = at.to;
-        return "restored" as const;
-      },
-      arrived: () => Promise.resolve(),
-      end: () => {
-        const isWritten = end === from || this.#writeIn(state, { sequence, from, end });
-        giveBack();
-        return isWritten;
-      },
-      drop: giveBack,
-    };
-  }
-
-  decoded(): void {}
-
-  prepare(): void {}
-
-  letGo(): Promise<void> {
-    return Promise.resolve();
-  }
-
-  rest(): void {
-    if (this.#room.byteLength > keptBytes) this.#room = new ArrayBuffer(0);
-  }
-
-  /** Replaces what the sequence holds, `[0, from)`, by that and what was added behind it. */
-  #writeIn(added: StateCells, { sequence, from, end }: { sequence: number; from: number; end: number }): boolean {
-    const { functions, context, rows, cells } = this.#tools;
-    let state = added;
-    if (end < added.cells) {
-      state = this.#stateIn(new ArrayBuffer(StateCells.bytesOf(this.#shapeOf(sequence, end))), sequence, end);
-      if (!state.copyRows(added, from, end)) return false;
-    }
-    if (from > 0) rows.get(state, { cell: 0, position: 0, count: from }, sequence);
-    cells.replaced(sequence);
-    return functions.writeState(context, addressOf(state.bytes), state.bytes.length, sequence, 0) > 0;
-  }
-
-  #stateIn(room: ArrayBuffer, sequence: number, cells: number): StateCells {
-    const shape = this.#shapeOf(sequence, cells);
-    return StateCells.make(new Uint8Array(room, 0, StateCells.bytesOf(shape)), shape, 0);
-  }
-
-  /** The memory that is kept, or new one: two may be under way. */
-  #takeRoom(cells: number): ArrayBuffer {
-    const bytes = StateCells.bytesOf(this.#shapeOf(0, cells));
-    if (this.#room.byteLength < bytes) return new ArrayBuffer(bytes);
-    const room = this.#room;
-    this.#room = new ArrayBuffer(0);
-    return room;
-  }
-
-  #shapeOf(sequence: number, cells: number): StateShape {
-    const { layout, sequences } = this.#tools;
-    return { layout, cells, streams: sequences, sequence };
-  }
 }
