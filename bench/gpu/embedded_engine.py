@@ -41,7 +41,8 @@ class Answer:
     first: float
     stamps: list[float]
     text: str
-    reused: Any
+    report: dict[str, Any]
+    """What Reprise says of it."""
 
     @property
     def gaps(self) -> list[float]:
@@ -103,18 +104,18 @@ class Server:
             raise SystemExit(f"{self.name} answered {response.status}: {response.read()[:500]!r}")
         stamps: list[float] = []
         text = ""
-        reused = None
+        report: dict[str, Any] = {}
         while line := response.readline():
             if not line.startswith(b"data:") or b"[DONE]" in line:
                 continue
             event = json.loads(line[5:])
-            reused = event.get("reprise", {}).get("reused") or event.get("usage") or reused
+            report |= event.get("reprise", {})
             for choice in event.get("choices", []):
                 if choice.get("text"):
                     stamps.append(time.monotonic() - began)
                     text += choice["text"]
         connection.close()
-        return Answer(stamps[0], stamps, text, reused)
+        return Answer(stamps[0], stamps, text, report)
 
 
 def prompt_of(tokens: int, seed: int) -> str:
@@ -201,7 +202,9 @@ class Bench:
             for text in texts:
                 for server in self.servers:
                     rows[server.name].setdefault("memory", []).append(server.ask(text))
-            self.record(f"first token after {tokens} tokens, ms", {name: medians(row) for name, row in rows.items()})
+            figures: dict[str, Any] = {name: medians(row) for name, row in rows.items()}
+            figures["reprise, by its own clock"] = reported(rows["reprise"])
+            self.record(f"first token after {tokens} tokens, ms", figures)
 
     def several(self, part: str, rounds: int, *load: int) -> None:
         """The same load on each, by turns."""
@@ -229,6 +232,15 @@ class Bench:
 def medians(row: dict[str, list[Answer]]) -> dict[str, float]:
     """Of the first tokens, in ms."""
     return {kind: round(1000 * statistics.median(a.first for a in answers), 1) for kind, answers in row.items()}
+
+
+def reported(row: dict[str, list[Answer]]) -> dict[str, dict[str, float]]:
+    """Medians of what Reprise says that it took, in ms."""
+    times = ("ttft_ms", "prefill_ms", "load_ms")
+    return {
+        kind: {time: statistics.median(answer.report.get(time, 0) for answer in answers) for time in times}
+        for kind, answers in row.items()
+    }
 
 
 def main() -> None:
