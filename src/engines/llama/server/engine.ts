@@ -337,9 +337,9 @@ export class LlamaEngine implements Engine {
     return this.#model;
   }
 
-  /** A decode that reads this request's prompt is stopped; one that has others' next tokens in it is short anyway. */
+  /** A decode that reads this request's prompt and nothing else is stopped: others lose nothing by it. */
   #cancel({ id, phase }: Exchange): void {
-    if (phase === "prefill") this.#life.raiseAbort();
+    if (phase === "prefill") this.#life.raiseAbort(id);
     this.#life.send({ kind: "cancel", id });
   }
 

@@ -1,0 +1,52 @@
+/** Clients that leave: others lose nothing by it. */
+import { expect, test } from "vitest";
+import { EngineBench, ask, request } from "../../../../test/support/engine.ts";
+import { someTokens } from "../../../../test/support/tokens.ts";
+import type { GenerateRequest } from "../../../engine.ts";
+import type { LlamaEngine } from "./engine.ts";
+
+/** A step of a prompt takes longer than it takes until the next one leaves. */
+const slowModel = {
+  family: "llama",
+  layers: 12,
+  embedding: 384,
+  heads: 6,
+  keyValueHeads: 2,
+  feedForward: 1024,
+  vocabulary: 8192,
+  context: 8192,
+} as const;
+
+function of(tenant: string): Partial<GenerateRequest> {
+  return { maxTokens: 1, cache: { salt: tenant, tenant, read: false, save: false } };
+}
+
+/** Asks, and leaves before there is an answer. */
+async function leave(engine: LlamaEngine, asked: GenerateRequest, afterMs: number): Promise<void> {
+  const left = new AbortController();
+  const timer = setTimeout(() => left.abort(), afterMs);
+  try {
+    for await (const _ of engine.generate(asked, left.signal)) continue;
+  } catch {
+    // as it is to be
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+test("clients that leave while their prompts are read keep nobody else's prompt from being read", async () => {
+  await using bench = new EngineBench(slowModel);
+  const engine = bench.start({ sequences: 4, contextTokens: 8192 });
+  await engine.ready;
+  const read = new AbortController();
+  let left = 0;
+  const leaving = Array.from({ length: 8 }, async (_, index) => {
+    for (; !read.signal.aborted; left += 1)
+      await leave(engine, request(someTokens(4500, 100 + left), of(`leaves ${index}`)), 400);
+  });
+  const { report } = await ask(engine, someTokens(4000, 7), of("stays"));
+  read.abort();
+  await Promise.all(leaving);
+  expect(report.computedTokens).toBe(4000);
+  expect(left).toBeGreaterThan(8);
+});
