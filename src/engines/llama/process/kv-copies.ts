@@ -214,12 +214,13 @@ export class StreamCopies implements KvCopies {
       if (!state.copyRows(added, from, end)) return false;
     }
     if (from > 0) this.#rows.get(state, { cell: 0, position: 0, count: from }, sequence);
-    return functions.writeState(context, addressOf(state.bytes), state.bytes.length, sequence, 0) > 0;
+    return functions.writeState(context, state.address, state.memory.byteLength, sequence, 0) > 0;
   }
 
   #stateIn(room: ArrayBuffer, sequence: number, cells: number): StateCells {
     const shape = this.#shapeOf(sequence, cells);
-    return StateCells.make(new Uint8Array(room, 0, StateCells.bytesOf(shape)), shape, 0);
+    const memory = { buffer: room, byteOffset: 0, byteLength: StateCells.bytesOf(shape) };
+    return StateCells.make(memory, shape, 0);
   }
 
   /** The memory that is kept, or new one: two may be under way. */
