@@ -87,7 +87,7 @@ export class Rig {
   /** Undefined = the family refuses reuse. */
   readonly reuse: boolean;
   savedChunks = 0;
-  /** Whom each decode was for, where it was for one request alone, and `undefined` after it. */
+  /** Whom each decode was for; undefined: for several. */
   readonly decodedFor: (number | undefined)[] = [];
   #nextId = 1;
   readonly #listeners = new Map<

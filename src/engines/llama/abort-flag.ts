@@ -1,7 +1,7 @@
 /**
  * One byte that stops a decode: a decode blocks its process, so no message can.
  *
- *     │ stop: u8 │ … │ at 8: id of the request that the running decode is for, f64; 0: of none, or of several │ …
+ *     │ stop: u8 │ … │ at 8: id of the request that the last decode begun is for, f64; 0: for several │ …
  *
  * The server writes the byte through the file, the engine process inherits the file, maps it and shows llama.cpp the address.
  * The id keeps those who leave from stopping what is computed for others, who would begin that step again each time. The file lies in memory where there is such a place, and has lost its name before anybody uses it: nothing is left of it when
@@ -46,12 +46,14 @@ export class AbortFlag {
     return this.#file;
   }
 
-  /** Stops the decode that runs now, if it is for this request alone. The process takes the flag down when it knows why. */
+  /**
+   * Stops the decode that runs, if it is for this request alone, or the next one, if the last was: that has just begun then.
+   * The process takes the flag down when it knows why.
+   */
   raise(request: number): void {
     if (this.#file === undefined) return;
     const id = new Float64Array(1);
     readSync(this.#file, id, 0, id.byteLength, idAt);
-    // One that begins just now may be stopped in its place: it is begun again.
     if (id[0] === request) writeSync(this.#file, Buffer.of(1), 0, 1, 0);
   }
 
@@ -67,7 +69,7 @@ export interface MappedFlag {
   readonly address: Pointer;
   /** That byte, first of all. */
   readonly bytes: Uint8Array;
-  /** The request that the running decode is for; 0: of none, or of several. */
+  /** The request that the last decode begun is for; 0: for several. */
   readonly request: Float64Array;
 }
 

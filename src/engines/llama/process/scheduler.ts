@@ -48,7 +48,7 @@ export interface SchedulerListener {
   onEvent(id: number, event: GenerateEvent): void;
   onFailed(id: number, error: RepriseError): void;
   onSaved(chunks: number): void;
-  /** A decode begins that is for this request alone, and may be stopped when it leaves; undefined: it ends, or is for several. */
+  /** A decode begins that is for this request alone, and may be stopped when it leaves; undefined: it is for several. */
   onDecoding(id: number | undefined): void;
   /** A decode was stopped by the abort flag: clear it, now that the reason is known. */
   onAborted(): Promise<void>;
@@ -295,7 +295,6 @@ export class Scheduler {
     const started = performance.now();
     listener.onDecoding(onlyRequest(batch, this.#sequences));
     const result = runBatch(batch, context, this.#sequences);
-    listener.onDecoding(undefined);
     if (result.decoded === "aborted") await listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
     if (result.decoded === "done") {
