@@ -87,6 +87,8 @@ export class Rig {
   /** Undefined = the family refuses reuse. */
   readonly reuse: boolean;
   savedChunks = 0;
+  /** Whom each decode was for; undefined: for several. */
+  readonly decodedFor: (number | undefined)[] = [];
   #nextId = 1;
   readonly #listeners = new Map<
     number,
@@ -134,6 +136,7 @@ export class Rig {
         onEvent: (id, event) => this.#listeners.get(id)?.event(event),
         onFailed: (id, error) => this.#listeners.get(id)?.failed(error),
         onSaved: (chunks) => (this.savedChunks += chunks),
+        onDecoding: (id) => void this.decodedFor.push(id),
         onAborted: () => Promise.resolve(),
       },
     });

@@ -101,6 +101,20 @@ test("a folder that others can write to, or put another in the place of, is refu
   expect(open).toThrowError(`chmod go-w ${open2}`);
 });
 
+test.each(["libcublas.so.12", "libgomp.so", "libggml-cpu-a.b.so", "libggml-cpu-é.so", "libomp.dylib"])(
+  "%s is loaded with the libraries beside it: it must not be others' to write either",
+  (file) => {
+    const folder = temporaryDirectory();
+    for (const each of [...base, "libggml-cpu.so", file]) writeFileSync(join(folder, each), "", { mode: 0o644 });
+    for (const text of ["README.md", "so"]) writeFileSync(join(folder, text), "");
+    chmodSync(join(folder, "README.md"), 0o666);
+    const open = () => libraryPlaces({ gpu: "off", folder });
+    expect(open()).toHaveLength(1);
+    chmodSync(join(folder, file), 0o646);
+    expect(open).toThrowError(`run chmod go-w ${join(folder, file)}`);
+  },
+);
+
 test("another user's folder, and another user's library in a folder of one's own, are refused", (context) => {
   needsAnotherUser(context);
   const theirs = folderOfOther();

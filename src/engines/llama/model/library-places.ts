@@ -39,6 +39,8 @@ export interface WantedLibraries {
 
 /** GPUs that ggml has a library for. */
 const gpuKinds = ["cuda", "vulkan", "metal", "hip", "sycl", "musa", "cann", "opencl"];
+/** Whatever else lies there may be loaded with them: what they are linked to, and what ggml takes for its own by its name. */
+const anyLibrary = /\.(?:so|dylib)(?:\.|$)/;
 const ownLibrary = /^lib(?:ggml|llama)[\w-]*(?:\.so(?:\.[\d.]+)?|(?:\.[\d.]+)?\.dylib)$/;
 
 /** True when libraries of this name put layers on a GPU. */
@@ -92,7 +94,8 @@ function withCpuPart(places: readonly LibraryPlace[], build: string): LibraryPla
 
 function placesIn(folder: string): LibraryPlace[] {
   const directory = trustedFolder(folder);
-  const files = readdirSync(directory).filter((file) => ownLibrary.test(file));
+  const all = readdirSync(directory);
+  const files = all.filter((file) => ownLibrary.test(file));
   const title = `--llama-lib ${directory}`;
   for (const name of ["libllama", "libggml", "libggml-base"]) {
     if (files.some((file) => file.startsWith(`${name}.`))) continue;
@@ -101,7 +104,7 @@ function placesIn(folder: string): LibraryPlace[] {
       `${title}: there is no ${name}.so; build llama.cpp ${supported.release} with -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON (docs/gpu.md)`,
     );
   }
-  for (const file of files) mustBeTrusted(join(directory, file), title);
+  for (const file of all.filter((file) => anyLibrary.test(file))) mustBeTrusted(join(directory, file), title);
   const gpu = gpuKinds.find((kind) => files.some((file) => file.startsWith(`libggml-${kind}.`)));
   const own = { title, directory, root: undefined };
   const hasCpu = files.some((file) => file.startsWith("libggml-cpu"));

@@ -2,11 +2,15 @@
 import { beforeAll, beforeEach, expect, test } from "vitest";
 import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
+import type { ContextPointer, LlamaFunctions, MemoryPointer } from "../../../ffi/llama.ts";
 import type { Model } from "../model/model.ts";
 import { Context } from "./context.ts";
+import { DeviceCopies } from "./device-copies.ts";
 import { measureLayout } from "./family.ts";
+import type { KvRows } from "./kv-rows.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { StreamCells } from "./stream-cells.ts";
 import { StepThreads } from "./thread-choice.ts";
 
 const text = someTokens(96, 1);
@@ -128,4 +132,48 @@ test("where copies that are due cannot be made nothing is saved or loaded, and l
   expect(restoring.add(computed[0]!, place(0, half))).toBe("restored");
   expect(restoring.end()).toBe(true);
   expect(saved(2, 0, half)).toEqual(computed[0]);
+});
+
+test("what a sequence holds is not replaced before it has been moved: others may save and share it meanwhile", async () => {
+  const copied: [from: number, to: number][] = [];
+  let moved = (): void => {};
+  const functions = {
+    lastPosition: () => half - 1,
+    copyTokens: (_: unknown, from: number, to: number) => void copied.push([from, to]),
+    removeTokens: () => true,
+    synchronize: () => {},
+    writeState: (_: unknown, __: unknown, bytes: number) => bytes,
+  } as unknown as LlamaFunctions;
+  const rows = {
+    put: () => {},
+    move: () => {},
+    wait: () => {},
+    wake: () => {},
+    arrived: () => new Promise<void>((resolve) => (moved = resolve)),
+  } as unknown as KvRows;
+  const pointers = { context: 1n as ContextPointer, memory: 1n as MemoryPointer };
+  const copies = DeviceCopies.make({
+    functions,
+    ...pointers,
+    sequences: 2,
+    layout,
+    rows,
+    cells: new StreamCells(functions, pointers.memory),
+    assemblyTokens: 100,
+    runOne: () => copies.decoded(),
+  })!;
+  const restored = async (isMoved: boolean) => {
+    const restoring = await copies.restore(1, half, text.length);
+    if (isMoved) moved();
+    await Promise.resolve();
+    expect(restoring.add(computed[1]!, place(half, text.length))).toBe("restored");
+    void restoring.arrived();
+    const early = copied.splice(0);
+    copies.decoded();
+    expect(restoring.end()).toBe(true);
+    expect(copied.splice(0)).toEqual([[2, 1]]);
+    return early;
+  };
+  expect(await restored(false)).toEqual([]);
+  expect(await restored(true)).toEqual([[2, 1]]);
 });

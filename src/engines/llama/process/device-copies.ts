@@ -75,10 +75,18 @@ export class DeviceCopies implements KvCopies {
     this.#turn = new Promise((resolve) => (leave = resolve));
     await before;
     const { rows, layout, functions, context } = this.#tools;
+    // What the sequence holds may be saved or shared meanwhile: it is not replaced by what has not yet arrived.
+    let isMoved = from === 0;
     try {
       if (!this.#makeCopies()) throw new Error("llama.cpp made no copies that are due");
       functions.synchronize(context);
-      if (from > 0) rows.move(sequence, this.#assembly, from);
+      if (from > 0) {
+        rows.move(sequence, this.#assembly, from);
+        rows.arrived().then(
+          () => (isMoved = true),
+          () => {}, // who waits for the rest hears of it
+        );
+      }
     } catch (error) {
       leave(); // to whoever waits
       throw error;
@@ -99,7 +107,7 @@ export class DeviceCopies implements KvCopies {
       },
       arrived: () => {
         const arrived = rows.arrived();
-        if (early === undefined && end === most) {
+        if (early === undefined && end === most && isMoved) {
           // llama.cpp's books of a long text take it some milliseconds, in which the device copies what was begun.
           this.#copy(this.#assembly, sequence, most);
           early = this.#batches;

@@ -12,6 +12,7 @@ import { RepriseError, describe } from "../../../errors.ts";
 import { createLog } from "../../../log.ts";
 import type { Log, LogLevel } from "../../../log.ts";
 import { mapAbortFlag } from "../abort-flag.ts";
+import type { MappedFlag } from "../abort-flag.ts";
 import { CacheConnection } from "./cache-connection.ts";
 import { headSizes, type Context } from "./context.ts";
 import { makeContexts } from "./contexts.ts";
@@ -56,7 +57,7 @@ class EngineProcess {
   readonly #layout: PayloadLayout | undefined;
   readonly #contexts: readonly Context[];
   readonly #scheduler: Scheduler;
-  readonly #abortFlag: Uint8Array;
+  readonly #abortFlag: MappedFlag;
   readonly #cells: number;
   #cache: CacheConnection | undefined;
   /** The state of the files in which the cache may be used. */
@@ -68,7 +69,7 @@ class EngineProcess {
     this.#settings = settings;
     const { gpu, gpuLayers, deterministic, sequences } = settings;
     const flag = mapAbortFlag(abortFlag);
-    this.#abortFlag = flag.bytes;
+    this.#abortFlag = flag;
     const library = openLibrary({
       gpu,
       folder: settings.llamaLib,
@@ -120,6 +121,7 @@ class EngineProcess {
         onEvent: (id, event) => this.#queueEvent(id, event),
         onFailed: (id, error) => server.send({ kind: "failed", id, ...failureOf(error) }),
         onSaved: (chunks) => server.send({ kind: "saved", chunks, unsavedChunks: this.#scheduler.unsavedChunks }),
+        onDecoding: (id) => (this.#abortFlag.request[0] = id ?? 0),
         onAborted: () => this.#aborted(),
       },
       log: this.#log,
@@ -139,7 +141,7 @@ class EngineProcess {
         this.#scheduler.submit(message.request);
         return;
       case "cancel":
-        this.#abortFlag[0] = 0;
+        this.#abortFlag.bytes[0] = 0;
         this.#scheduler.cancel(message.id);
         this.#abortReason?.();
         return;
@@ -168,7 +170,7 @@ class EngineProcess {
 
   /** Waits for the cancellation that the flag announced; a flag without one is taken down. */
   async #aborted(): Promise<void> {
-    if (this.#abortFlag[0] !== 0) {
+    if (this.#abortFlag.bytes[0] !== 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, abortReasonMs);
         this.#abortReason = () => {
@@ -178,7 +180,7 @@ class EngineProcess {
       });
     }
     this.#abortReason = undefined;
-    this.#abortFlag[0] = 0;
+    this.#abortFlag.bytes[0] = 0;
   }
 
   #weightsChanged(): boolean {

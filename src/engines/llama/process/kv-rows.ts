@@ -81,11 +81,11 @@ export class TensorRows implements KvRows {
   }
 
   put(state: StateCells, run: CellRun, stream: number): void {
-    this.#copy(this.#functions.write, addressOf(state.bytes), { state, run, stream });
+    this.#copy(this.#functions.write, state.address, { state, run, stream });
   }
 
   get(state: StateCells, run: CellRun, stream: number): void {
-    this.#copy(this.#functions.read, addressOf(state.bytes), { state, run, stream });
+    this.#copy(this.#functions.read, state.address, { state, run, stream });
   }
 
   move(from: number, to: number, cells: number): void {
@@ -193,8 +193,8 @@ export class CudaRows implements KvRows {
     { run, stream }: { readonly run: CellRun; readonly stream: number },
     copy: (here: Rows, there: Rows, count: RowCount) => void,
   ): void {
-    this.#pinned.use(state.bytes.buffer);
-    const base = addressOf(state.bytes);
+    this.#pinned.use(state.memory.buffer);
+    const base = state.address;
     for (const { first, parts, stride, row } of this.#groups) {
       const { at } = state.rows[first]!; // of the same layout
       const here = {

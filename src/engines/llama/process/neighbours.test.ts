@@ -8,6 +8,7 @@ import type { Generation } from "./generation.ts";
 import { Neighbours } from "./neighbours.ts";
 import { ResidentMatches } from "./resident-matches.ts";
 import { Sequence } from "./sequence.ts";
+import type { PayloadLayout } from "./sequence-state.ts";
 
 const model = loadTiny({ family: "llama" });
 const rigs: Rig[] = [];
@@ -96,7 +97,8 @@ test("nothing is shared across salts, from requests that leave no trace, or with
   await engine.settled();
 });
 
-test("where copying costs more than computing it is not done, and it is tried again later", async () => {
+/** Two sequences, of which one holds a prompt of 70 tokens. */
+function holding(): { donor: Sequence; target: Sequence; prompt: Uint32Array; layout: PayloadLayout } {
   const { contexts } = rig({ sequences: 2, layout: "own" });
   const layout = contexts.map((context) => measureLayout(context).layout!)[0]!; // a family that is reused
   const [donor, target] = contexts.map((context) => new Sequence(context, 0, 1024)) as [Sequence, Sequence];
@@ -107,7 +109,30 @@ test("where copying costs more than computing it is not done, and it is tried ag
     expect(donor.context.decode()).toBe("done");
   }
   donor.append(prompt);
+  return { donor, target, prompt, layout };
+}
 
+/** All that a copy looks at. */
+function asking(tokens: Uint32Array): Generation {
+  const request = { tokens, cache: { salt: "", read: true } };
+  return { request, countReused: () => {}, loadMs: 0 } as unknown as Generation;
+}
+
+test("KV that has more bytes than a buffer may have is copied in pieces", async () => {
+  const { donor, target, prompt, layout } = holding();
+  const neighbours = new Neighbours({
+    sequences: [donor, target],
+    layout: { ...layout, keys: [{ type: 1, bytes: 2 ** 29 }] }, // as room is made for it: none of it is touched
+    matches: new ResidentMatches(undefined),
+    sliceTokens: undefined,
+    computeMsPerToken: () => 1e6,
+  });
+  await neighbours.takeInto(target, asking(prompt.subarray(0, 16)));
+  expect(target.count).toBe(15);
+});
+
+test("where copying costs more than computing it is not done, and it is tried again later", async () => {
+  const { donor, target, prompt, layout } = holding();
   let computeMsPerToken = 0;
   const neighbours = new Neighbours({
     sequences: [donor, target],
@@ -117,9 +142,7 @@ test("where copying costs more than computing it is not done, and it is tried ag
     computeMsPerToken: () => computeMsPerToken,
   });
   const copied = async () => {
-    const request = { tokens: prompt, cache: { salt: "", read: true } };
-    // All that a copy looks at.
-    await neighbours.takeInto(target, { request, countReused: () => {}, loadMs: 0 } as unknown as Generation);
+    await neighbours.takeInto(target, asking(prompt));
     const { count } = target;
     target.truncate(0);
     return count;

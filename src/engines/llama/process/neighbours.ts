@@ -6,6 +6,7 @@
  * cells nothing is copied. Elsewhere it goes piece by piece through one buffer, as long as copying a token takes less time than
  * computing it, which is measured as it runs.
  */
+import { constants } from "node:buffer";
 import type { Generation } from "./generation.ts";
 import type { ResidentMatches } from "./resident-matches.ts";
 import { RestoredPrefix } from "./restored-prefix.ts";
@@ -33,12 +34,15 @@ const forgotten = 0.9;
 
 export class Neighbours {
   readonly #options: NeighboursOptions;
+  /** Of a piece: a buffer has so many bytes at most, and a long text's KV has more. */
+  readonly #mostTokens: number;
   #buffer = new Uint8Array();
   /** For each token that is moved. */
   #copyMsPerToken = 0;
 
   constructor(options: NeighboursOptions) {
     this.#options = options;
+    this.#mostTokens = Math.floor(constants.MAX_LENGTH / payloadBytes(options.layout, 1));
   }
 
   /** Appends what neighbours hold of the generation's prompt beyond what its sequence holds. */
@@ -69,7 +73,8 @@ export class Neighbours {
       generation.countReused("resident", best.held - from);
       return true;
     }
-    const tokens = Math.min(best.held - from, sliceTokens ?? best.donor.context.copies.pieceTokens);
+    const { pieceTokens } = best.donor.context.copies;
+    const tokens = Math.min(best.held - from, sliceTokens ?? Math.min(pieceTokens, this.#mostTokens));
     const to = from + tokens;
     if (tokens === 0) return false;
     if (!this.isWorthTaking(best.donor, sequence, to)) {

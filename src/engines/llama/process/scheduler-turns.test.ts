@@ -53,6 +53,20 @@ test("a cache that does not answer those who wait holds nobody up: they are serv
   expect(ended).toEqual([0, 1, 2, 3]);
 });
 
+test("who leaves may stop what is read for it alone, and nothing in which others' tokens are", async () => {
+  const model = loadTiny({ family: "llama" });
+  for (const layout of ["unified", "streams"] as const) {
+    const engine = new Rig(model, { sequences: 3, layout });
+    onTestFinished(() => engine.close());
+    const ask = (length: number) => engine.ask(someTokens(length, length), { maxTokens: 9 });
+    await Promise.all([ask(600), ask(700), ask(800)]);
+    // In one store a step of several prompts is one batch, and so is one with an answer's tokens in it.
+    expect(new Set(engine.decodedFor)).toEqual(new Set(layout === "streams" ? [1, 2, 3, undefined] : [1, undefined]));
+    await ask(900);
+    expect(engine.decodedFor.slice(-10)).toEqual([4, 4, ...Array<undefined>(8).fill(undefined)]);
+  }
+});
+
 test("an idle conversation stays for its next turn, which waits, when a new text could have another sequence", async () => {
   const model = loadTiny({ family: "llama" });
   const cache = new FakeCache({ chunkTokens, slotBytes: 0, slots: 0 });

@@ -48,6 +48,8 @@ export interface SchedulerListener {
   onEvent(id: number, event: GenerateEvent): void;
   onFailed(id: number, error: RepriseError): void;
   onSaved(chunks: number): void;
+  /** A decode begins that is for this request alone, and may be stopped when it leaves; undefined: it is for several. */
+  onDecoding(id: number | undefined): void;
   /** A decode was stopped by the abort flag: clear it, now that the reason is known. */
   onAborted(): Promise<void>;
 }
@@ -290,9 +292,11 @@ export class Scheduler {
 
   async #decode(batch: Batch): Promise<DecodeResult> {
     const context = this.#options.contexts[batch.context]!; // plans name contexts of the engine
+    const { listener } = this.#options;
     const started = performance.now();
+    listener.onDecoding(onlyRequest(batch, this.#sequences));
     const result = runBatch(batch, context, this.#sequences);
-    if (result.decoded === "aborted") await this.#options.listener.onAborted();
+    if (result.decoded === "aborted") await listener.onAborted();
     applyBatch(batch, result, context, this.#apply);
     if (result.decoded === "done") {
       const isDone = result.outputs.length > 0 || context.layout !== "device";
@@ -311,6 +315,13 @@ export class Scheduler {
       this.#sequences[sequence]!.generation?.drafts?.stepped(elapsedMs, decodes.length, drafts); // plans name sequences of the engine
     }
   }
+}
+
+/** The request whose prompt is read, where nothing else is computed. */
+function onlyRequest({ decodes, slices }: Batch, sequences: readonly Sequence[]): number | undefined {
+  const [slice] = slices;
+  if (slice === undefined || slices.length > 1 || decodes.length > 0) return undefined;
+  return sequences[slice.sequence]!.generation?.request.id; // plans name sequences of the engine
 }
 
 /** Lets messages, sockets and timers have their turn. */

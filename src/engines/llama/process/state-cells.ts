@@ -7,6 +7,7 @@
  *     u32 magic │ i32 sequence │ u32 streams │ 0 … 0 │ u32 cells │ cells, rows │ 0 … 0
  */
 import { assert } from "../../../errors.ts";
+import { addressOf, type Pointer } from "../../../ffi/posix.ts";
 import { cellBytes, magic, payloadBytes, rowHeadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 
@@ -26,22 +27,27 @@ export interface CellRun {
   readonly count: number;
 }
 
+/** Where a state lies. That of a long text has more bytes than a typed array may have. */
+export interface StateMemory {
+  readonly buffer: ArrayBufferLike;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
 export class StateCells {
-  readonly bytes: Uint8Array;
+  readonly memory: StateMemory;
   readonly cells: number;
-  readonly #view: DataView;
-  /** Where the first cell's position is. */
-  readonly #meta: number;
+  /** The cells' positions. */
+  readonly #meta: DataView;
   /** Where the first cell's row is, of each layer's keys and then of each layer's values. */
   readonly rows: readonly { readonly at: number; readonly bytes: number; readonly type: number }[];
 
-  /** @param bytes as many as {@link StateCells.bytesOf} says */
-  private constructor(bytes: Uint8Array, shape: StateShape) {
-    assert(bytes.length === StateCells.bytesOf(shape), "a state has the bytes of its shape");
-    this.bytes = bytes;
+  /** @param memory of as many bytes as {@link StateCells.bytesOf} says */
+  private constructor(memory: StateMemory, shape: StateShape) {
+    assert(memory.byteLength === StateCells.bytesOf(shape), "a state has the bytes of its shape");
+    this.memory = memory;
     this.cells = shape.cells;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.#meta = metaAt(shape);
+    this.#meta = new DataView(memory.buffer, memory.byteOffset + metaAt(shape), shape.cells * cellBytes);
     this.rows = rowsOf(shape);
   }
 
@@ -50,15 +56,19 @@ export class StateCells {
   }
 
   /** A state that llama.cpp wrote, or a payload that passed `isPayload`. */
-  static of(bytes: Uint8Array, shape: StateShape): StateCells {
-    return new StateCells(bytes, shape);
+  static of(memory: StateMemory, shape: StateShape): StateCells {
+    return new StateCells(memory, shape);
   }
 
   /** One to be filled: its cells hold the positions from `first` on, and their rows are whatever lay there. */
-  static make(bytes: Uint8Array, shape: StateShape, first: number): StateCells {
-    const state = new StateCells(bytes, shape);
-    writeState((at, length) => new DataView(bytes.buffer, bytes.byteOffset + at, length), shape, first);
+  static make(memory: StateMemory, shape: StateShape, first: number): StateCells {
+    const state = new StateCells(memory, shape);
+    writeState((at, length) => new DataView(memory.buffer, memory.byteOffset + at, length), shape, first);
     return state;
+  }
+
+  get address(): Pointer {
+    return addressOf(this.memory.buffer) + BigInt(this.memory.byteOffset);
   }
 
   /** The cell of a position, which most often is that far behind the first one; undefined: it holds none such. */
@@ -81,7 +91,7 @@ export class StateCells {
       const run = Math.min(this.#runFrom(here, position), source.#runFrom(there, position), to - position);
       for (const [i, { at, bytes }] of this.rows.entries()) {
         const first = source.rows[i]!.at + there * bytes; // of the same layout
-        this.bytes.set(source.bytes.subarray(first, first + run * bytes), at + here * bytes);
+        this.#view(at + here * bytes, run * bytes).set(source.#view(first, run * bytes));
       }
       position += run;
     }
@@ -109,7 +119,11 @@ export class StateCells {
   }
 
   #positionOf(cell: number): number {
-    return this.#view.getInt32(this.#meta + cell * cellBytes, true);
+    return this.#meta.getInt32(cell * cellBytes, true);
+  }
+
+  #view(at: number, bytes: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, this.memory.byteOffset + at, bytes);
   }
 }
 

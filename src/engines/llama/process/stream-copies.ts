@@ -1,5 +1,4 @@
 /** Copies of KV where each sequence has a stream of cells in memory (kv-copies.ts). */
-import { addressOf } from "../../../ffi/posix.ts";
 import { saveRows } from "./kv-copies.ts";
 import type { KvCopies, PayloadPlace, Restoring, StreamTools } from "./kv-copies.ts";
 import { restoreInPlace } from "./restored-in-place.ts";
@@ -89,12 +88,13 @@ export class StreamCopies implements KvCopies {
     }
     if (from > 0) rows.get(state, { cell: 0, position: 0, count: from }, sequence);
     cells.replaced(sequence);
-    return functions.writeState(context, addressOf(state.bytes), state.bytes.length, sequence, 0) > 0;
+    return functions.writeState(context, state.address, state.memory.byteLength, sequence, 0) > 0;
   }
 
   #stateIn(room: ArrayBuffer, sequence: number, cells: number): StateCells {
     const shape = this.#shapeOf(sequence, cells);
-    return StateCells.make(new Uint8Array(room, 0, StateCells.bytesOf(shape)), shape, 0);
+    const memory = { buffer: room, byteOffset: 0, byteLength: StateCells.bytesOf(shape) };
+    return StateCells.make(memory, shape, 0);
   }
 
   /** The memory that is kept, or new one: two may be under way. */

@@ -56,9 +56,9 @@ export class EngineChild {
     this.#child?.send(message);
   }
 
-  /** Stops the decode that runs; a cancellation must be sent right after. */
-  raiseAbort(): void {
-    this.#flag?.raise();
+  /** Stops the decode that runs, if it is for this request alone; a cancellation must be sent right after. */
+  raiseAbort(request: number): void {
+    this.#flag?.raise(request);
   }
 
   /** Ends the process and waits until it is gone. */

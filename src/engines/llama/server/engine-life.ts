@@ -138,9 +138,9 @@ export class EngineLife {
     this.#launch?.send(message);
   }
 
-  /** Stops the decode that runs; a cancellation must be sent right after. */
-  raiseAbort(): void {
-    this.#launch?.raiseAbort();
+  /** Stops the decode that runs, if it is for this request alone; a cancellation must be sent right after. */
+  raiseAbort(request: number): void {
+    this.#launch?.raiseAbort(request);
   }
 
   /** No process serves, and none will. */

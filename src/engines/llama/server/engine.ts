@@ -141,17 +141,19 @@ export class LlamaEngine implements Engine {
   async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerateEvent, void, void> {
     this.#mustServe();
     const { tenant = "", salt, read, save } = request.cache;
-    this.#makeRoom(tenant);
+    // Who is refused anyway, or has left, takes nobody's place in the queue.
     checkRequest(request, this.#loadedModel);
+    this.#checkPrompt(request.prompt);
+    if (signal.aborted) throw clientLeft();
+    this.#makeRoom(tenant);
     const accepted = performance.now();
     const exchange = this.#exchanges.open(tenant);
     const left = new Deferred<never>();
     const leave = () => {
-      const error = new RepriseError("CANCELLED", "The client left before the answer was complete");
+      const error = clientLeft();
       exchange.answers.fail(error);
       left.reject(error);
     };
-    if (signal.aborted) leave();
     signal.addEventListener("abort", leave, { once: true });
     let ended = false;
     try {
@@ -295,10 +297,15 @@ export class LlamaEngine implements Engine {
 
   async #tokenize(prompt: GenerateRequest["prompt"], asker: TextOwner): Promise<Uint32Array> {
     if (prompt instanceof Uint32Array) return prompt;
-    const model = this.#loadedModel;
-    if (typeof prompt === "string") checkTextBytes(prompt, model, "prompt");
-    const task = { kind: "prompt", prompt, mostBytes: model.longestTextBytes } as const;
+    this.#checkPrompt(prompt); // a restart may have brought another model
+    const task = { kind: "prompt", prompt, mostBytes: this.#loadedModel.longestTextBytes } as const;
     return (await this.#texts.run(task, asker)) as Uint32Array; // as tokenizer-process.ts answers this kind
+  }
+
+  /** @throws RepriseError BAD_REQUEST or PROMPT_TOO_LONG, as far as that is known before texts are tokens. */
+  #checkPrompt(prompt: GenerateRequest["prompt"]): void {
+    if (prompt instanceof Uint32Array) checkPrompt(prompt, this.#loadedModel);
+    else if (typeof prompt === "string") checkTextBytes(prompt, this.#loadedModel, "prompt");
   }
 
   /** @throws RepriseError when no process serves or is about to. */
@@ -337,9 +344,9 @@ export class LlamaEngine implements Engine {
     return this.#model;
   }
 
-  /** A decode that reads this request's prompt is stopped; one that has others' next tokens in it is short anyway. */
+  /** A decode that reads this request's prompt and nothing else is stopped: others lose nothing by it. */
   #cancel({ id, phase }: Exchange): void {
-    if (phase === "prefill") this.#life.raiseAbort();
+    if (phase === "prefill") this.#life.raiseAbort(id);
     this.#life.send({ kind: "cancel", id });
   }
 
@@ -373,6 +380,10 @@ const statsStates: Readonly<Record<LifeState, EngineStats["state"]>> = {
   failed: "failed",
   closed: "failed",
 };
+
+function clientLeft(): RepriseError {
+  return new RepriseError("CANCELLED", "The client left before the answer was complete");
+}
 
 function neverAborted(): AbortSignal {
   return new AbortController().signal;

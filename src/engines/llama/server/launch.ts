@@ -92,9 +92,9 @@ export class Launch {
     this.#child.send(message);
   }
 
-  /** Stops the decode that runs; a cancellation must be sent right after. */
-  raiseAbort(): void {
-    this.#child.raiseAbort();
+  /** Stops the decode that runs, if it is for this request alone; a cancellation must be sent right after. */
+  raiseAbort(request: number): void {
+    this.#child.raiseAbort(request);
   }
 
   /** Ends the process and waits until it is gone and the files are closed. */
