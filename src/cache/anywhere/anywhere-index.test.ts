@@ -4,6 +4,7 @@ import { rounds, seedOr, timeoutMs } from "../../../test/support/depth.ts";
 import { IndexedTexts } from "../../../test/support/indexed-texts.ts";
 import type { Tokens } from "../../identity/tokens.ts";
 import { noChunk, type ChunkId } from "../index/chunk-id.ts";
+import { field, flag } from "../index/chunk-table.ts";
 import type { RootIndex } from "../index/stored-chunk.ts";
 import type { FoundRun } from "./anywhere-index.ts";
 import { RunReader, shortestRun } from "./stored-run.ts";
@@ -109,16 +110,36 @@ test("chunks that cannot be read are not found, and are again once they can", ()
   expect(texts.index.stats().entries).toBe(0);
 });
 
+test("a chunk that has the name of one that is gone is not taken for it", () => {
+  const texts = new IndexedTexts(64);
+  const { tree } = texts.root;
+  const [gone] = texts.save(counting(64, 1000));
+  texts.drop(gone!);
+  // Names come again after 64 chunks; these are placeholders, of which nobody hears.
+  let again = noChunk;
+  for (let i = 0; again !== gone; i += 1) {
+    if (again !== noChunk) tree.prune(again);
+    again = tree.insert(tree.top, counting(64, 2000 + i))!; // there is room
+  }
+  const child = tree.insert(again, counting(64, 5000))!; // there is room
+  texts.chunks.table.mark(child, flag.filled, true);
+  texts.chunks.setVisible(child, true);
+  texts.check();
+});
+
 test("of equal runs the one is taken whose left context is the prompt's for longer", () => {
   const document = counting(128, 5000);
   const before = counting(64, 3000);
-  for (const order of [0, 1]) {
+  for (const isFirst of [true, false]) {
     const texts = new IndexedTexts(64);
-    const others = join(counting(64, 1), document);
-    if (order === 0) texts.save(others);
-    const path = texts.save(join(before, document));
-    if (order === 1) texts.save(others);
-    texts.drop(path[0]!); // its rows are gone, and it still says what stood there
+    const saveAfter = (start: Tokens) => {
+      const path = texts.save(join(start, document));
+      texts.drop(path[0]!); // its rows are gone, and it still says what stood there
+      return path;
+    };
+    if (isFirst) saveAfter(join(counting(32, 1), before.subarray(32)));
+    const path = saveAfter(before);
+    if (!isFirst) saveAfter(join(counting(32, 1), before.subarray(32)));
     const [run] = texts.index.find(texts.root, join([1, 2], before, document, [3]));
     expect(run).toMatchObject({ at: 66, tokens: 128, leftContextTokens: 64 });
     expect(run!.source.map(({ chunk }) => chunk)).toEqual([path[1], path[2]]);
@@ -175,7 +196,7 @@ function twinOf(texts: IndexedTexts, { tree }: RootIndex): (tokens: Tokens, at: 
   const known = new Set<string>();
   for (const node of tree.nodes()) {
     let path: number[] = [];
-    for (let at: ChunkId = node; at !== tree.top && texts.chunks.isVisible(at); at = table.link(at, 1))
+    for (let at: ChunkId = node; at !== tree.top && texts.chunks.isVisible(at); at = table.link(at, field.parent))
       path = [...table.tokens(at), ...path];
     for (let at = 0; at + shortestRun <= path.length; at += 1) known.add(path.slice(at, at + shortestRun).join(" "));
   }

@@ -32,7 +32,7 @@ export interface FoundRun {
 /** Tokens that may be compared for each of the prompt's, and for all beside that. */
 const workPerToken = 24;
 const leastWork = 2 ** 16;
-/** After so many lookups of one gram in a row, each within a window of the one before, the text repeats itself. */
+/** After so many lookups of one gram in a row the text repeats itself: one in each window is enough from then on. */
 const repeatedLookups = 4;
 /** Where a run was cut until nothing was left, another one may fit: it is looked for on the next pass. */
 const mostPasses = 3;
@@ -95,8 +95,9 @@ export class AnywhereIndex {
       const end = ends[i]!; // a sample
       if (end < covered || placed.covers(end)) continue;
       const hash = hashes[i]!; // a sample
-      repeated = hash === lastHash && end - lastEnd < windowGrams ? repeated + 1 : 0;
-      if (repeated >= repeatedLookups) continue;
+      const isRepeated = hash === lastHash && end - lastEnd < 2 * windowGrams;
+      if (isRepeated && repeated >= repeatedLookups && end - lastEnd < windowGrams) continue;
+      repeated = isRepeated ? repeated + 1 : 0;
       lastHash = hash;
       lastEnd = end;
       const run = this.#longest(root, hash, end, { reader, placed });

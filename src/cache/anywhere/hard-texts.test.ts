@@ -48,6 +48,15 @@ test.each([1, 3, 47, 64, 1000])(
   },
 );
 
+test("what repeats itself leaves work for what comes after it", () => {
+  const texts = new IndexedTexts(64);
+  for (let i = 0; i < mostPerGram; i += 1) texts.save(join(fresh(30), periodic(1, 60), fresh(30)));
+  const document = fresh(500);
+  texts.save(document);
+  const { runs } = find(texts, join(periodic(1, promptTokens), document));
+  expect(runs).toMatchObject([{ at: promptTokens, tokens: 500 }]);
+});
+
 test("a document that is stored thousands of times is found, with few entries and in little time", () => {
   const texts = new IndexedTexts(64);
   const document = fresh(1000);
