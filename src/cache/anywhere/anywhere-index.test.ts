@@ -61,6 +61,20 @@ test("a run of 64 tokens is found wherever it stands among chunks, and one of 63
     }
 });
 
+test("in the largest chunk there is, what lies beyond an entry's reach is not found, and nothing wrong", () => {
+  const texts = new IndexedTexts(65_536);
+  const stored = randomText(randomFrom(3), 65_536);
+  const [chunk] = texts.save(stored);
+  const middle = join([1], stored.subarray(65_000, 65_200), [2]);
+  expect(summaries(texts.index.find(texts.root, middle))).toMatchObject([
+    { at: 1, tokens: 200, sourcePosition: 65_000 },
+  ]);
+  expect(texts.index.find(texts.root, join([1], stored.subarray(65_460), [2]))).toEqual([]);
+  texts.check();
+  texts.drop(chunk!);
+  expect(texts.index.stats().entries).toBe(0);
+});
+
 test("one root never finds another's text", () => {
   const texts = new IndexedTexts(64, 2);
   const [mine, theirs] = [texts.roots[0]!, texts.roots[1]!];
