@@ -37,6 +37,7 @@ import { groupsOf } from "../identity/space.ts";
 import type { PoolStats, SlotPool } from "./pool/slot-pool.ts";
 import { Spaces } from "./index/spaces.ts";
 import { StoredChunks } from "./index/stored-chunk.ts";
+import { AnywhereIndex } from "./anywhere/anywhere-index.ts";
 
 /** Limits of the cache. Defaults are far above what honest guests use; they bound what a broken one can take. */
 export interface CacheLimits extends SessionLimits {
@@ -65,6 +66,8 @@ export interface CacheOptions {
   readonly writeBehindBytes?: number;
   /** Other hosts may read what this cache has ({@link Cache.reads}): its chunks are found by their keys as well. */
   readonly foundByKey?: boolean;
+  /** Texts are found wherever they stand in a prompt ({@link AnywhereIndex}). */
+  readonly anywhere?: boolean;
   /** How long a tier that failed is left alone; 5 s unless given. */
   readonly retryMs?: number;
   /** How long guests of a process that died may go on copying out of and into the pool it left: 5 s unless given. */
@@ -89,6 +92,7 @@ export class Cache implements AsyncDisposable {
   readonly #events: ChunkEvents;
   readonly #store: ChunkStore;
   readonly #spaces: Spaces;
+  readonly #anywhere: AnywhereIndex | undefined;
   readonly #recovery: Recovery;
   readonly #tierCounts = new TierCounts();
   readonly #tierStates: TierStates;
@@ -112,6 +116,7 @@ export class Cache implements AsyncDisposable {
     const { pool, policy = new HazardPolicy(), now = () => performance.now() } = options;
     this.#now = now;
     const chunks = new StoredChunks(this.#tiers, options);
+    this.#anywhere = options.anywhere === true ? new AnywhereIndex(chunks) : undefined;
     this.#events = new ChunkEvents({ chunks, counters, indexes: () => this.#spaces.indexes() });
     const store = new ChunkStore({ chunks, pool, policy, leases: this.#leases, events: this.#events, now });
     this.#store = store;
@@ -256,6 +261,7 @@ export class Cache implements AsyncDisposable {
   check(): void {
     this.#store.check(this.#spaces.indexes());
     this.#store.chunks.checkKeys(this.#spaces.indexes());
+    this.#anywhere?.check(this.#spaces.indexes());
   }
 
   /**

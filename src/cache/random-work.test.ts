@@ -78,16 +78,16 @@ const modelStep = fc.record({
  * each step: no load gave another text's bytes, what is held is untouched, and the books are in order.
  */
 async function runModel(
-  { ranks, groups }: { ranks: number; groups: readonly GroupKind[] },
+  { ranks, groups, wordTokens = 1 }: { ranks: number; groups: readonly GroupKind[]; wordTokens?: number },
   steps: readonly { kind: string; tokens: number[]; who: number }[],
 ): Promise<void> {
   using folder = temporaryFolder();
-  const space = testSpace({ chunkTokens: 2, tensorParallel: ranks, groups });
+  const space = testSpace({ chunkTokens: 2 * wordTokens, tensorParallel: ranks, groups });
   const files = unreliable();
   const open = async () => {
     const tier = await DiskTier.open({ drives: [{ directory: folder.path, capacityBytes: 1024 * 1024 }], files });
     const pool = testPool();
-    return { pool, cache: await Cache.open({ pool, tiers: [tier], foundByKey: true, retryMs: 1 }) };
+    return { pool, cache: await Cache.open({ pool, tiers: [tier], foundByKey: true, anywhere: true, retryMs: 1 }) };
   };
   const enter = (who: number) =>
     cache.openSession({ space, rank: who % ranks, slotBytes: groups.map(() => slotBytes) });
@@ -96,7 +96,8 @@ async function runModel(
   let held: { session: CacheSession; chunk: LoadedPart; text: number[] }[] = [];
   const contents = ({ slot }: LoadedPart) => [...tokensFromBytes(pool.view(slot.offset, slot.bytes))];
 
-  for (const { kind, tokens, who } of steps) {
+  for (const { kind, tokens: words, who } of steps) {
+    const tokens = words.flatMap((word) => Array.from({ length: wordTokens }, (_, i) => word * wordTokens + i));
     const session = sessions[who]!;
     const wanted = text(...tokens);
     if (kind === "save") await saveSelfDescribing(session, pool, wanted, who % ranks);
@@ -140,6 +141,7 @@ async function runModel(
 
 test.each([
   { ranks: 1, groups: ["rows"] },
+  { ranks: 1, groups: ["rows"], wordTokens: 40 }, // so long that texts are found by their grams as well
   { ranks: 2, groups: ["rows"] },
   { ranks: 1, groups: ["rows", "snapshot"] },
   { ranks: 2, groups: ["snapshot", "rows", "rows"] },

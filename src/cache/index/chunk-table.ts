@@ -227,6 +227,26 @@ export class ChunkTable {
     return length;
   }
 
+  /** Tokens in common with `tokens` from `from` on, counted from the chunk's token `start`. */
+  commonAfter(chunk: ChunkId, start: number, tokens: Tokens, from: number): number {
+    const page = this.#pageOf(chunk);
+    const first = baseOf(page, chunk) + page.shape.tokensAt + start;
+    const limit = Math.min(this.tokenCount(chunk) - start, tokens.length - from);
+    let length = 0;
+    while (length < limit && page.words[first + length] === tokens[from + length]) length += 1;
+    return length;
+  }
+
+  /** Tokens in common before the chunk's token `end` and before `to`, where `tokens` count from `from` on. */
+  commonBefore(chunk: ChunkId, end: number, tokens: Tokens, range: { from: number; to: number }): number {
+    const page = this.#pageOf(chunk);
+    const last = baseOf(page, chunk) + page.shape.tokensAt + end - 1;
+    const limit = Math.min(end, range.to - range.from);
+    let length = 0;
+    while (length < limit && page.words[last - length] === tokens[range.to - 1 - length]) length += 1;
+    return length;
+  }
+
   /** Order of two chunks' tokens: by the first that differs; a prefix comes before what continues it. */
   compare(a: ChunkId, b: ChunkId): number {
     const pageA = this.#pageOf(a);

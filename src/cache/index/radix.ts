@@ -61,7 +61,6 @@ export class RadixTree {
   readonly #root: number;
   readonly #siblings: SiblingTree;
   readonly #path = new ChunkPath();
-  /** What {@link #longestVisible} found. */
   #best: ChunkId = noChunk;
   #bestCommon = 0;
   #nodes = 0;
@@ -81,6 +80,11 @@ export class RadixTree {
     return top === undefined ? undefined : new RadixTree(table, shape, root, top);
   }
 
+  /** What the child that {@link longestVisible} found last has in common with the text. */
+  get commonTokens(): number {
+    return this.#bestCommon;
+  }
+
   /** Nodes, placeholders included. */
   get size(): number {
     return this.#nodes;
@@ -98,14 +102,55 @@ export class RadixTree {
     path.clear();
     let node = this.top;
     for (let first = 0; first < tokens.length; first += this.chunkTokens) {
-      this.#longestVisible(node, tokens, first);
-      if (this.#best === noChunk) break;
-      node = this.#best;
+      node = this.longestVisible(node, tokens, first);
+      if (node === noChunk) break;
       path.push(node);
       path.matchedInLast = this.#bestCommon;
       if (this.#bestCommon < this.chunkTokens) break;
     }
     return path;
+  }
+
+  /**
+   * The visible child with the most leading tokens in common with `tokens` from `from` on; of equals the shortest, then
+   * the first. Common prefixes only get shorter with the distance from the place of the tokens, so the first visible one
+   * on each side is the best of its side.
+   */
+  longestVisible(parent: ChunkId, tokens: Tokens, from: number): ChunkId {
+    const table = this.#table;
+    const siblings = this.#siblings;
+    const count = Math.min(this.chunkTokens, tokens.length - from);
+    siblings.seek(parent, tokens, from, count);
+    this.#best = noChunk;
+    this.#bestCommon = 0;
+    // The usual case: the whole chunk is there.
+    if (siblings.isExact && table.is(siblings.after, flag.visible)) {
+      this.#best = siblings.after;
+      this.#bestCommon = count;
+      return this.#best;
+    }
+    let before = siblings.before;
+    let common = siblings.beforeCommon;
+    while (before !== noChunk && common > 0 && !table.is(before, flag.visible)) {
+      before = siblings.previous(before);
+      if (before !== noChunk) common = table.commonWith(before, tokens, from);
+    }
+    if (before !== noChunk && common > 0) {
+      this.#best = before;
+      this.#bestCommon = common;
+    }
+    let after = siblings.after;
+    common = siblings.afterCommon;
+    while (after !== noChunk && common > 0 && !table.is(after, flag.visible)) {
+      after = siblings.next(after);
+      if (after !== noChunk) common = table.commonWith(after, tokens, from);
+    }
+    if (after === noChunk || common === 0 || common < this.#bestCommon) return this.#best;
+    const isShorter = this.#best !== noChunk && table.tokenCount(after) < table.tokenCount(this.#best);
+    if (common === this.#bestCommon && !isShorter) return this.#best;
+    this.#best = after;
+    this.#bestCommon = common;
+    return after;
   }
 
   /** The child of `parent` with exactly these tokens. */
@@ -116,8 +161,8 @@ export class RadixTree {
 
   /** A visible child of `parent` that begins with these tokens: it holds whatever a chunk of them would. */
   visibleExtension(parent: ChunkId, tokens: Tokens): ChunkId | undefined {
-    this.#longestVisible(parent, tokens, 0);
-    return this.#best !== noChunk && this.#bestCommon === tokens.length ? this.#best : undefined;
+    const best = this.longestVisible(parent, tokens, 0);
+    return best !== noChunk && this.#bestCommon === tokens.length ? best : undefined;
   }
 
   /**
@@ -203,47 +248,6 @@ export class RadixTree {
       this.#siblings.check(node);
     }
     assert(count === this.#nodes, "nodes counted and nodes found differ");
-  }
-
-  /**
-   * The visible child with the most leading tokens in common with `tokens` from `from` on; of equals the shortest, then
-   * the first. Common prefixes only get shorter with the distance from the place of the tokens, so the first visible one
-   * on each side is the best of its side.
-   */
-  #longestVisible(parent: ChunkId, tokens: Tokens, from: number): void {
-    const table = this.#table;
-    const siblings = this.#siblings;
-    const count = Math.min(this.chunkTokens, tokens.length - from);
-    siblings.seek(parent, tokens, from, count);
-    this.#best = noChunk;
-    this.#bestCommon = 0;
-    // The usual case: the whole chunk is there.
-    if (siblings.isExact && table.is(siblings.after, flag.visible)) {
-      this.#best = siblings.after;
-      this.#bestCommon = count;
-      return;
-    }
-    let before = siblings.before;
-    let common = siblings.beforeCommon;
-    while (before !== noChunk && common > 0 && !table.is(before, flag.visible)) {
-      before = siblings.previous(before);
-      if (before !== noChunk) common = table.commonWith(before, tokens, from);
-    }
-    if (before !== noChunk && common > 0) {
-      this.#best = before;
-      this.#bestCommon = common;
-    }
-    let after = siblings.after;
-    common = siblings.afterCommon;
-    while (after !== noChunk && common > 0 && !table.is(after, flag.visible)) {
-      after = siblings.next(after);
-      if (after !== noChunk) common = table.commonWith(after, tokens, from);
-    }
-    if (after === noChunk || common === 0 || common < this.#bestCommon) return;
-    const isShorter = this.#best !== noChunk && table.tokenCount(after) < table.tokenCount(this.#best);
-    if (common === this.#bestCommon && !isShorter) return;
-    this.#best = after;
-    this.#bestCommon = common;
   }
 }
 

@@ -54,6 +54,8 @@ export interface RootIndex {
 
 export class StoredChunks {
   readonly table = new ChunkTable();
+  /** Told when a chunk's rows can be read from now on, or no longer; its text is in the index then. */
+  onVisible: ((chunk: ChunkId, isVisible: boolean) => void) | undefined;
   /** From fast to slow; a tier's place is its number in a row. */
   readonly tiers: readonly Tier[];
   readonly #keys: KeyIndex | undefined;
@@ -191,6 +193,12 @@ export class StoredChunks {
     return this.table.is(chunk, flag.visible);
   }
 
+  setVisible(chunk: ChunkId, value: boolean): void {
+    if (this.isVisible(chunk) === value) return;
+    this.table.mark(chunk, flag.visible, value);
+    this.onVisible?.(chunk, value);
+  }
+
   /** Every rank's rows are readable in the pool. */
   isInMemory(chunk: ChunkId): boolean {
     if (!this.table.is(chunk, flag.visible) || this.table.is(chunk, flag.promoting)) return false;
@@ -300,7 +308,7 @@ export class StoredChunks {
   /** A slot or a record has gone: parts that were nowhere else are gone with it. */
   forgetUnreadable(chunk: ChunkId): void {
     const { parts, hasSnapshots } = this.table.shapeOf(chunk);
-    if (!this.hasRecords(chunk) && !this.isInMemory(chunk)) this.table.mark(chunk, flag.visible, false);
+    if (!this.hasRecords(chunk) && !this.isInMemory(chunk)) this.setVisible(chunk, false);
     if (!hasSnapshots || this.#recordTierOf(chunk, "all") !== undefined) return;
     let left = 0;
     for (let part = 0; part < parts.length; part += 1) {

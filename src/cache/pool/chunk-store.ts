@@ -238,7 +238,7 @@ export class ChunkStore {
     if (outcome === "failed") for (const part of parts) this.takeSlot(chunk, part);
     chunks.setReadingSnapshots(chunk, false);
     table.mark(chunk, flag.promoting, false);
-    if (ofRows) table.mark(chunk, flag.visible, outcome === "read" || chunks.hasRecords(chunk));
+    if (ofRows) chunks.setVisible(chunk, outcome === "read" || chunks.hasRecords(chunk));
     if (ofRows && outcome === "read") this.#events.stored(chunk, "promoted");
     chunks.forgetUnreadable(chunk);
     this.letGo(chunk);
@@ -247,7 +247,7 @@ export class ChunkStore {
 
   /** All bytes of the chunk are there, in the pool or below it, for the first time or again. */
   stored(chunk: ChunkId, how: "saved" | "recovered"): void {
-    this.chunks.table.mark(chunk, flag.visible, true);
+    this.chunks.setVisible(chunk, true);
     if (how === "saved" || this.chunks.isInMemory(chunk)) this.#events.stored(chunk, how);
     this.#tell(chunk, () => this.#policy.stored(chunk, this.chunks.traits(chunk), this.#tick()));
   }
@@ -299,7 +299,8 @@ export class ChunkStore {
     if (chunks.hasSlots(chunk) || chunks.hasRecords(chunk) || !this.#isIdle(chunk)) return;
     this.#policy.withdraw(chunk, chunks.tenantOf(chunk));
     if (chunks.isWritten(chunk)) this.#policy.forgotten(chunk, chunks.traits(chunk));
-    for (const one of [flag.filled, flag.visible, flag.superseded]) table.mark(chunk, one, false);
+    chunks.setVisible(chunk, false);
+    for (const one of [flag.filled, flag.superseded]) table.mark(chunk, one, false);
     for (let part = 0; part < chunks.partsOf(chunk); part += 1) table.setBytes(chunk, part, 0);
     chunks.rootOf(chunk).tree.prune(chunk);
   }
