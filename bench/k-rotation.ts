@@ -8,10 +8,9 @@
  */
 import { parseArgs } from "node:util";
 import { median } from "../src/bench/statistics.ts";
-import { bytesOfHead } from "../src/engines/llama/process/movable.ts";
 import { KeyRotation } from "../src/engines/llama/process/key-rotation.ts";
 import { StateCells } from "../src/engines/llama/process/state-cells.ts";
-import { rotatableTypes } from "../src/ffi/ggml-rope.ts";
+import { bytesOfHead, rotatableTypes } from "../src/ffi/ggml-rope.ts";
 import { library } from "../test/support/scheduler-rig.ts";
 import { gigabytesPerSecond, printLine, rounded, timesOf } from "./support/timing.ts";
 
@@ -53,6 +52,7 @@ for (const [name, { headSize, heads, mode, dimensions }] of Object.entries(shape
     StateCells,
     StateCells,
   ];
+  source.bytes.forEach((_, i) => i % 2 === 1 && i >= source.rows[0]!.at && (source.bytes[i] = 0x38 + (i % 7))); // no zeros
   const run = { cell: 0, position: 0, count: tokens };
   const bytes = layers * tokens * row.bytes;
   const ms = (times: readonly number[]) => rounded((1000 * median(times)) / tokens / layers);

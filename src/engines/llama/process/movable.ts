@@ -5,7 +5,7 @@
  * somewhere else. That is so of dense attention with RoPE of any scaling. Whatever cannot be moved is told apart by name, so that
  * nobody has to guess why a text is computed again.
  */
-import { rotatableTypes } from "../../../ffi/ggml-rope.ts";
+import { bytesOfHead, rotatableTypes } from "../../../ffi/ggml-rope.ts";
 import type { Rope } from "../../../ffi/ggml-rope.ts";
 import type { LayerKeys } from "../../../ffi/key-ropes.ts";
 import { type FamilyFacts, refusal } from "./family.ts";
@@ -63,14 +63,6 @@ function rotationFault(
   if (headBytes === undefined) return `keys of ggml's type ${type} cannot be rotated`;
   if (headBytes * heads !== bytes) return "its keys are not rotated as they are stored";
   return undefined;
-}
-
-/** Bytes of so many elements; undefined where they cannot be rotated. */
-export function bytesOfHead(type: number, headSize: number): number | undefined {
-  if (type === rotatableTypes.f32) return 4 * headSize;
-  if (type === rotatableTypes.f16 || type === rotatableTypes.bf16) return 2 * headSize;
-  const isBlocks = type === rotatableTypes.q8_0 && headSize % 32 === 0;
-  return isBlocks ? (headSize / 32) * 34 : undefined; // a scale in f16, then a byte for each
 }
 
 function changedKeys(type: number, operation: string): string {
