@@ -109,3 +109,19 @@ test("rows are rotated where they are, at any address, and nothing beside them i
   expect(inPlace.subarray(6, 6 + 2 * 64 * 3)).toEqual(into.subarray(2, 2 + 2 * 64 * 3));
   expect(inPlace.subarray(0, 6)).toEqual(bytes.subarray(0, 6));
 });
+
+test("many rows are rotated as few are", () => {
+  const { f16: type } = rotatableTypes;
+  const [heads, headBytes] = [10_001, 2 * 64]; // more than a block has
+  const rows = Uint8Array.from({ length: heads * headBytes }, (_, i) => (i % 2 === 0 ? i % 251 : 0x38 + (i % 5)));
+  const [together, apart] = [new Uint8Array(rows.length), new Uint8Array(rows.length)];
+  const from = addressOf(rows.buffer);
+  rotateRows([{ rope: plain, type, headSize: 64, heads, from, to: addressOf(together.buffer) }], 77, 1);
+  for (let head = 0; head < heads; head += 1000) {
+    const at = BigInt(head * headBytes);
+    const part = { heads: Math.min(1000, heads - head), from: from + at, to: addressOf(apart.buffer) + at };
+    rotateRows([{ rope: plain, type, headSize: 64, ...part }], 77, 1);
+  }
+  expect(Buffer.compare(together, apart)).toBe(0);
+  expect(Buffer.compare(together, rows)).not.toBe(0);
+});

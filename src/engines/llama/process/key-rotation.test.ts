@@ -193,6 +193,16 @@ test("keys in q8_0 of small heads are moved; those of large ones are stored Hada
   expect(() => of("qwen3", q8)).toThrow("Hadamard");
 });
 
+test("where nothing is to be rotated nothing is computed", () => {
+  const { kv, layout, by } = of("yarn");
+  const fail = () => expect.unreachable();
+  const rotation = new KeyRotation({ layout, by, rotateRows: fail });
+  const stored = kv.computed(text, 9);
+  const into = new Uint8Array(rotation.bytesOf(count));
+  expect(rotation.move(stored, { ...all, from: 9, to: 9 + count, first: 9 }, into, 1)).toBe(true);
+  expect(into).toEqual(stored);
+});
+
 test("cells may lie in any order", () => {
   const moved = of("qwen3");
   const stored = moved.kv.computed(text, 0);
