@@ -8,7 +8,7 @@
  */
 import koffi from "koffi";
 import type { LibraryHandle } from "koffi";
-import { addressOf, type Pointer } from "./posix.ts";
+import type { Pointer } from "./posix.ts"; // its functions open a library, and a process may have to set koffi up first
 
 /** What ggml is told of a rotation, by the names that the papers have. */
 export interface Rope {
@@ -183,7 +183,7 @@ class Rotation {
     const by = Int32Array.of(positions); // one position for all heads: sines are computed once
     const tensors = 8 * blocks.length + 8;
     within(tensors, (context) => {
-      const position = this.#lay(this.#functions.vector(context, typeI32, 1), addressOf(by.buffer));
+      const position = this.#lay(this.#functions.vector(context, typeI32, 1), koffi.address(by.buffer));
       const graph = newGraph(context, tensors, false);
       for (const each of blocks) expand(graph, this.#rotated(context, each, position));
       const status = compute(this.#backend, graph);
@@ -198,7 +198,7 @@ class Rotation {
     const divisors =
       factors === undefined
         ? null
-        : this.#lay(vector(context, rotatableTypes.f32, factors.length), addressOf(factors.buffer));
+        : this.#lay(vector(context, rotatableTypes.f32, factors.length), koffi.address(factors.buffer));
     const rotate = (rows: Pointer, rotation: GraphFunctions["rope"]) =>
       rotation(
         context,
@@ -217,8 +217,8 @@ class Rotation {
       );
     if (type === rotatableTypes.f32) return this.#lay(rotate(source, this.#functions.rope), to);
     // ggml's kernel takes f16 as well, and so do its casts, but they turn one element after the other: 2.0 ms where this takes 0.5.
-    const indices = this.#lay(vector(context, typeI32, heads), addressOf(this.#indices.buffer));
-    const wide = this.#lay(takeRows(context, source, indices), addressOf(this.#room.buffer));
+    const indices = this.#lay(vector(context, typeI32, heads), koffi.address(this.#indices.buffer));
+    const wide = this.#lay(takeRows(context, source, indices), koffi.address(this.#room.buffer));
     const rotated = rotate(wide, this.#functions.ropeInPlace);
     return putRows(context, this.#lay(tensor(context, type, headSize, heads, 1), to), rotated, indices);
   }

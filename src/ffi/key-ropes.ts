@@ -7,10 +7,11 @@
  *     ggml_tensor   0 type │ 16 sizes, 4 × i64 │ 84 parameters, 16 × i32 │ 152 sources, 10 × pointer │ 232 viewed tensor
  */
 import { isDeepStrictEqual } from "node:util";
+import koffi from "koffi";
 import type { LibraryHandle } from "koffi";
 import { declareGraphs, type GraphFunctions, type Rope, rotatableTypes } from "./ggml-rope.ts";
 import { declareReserve, type LargestBatch } from "./kv-tensors.ts";
-import { addressOf, memoryAt, type Pointer } from "./posix.ts";
+import type { Pointer } from "./posix.ts"; // its functions open a library, and a process may have to set koffi up first
 
 /** What is stored of a layer's keys: vectors that were rotated last, such as have no position, or something else. */
 export type LayerKeys =
@@ -141,12 +142,12 @@ class GraphReader {
 
   #floats(tensor: Pointer): Float32Array {
     const values = new Float32Array(Number(this.#elements(tensor))); // ggml takes f32 only
-    this.#read(tensor, addressOf(values.buffer), 0, values.byteLength);
+    this.#read(tensor, koffi.address(values.buffer), 0, values.byteLength);
     return values;
   }
 
   tensor(pointer: Pointer): Tensor {
-    const bytes = new DataView(memoryAt(pointer, structBytes).slice(0)); // what is kept outlives the graph
+    const bytes = new DataView(koffi.view(pointer, structBytes).slice(0)); // what is kept outlives the graph
     const pointerAt = (offset: number) => bytes.getBigUint64(offset, true) || undefined;
     return {
       operation: this.#operationOf(pointer),
