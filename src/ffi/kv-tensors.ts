@@ -39,10 +39,17 @@ export interface KvTensorFunctions {
 /** The name that C++ gives `llama_graph_reserve`, but for Windows. */
 const reserveName = "_Z19llama_graph_reserveP13llama_contextjjj";
 
+/** Makes the graph of a batch, which is there until the next decode. @throws Error where the library has no such function */
+export function declareReserve(
+  llama: LibraryHandle,
+): (context: Pointer, tokens: number, sequences: number, outputs: number) => Pointer | null {
+  return llama.func(reserveName, "void*", ["void*", "uint32", "uint32", "uint32"]) as ReturnType<typeof declareReserve>;
+}
+
 /** @returns undefined where the libraries lack a function */
 export function declareKvTensors(base: LibraryHandle, llama: LibraryHandle): KvTensorFunctions | undefined {
   try {
-    const reserve = llama.func(reserveName, "void*", ["void*", "uint32", "uint32", "uint32"]);
+    const reserve = declareReserve(llama);
     const tensorOf = base.func("void* ggml_graph_get_tensor(void*, const char*)");
     const dataOf = base.func("void* ggml_get_data(void*)");
     const bytesOf = base.func("size_t ggml_nbytes(void*)");
@@ -54,7 +61,7 @@ export function declareKvTensors(base: LibraryHandle, llama: LibraryHandle): KvT
     };
     return {
       find: (context, layers, { rows, sequences }) => {
-        const graph = reserve(context, rows, sequences, sequences) as Pointer | null;
+        const graph = reserve(context, rows, sequences, sequences);
         if (graph === null) return undefined;
         const all = (kind: string) => Array.from({ length: layers }, (_, i) => named(graph, `cache_${kind}_l${i}`));
         const [keys, values] = [all("k"), all("v")];

@@ -12,6 +12,8 @@
 import koffi from "koffi";
 import type { LibraryHandle } from "koffi";
 import { type Backends, declareBackends } from "./ggml-devices.ts";
+import { createRotateRows, type RotateRows } from "./ggml-rope.ts";
+import { declareKeyRopes, type FindKeyRopes } from "./key-ropes.ts";
 import { declareKvTensors, type KvTensorFunctions } from "./kv-tensors.ts";
 
 declare const brand: unique symbol;
@@ -265,6 +267,10 @@ export function openLlama(libraries: { base: string; ggml: string; llama: string
   functions: LlamaFunctions;
   /** Undefined where the libraries lack what it takes. */
   kvTensors: KvTensorFunctions | undefined;
+  /** Likewise. */
+  findKeyRopes: FindKeyRopes | undefined;
+  /** After the backends are loaded. */
+  createRotateRows: (pool: Pointer | undefined) => RotateRows | undefined;
   /** Starts threads that sleep between steps; after the backends are loaded. */
   createThreadPool: (threads: number) => Pointer | undefined;
 } {
@@ -274,6 +280,8 @@ export function openLlama(libraries: { base: string; ggml: string; llama: string
   return {
     functions: declare(llama),
     kvTensors: declareKvTensors(base, llama),
+    findKeyRopes: declareKeyRopes(base, llama),
+    createRotateRows: (pool) => createRotateRows(base, ggml, pool),
     ...declareBackends(base, ggml),
     createThreadPool: (threads) => createThreadPool(base, ggml, threads),
   };

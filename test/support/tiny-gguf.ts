@@ -5,7 +5,20 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
-export type Family = "llama" | "yarn" | "qwen3" | "gemma3" | "mamba" | "qwen2vl";
+export type Family =
+  | "llama"
+  | Scaling
+  | "qwen3"
+  | "gemma3"
+  | "mamba"
+  | "qwen2vl"
+  /** Half of a head is rotated. */
+  | "stablelm"
+  /** Every fourth layer has no positions. */
+  | "smollm3";
+
+/** Llama, with positions scaled in some way. */
+type Scaling = keyof typeof scalings;
 
 export interface TinyModel {
   readonly family: Family;
@@ -32,6 +45,25 @@ export const chatTemplate =
 const specials = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>", "<|pad|>"];
 const merges = ["t h", "h e", "th e", "i n", "a n", "e r", "o n", "r e", "Ġ t", "Ġ a", "Ġ the", "Ġt he", "Ġ o", "Ġ s"];
 
+/** What Llama's metadata say of scaling, for a context that was trained with so many tokens. */
+const scalings = {
+  yarn: (trained: number) => ({
+    type: { text: "yarn" },
+    factor: { f32: 4 },
+    original_context_length: { u32: trained },
+  }),
+  linear: () => ({ type: { text: "linear" }, factor: { f32: 4 } }),
+  /** As Llama 3 has it: frequencies are divided by a tensor's values. */
+  llama3: () => ({}),
+  longrope: (trained: number) => ({
+    type: { text: "longrope" },
+    attn_factor: { f32: 1.19 },
+    original_context_length: { u32: trained },
+  }),
+} as const;
+
+const isScaling = (family: Family): family is Scaling => family in scalings;
+
 type Value =
   | { readonly u16: number }
   | { readonly u32: number }
@@ -46,7 +78,7 @@ interface Tensor {
   readonly name: string;
   /** Fastest dimension first, as GGUF has it. */
   readonly shape: readonly number[];
-  readonly fill: "random" | number;
+  readonly fill: "random" | number | readonly number[];
 }
 
 /** Writes `model` to `path`. */
@@ -88,7 +120,7 @@ function contentsOf(model: TinyModel): Contents {
     context: 2048,
     ...model,
   };
-  const architecture = model.family === "yarn" ? "llama" : model.family;
+  const architecture = isScaling(model.family) ? "llama" : model.family;
   const metadata = metadataOf(architecture, shape);
   return { metadata, tensors: model.family === "mamba" ? mambaTensors(shape) : attentionTensors(shape) };
 }
@@ -105,7 +137,7 @@ function metadataOf(architecture: string, shape: Shape): Map<string, Value> {
     [own("embedding_length"), { u32: shape.embedding }],
     [own("block_count"), { u32: shape.layers }],
     [own("vocab_size"), { u32: shape.vocabulary }],
-    [own("attention.layer_norm_rms_epsilon"), { f32: 1e-5 }],
+    [own(`attention.layer_norm_${shape.family === "stablelm" ? "" : "rms_"}epsilon`), { f32: 1e-5 }],
     ["tokenizer.ggml.model", { text: "gpt2" }],
     ["tokenizer.ggml.pre", { text: "qwen2" }],
     ["tokenizer.ggml.tokens", { texts: vocabulary.tokens }],
@@ -125,14 +157,25 @@ function metadataOf(architecture: string, shape: Shape): Map<string, Value> {
   entries.set(own("attention.head_count"), { u32: shape.heads });
   entries.set(own("attention.head_count_kv"), { u32: shape.keyValueHeads });
   entries.set(own("attention.key_length"), { u32: headSize }).set(own("attention.value_length"), { u32: headSize });
-  entries.set(own("rope.freq_base"), { f32: 10_000 }).set(own("rope.dimension_count"), { u32: headSize });
-  if (shape.family === "yarn") {
-    entries.set(own("rope.scaling.type"), { text: "yarn" }).set(own("rope.scaling.factor"), { f32: 4 });
-    entries.set(own("rope.scaling.original_context_length"), { u32: shape.context / 4 });
+  entries.set(own("rope.freq_base"), { f32: 10_000 }).set(own("rope.dimension_count"), { u32: rotated(shape) });
+  if (isScaling(shape.family)) {
+    const scaling = scalings[shape.family](shape.context / 4);
+    for (const [name, value] of Object.entries<Value>(scaling)) entries.set(own(`rope.scaling.${name}`), value);
   }
   if (shape.family === "gemma3") entries.set(own("attention.sliding_window"), { u32: 64 });
   if (shape.family === "qwen2vl") entries.set(own("rope.dimension_sections"), { i32s: [16, 8, 8, 0] });
   return entries;
+}
+
+/** Elements of a head that are rotated. */
+function rotated({ family, embedding, heads }: Shape): number {
+  return embedding / heads / (family === "stablelm" ? 2 : 1);
+}
+
+/** Divisors of frequencies, which differ from pair to pair. */
+function ropeFactors(name: string, shape: Shape, most: number): Tensor {
+  const pairs = rotated(shape) / 2;
+  return { name, shape: [pairs], fill: Array.from({ length: pairs }, (_, pair) => 1 + ((most - 1) * pair) / pairs) };
 }
 
 function attentionTensors(shape: Shape): Tensor[] {
@@ -142,6 +185,17 @@ function attentionTensors(shape: Shape): Tensor[] {
   const ones = (name: string, size: number): Tensor => ({ name, shape: [size], fill: 1 });
   const random = (name: string, from: number, to: number): Tensor => ({ name, shape: [from, to], fill: "random" });
   const tensors = [random("token_embd.weight", embedding, shape.vocabulary), ones("output_norm.weight", embedding)];
+  if (family === "llama3") tensors.push(ropeFactors("rope_freqs.weight", shape, 8));
+  if (family === "longrope") {
+    tensors.push(
+      ropeFactors("rope_factors_long.weight", shape, 16),
+      ropeFactors("rope_factors_short.weight", shape, 2),
+    );
+  }
+  if (family === "stablelm") {
+    const zeros = { name: "output_norm.bias", shape: [embedding], fill: 0 } as const;
+    tensors.push(zeros, random("output.weight", embedding, shape.vocabulary));
+  }
   for (let layer = 0; layer < shape.layers; layer += 1) {
     const own = (name: string) => `blk.${layer}.${name}`;
     tensors.push(
@@ -160,6 +214,10 @@ function attentionTensors(shape: Shape): Tensor[] {
     }
     if (family === "gemma3") {
       tensors.push(ones(own("post_attention_norm.weight"), embedding), ones(own("post_ffw_norm.weight"), embedding));
+    }
+    if (family === "stablelm") {
+      for (const name of ["attn_norm.bias", "ffn_norm.bias"])
+        tensors.push({ name: own(name), shape: [embedding], fill: 0 });
     }
     if (family === "qwen2vl") {
       for (const [name, size] of [
@@ -244,7 +302,11 @@ function write(path: string, { metadata, tensors }: Contents, { seed = 1, matric
     const bytes = bytesOf(tensor);
     const data = Buffer.alloc(aligned(bytes));
     if (tensor.fill === "random") random(data.subarray(0, bytes), tensor);
-    else new Float32Array(data.buffer, data.byteOffset, bytes / 4).fill(tensor.fill);
+    else {
+      const floats = new Float32Array(data.buffer, data.byteOffset, bytes / 4);
+      if (typeof tensor.fill === "number") floats.fill(tensor.fill);
+      else floats.set(tensor.fill);
+    }
     writeSync(file, data);
   }
   closeSync(file);

@@ -11,6 +11,8 @@ import { RepriseError, describe } from "../../../errors.ts";
 import type { Log } from "../../../log.ts";
 import { fieldOffsets, libcFunction, openLlama, withLogCallback } from "../../../ffi/llama.ts";
 import type { Device } from "../../../ffi/ggml-devices.ts";
+import type { RotateRows } from "../../../ffi/ggml-rope.ts";
+import type { FindKeyRopes } from "../../../ffi/key-ropes.ts";
 import type { KvTensorFunctions } from "../../../ffi/kv-tensors.ts";
 import type { LlamaFunctions, Pointer } from "../../../ffi/llama.ts";
 import { isGpuLibrary, type LibraryPlace, libraryPlaces, supported, type WantedLibraries } from "./library-places.ts";
@@ -23,6 +25,10 @@ export interface Library {
   readonly gpus: readonly Device[];
   /** Undefined where a context's KV can be reached as whole sequences only. */
   readonly kvTensors: KvTensorFunctions | undefined;
+  /** Undefined where it cannot be read how a context rotates keys. */
+  readonly findKeyRopes: FindKeyRopes | undefined;
+  /** Rotates rows on these threads, or on new ones each time; undefined where the libraries cannot. */
+  createRotateRows: (pool: Pointer | undefined) => RotateRows | undefined;
   /** Starts ggml's threads for steps of all contexts; undefined = every step starts its own. */
   createThreadPool: (threads: number) => Pointer | undefined;
   /** Runs `body` while llama.cpp's error lines are collected: what it says of why a model cannot be loaded. */
@@ -72,8 +78,17 @@ export function openLibrary(options: LibraryOptions): Library {
     );
   }
   functions.backendInit();
-  const { kvTensors, createThreadPool } = opened;
-  return { functions, build: place.build, gpus, kvTensors, createThreadPool, listening };
+  const { kvTensors, findKeyRopes, createRotateRows, createThreadPool } = opened;
+  return {
+    functions,
+    build: place.build,
+    gpus,
+    kvTensors,
+    findKeyRopes,
+    createRotateRows,
+    createThreadPool,
+    listening,
+  };
 }
 
 function placeFor({ backends = true, build, ...wanted }: LibraryOptions): LibraryPlace {

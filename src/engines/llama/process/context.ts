@@ -6,6 +6,7 @@
  */
 import { RepriseError, assert } from "../../../errors.ts";
 import { createBatch, flashAttentionEnabled, floatsAt, libcFunction, typeF16 } from "../../../ffi/llama.ts";
+import type { LayerKeys } from "../../../ffi/key-ropes.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer, NativeBatch, Pointer } from "../../../ffi/llama.ts";
 import { Candidates } from "./candidates.ts";
 import type { Library } from "../model/library.ts";
@@ -287,6 +288,12 @@ export class Context {
     if (cells === undefined) this.#copies = new UnifiedCopies(tools);
     else if (rows !== undefined) this.#copies = this.#streamCopies({ ...tools, layout, rows, cells });
     return this.#copies !== undefined;
+  }
+
+  /** How it makes the keys of each layer, between decodes only; undefined where that cannot be read. */
+  layerKeys(layers: number): readonly LayerKeys[] | undefined {
+    const sequences = this.#functions.maxSequences(this.#context);
+    return this.#library.findKeyRopes?.(this.#context, layers, { rows: rowsTogether, sequences });
   }
 
   /** Who copies rows; undefined where whole sequences are copied. */
