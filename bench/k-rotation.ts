@@ -52,7 +52,8 @@ for (const [name, { headSize, heads, mode, dimensions }] of Object.entries(shape
     StateCells,
     StateCells,
   ];
-  source.bytes.forEach((_, i) => i % 2 === 1 && i >= source.rows[0]!.at && (source.bytes[i] = 0x38 + (i % 7))); // no zeros
+  const bytesOfSource = source.view(0, source.memory.byteLength);
+  bytesOfSource.forEach((_, i) => i % 2 === 1 && i >= source.rows[0]!.at && (bytesOfSource[i] = 0x38 + (i % 7))); // no zeros
   const run = { cell: 0, position: 0, count: tokens };
   const bytes = layers * tokens * row.bytes;
   const ms = (times: readonly number[]) => rounded((1000 * median(times)) / tokens / layers);

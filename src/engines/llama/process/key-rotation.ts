@@ -9,7 +9,6 @@
  */
 import { assert } from "../../../errors.ts";
 import type { RotateRows } from "../../../ffi/ggml-rope.ts";
-import { addressOf } from "../../../ffi/posix.ts";
 import type { KeyMove } from "./movable.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
@@ -82,7 +81,7 @@ export class KeyRotation {
       this.#copyRows(moved, 0, layout.keys.length);
       return;
     }
-    const [sourceAt, targetAt] = [addressOf(source.bytes), addressOf(target.bytes)];
+    const [sourceAt, targetAt] = [source.address, target.address];
     const rows = by.flatMap((move, layer) => {
       const { at, bytes, type } = source.rows[layer]!; // keys come first
       if (move === undefined) {
@@ -102,7 +101,8 @@ export class KeyRotation {
     for (let i = first; i < end; i += 1) {
       const { at, bytes } = source.rows[i]!; // of the same layout
       const begin = at + run.cell * bytes;
-      target.bytes.set(source.bytes.subarray(begin, begin + run.count * bytes), target.rows[i]!.at + cell * bytes);
+      const length = run.count * bytes;
+      target.view(target.rows[i]!.at + cell * bytes, length).set(source.view(begin, length));
     }
   }
 }

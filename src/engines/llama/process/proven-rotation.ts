@@ -58,16 +58,17 @@ function fault({ model, context, layout }: Tried, rotation: KeyRotation, move: K
     state?.length === StateCells.bytesOf(shape) ? StateCells.of(state, shape) : undefined,
   );
   if (near === undefined || native === undefined) return "a few tokens could not be computed to try it";
-  const target = StateCells.make(new Uint8Array(native.bytes.length), shape, far);
+  const target = StateCells.make(new Uint8Array(native.memory.byteLength), shape, far);
   try {
     rotation.rotateKeys({ source: near, run: { cell: 0, position: 0, count: tokens }, target, cell: 0 }, far, 1);
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
   const { at, bytes, type } = native.rows[0]!; // a model has a layer
-  const [actual, expected] = [target, native].map((state) =>
-    floatsOf(type, state.bytes.subarray(at, at + tokens * bytes)),
-  ) as [Float32Array, Float32Array];
+  const [actual, expected] = [target, native].map((state) => floatsOf(type, state.view(at, tokens * bytes))) as [
+    Float32Array,
+    Float32Array,
+  ];
   const whole = { headSize: actual.length, rope: { dimensions: 0, mode: 0 } };
   const { headSize, rope } = move ?? whole;
   const off = distance({ type, headSize, dimensions: rope.dimensions, mode: rope.mode }, actual, expected);

@@ -71,6 +71,11 @@ export class StateCells {
     return addressOf(this.memory.buffer) + BigInt(this.memory.byteOffset);
   }
 
+  /** So many of its bytes, in place. */
+  view(at: number, bytes: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, this.memory.byteOffset + at, bytes);
+  }
+
   /** The cell of a position, which most often is that far behind the first one; undefined: it holds none such. */
   cellOf(position: number): number | undefined {
     const usual = position - (this.cells === 0 ? 0 : this.#positionOf(0));
@@ -91,7 +96,7 @@ export class StateCells {
       const run = Math.min(this.#runFrom(here, position), source.#runFrom(there, position), to - position);
       for (const [i, { at, bytes }] of this.rows.entries()) {
         const first = source.rows[i]!.at + there * bytes; // of the same layout
-        this.#view(at + here * bytes, run * bytes).set(source.#view(first, run * bytes));
+        this.view(at + here * bytes, run * bytes).set(source.view(first, run * bytes));
       }
       position += run;
     }
@@ -120,10 +125,6 @@ export class StateCells {
 
   #positionOf(cell: number): number {
     return this.#meta.getInt32(cell * cellBytes, true);
-  }
-
-  #view(at: number, bytes: number): Uint8Array {
-    return new Uint8Array(this.memory.buffer, this.memory.byteOffset + at, bytes);
   }
 }
 
