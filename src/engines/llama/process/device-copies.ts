@@ -127,6 +127,7 @@ export class DeviceCopies implements KvCopies {
         try {
           rows.wait();
           if (early !== undefined) this.#copy(this.#assembly, sequence, from);
+          return true;
         } finally {
           leave();
         }

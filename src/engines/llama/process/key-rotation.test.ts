@@ -5,6 +5,7 @@ import { RawKv } from "../../../../test/support/raw-kv.ts";
 import { repositoryRoot } from "../../../../test/support/repository.ts";
 import { library, loadModel, loadTiny } from "../../../../test/support/scheduler-rig.ts";
 import type { Family } from "../../../../test/support/tiny-gguf.ts";
+import { copyRows } from "../../../../test/support/state-rows.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import { rotatableTypes } from "../../../ffi/ggml-rope.ts";
 import type { Model } from "../model/model.ts";
@@ -213,8 +214,8 @@ test("cells may lie in any order", () => {
     StateCells.make(new Uint8Array(moved.rotation.bytesOf(14)), { ...shape, cells: 14 }, 10),
   ];
   const whole = StateCells.of(stored, shape);
-  first.copyRows(whole, 0, 10);
-  second.copyRows(whole, 10, count);
+  copyRows(first, whole, 0, 10);
+  copyRows(second, whole, 10, count);
   // The last 14 positions before the first 10.
   const view = new DataView(swapped.buffer);
   for (let cell = 0; cell < count; cell += 1) view.setInt32(16 + 12 * cell, cell < 14 ? cell + 10 : cell - 14, true);

@@ -68,7 +68,7 @@ export class KeyRotation {
     for (const run of runs) {
       const moved = { source, run, target, cell: run.position - from };
       this.rotateKeys(moved, first - from, threads);
-      this.#copyRows(moved, layout.keys.length, source.rows.length);
+      target.copyRun(source, run, moved.cell, [layout.keys.length, source.rows.length]);
     }
     return true;
   }
@@ -78,14 +78,14 @@ export class KeyRotation {
     const { by, rotateRows, layout } = this.#options;
     const { source, run, target, cell } = moved;
     if (positions === 0) {
-      this.#copyRows(moved, 0, layout.keys.length);
+      target.copyRun(source, run, cell, [0, layout.keys.length]);
       return;
     }
     const [sourceAt, targetAt] = [source.address, target.address];
     const rows = by.flatMap((move, layer) => {
       const { at, bytes, type } = source.rows[layer]!; // keys come first
       if (move === undefined) {
-        this.#copyRows(moved, layer, layer + 1);
+        target.copyRun(source, run, cell, [layer, layer + 1]);
         return [];
       }
       const { headSize, heads, rope } = move;
@@ -94,15 +94,5 @@ export class KeyRotation {
       return { rope, type, headSize, heads: heads * run.count, from, to };
     });
     rotateRows(rows, positions, threads);
-  }
-
-  /** Copies what some cells have in the rows `[first, end)`. */
-  #copyRows({ source, run, target, cell }: MovedRun, first: number, end: number): void {
-    for (let i = first; i < end; i += 1) {
-      const { at, bytes } = source.rows[i]!; // of the same layout
-      const begin = at + run.cell * bytes;
-      const length = run.count * bytes;
-      target.view(target.rows[i]!.at + cell * bytes, length).set(source.view(begin, length));
-    }
   }
 }

@@ -4,8 +4,8 @@
  *
  *     unified   all sequences have cells of one store: a range is given to a temporary sequence as well (no bytes move), and that one is
  *               written out and forgotten; into a sequence the other way round
- *     streams   every sequence has a store of its own: rows are read out of its tensors, and put into them where a text before has left
- *               cells enough (restored-in-place.ts); else all that it is to hold is written at once, from memory where it was put together
+ *     streams   every sequence has a store of its own: rows are read out of its tensors, and put into them (restored-in-place.ts). Where a
+ *               text before has not left cells enough, llama.cpp reads a state of as many first (stream-copies.ts)
  *     device    as streams, on a GPU: what is to be held is put together on the device, in a stream that serves no request
  *               (device-copies.ts)
  *
@@ -55,8 +55,8 @@ export interface Restoring {
   arrived(): Promise<void>;
   /** @returns false when the sequence holds nothing now: it must be emptied */
   end(): boolean;
-  /** Ends it without what was added, unless that was at once. */
-  drop(): void;
+  /** Ends it without what was added, unless that was at once. @returns false when the sequence holds nothing now: it must be emptied */
+  drop(): boolean;
 }
 
 export interface PayloadPlace {

@@ -8,6 +8,7 @@ import { CudaMemory } from "../../../ffi/cuda-memory.ts";
 import type { ContextPointer } from "../../../ffi/llama.ts";
 import { hasCompiler } from "../../../../test/support/gpu-package.ts";
 import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { copyRows } from "../../../../test/support/state-rows.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import { rowsTogether, Context } from "./context.ts";
 import { CudaRows, StreamTensors, TensorRows } from "./kv-rows.ts";
@@ -93,7 +94,7 @@ function bytesOf({ memory }: StateCells): Uint8Array {
 function written(sequence: number, from: number, to: number): StateCells {
   const payload = empty(to - from, from);
   const shape = { layout, cells: held, streams, sequence };
-  expect(payload.copyRows(StateCells.of(context.state(sequence), shape), from, to)).toBe(true);
+  expect(copyRows(payload, StateCells.of(context.state(sequence), shape), from, to)).toBe(true);
   return payload;
 }
 

@@ -31,6 +31,9 @@ export function restoreInPlace(
       cells.filled(sequence, end);
       return true;
     },
-    drop: () => rows.wait(),
+    drop: () => {
+      rows.wait();
+      return true;
+    },
   };
 }

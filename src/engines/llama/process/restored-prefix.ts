@@ -57,18 +57,22 @@ export class RestoredPrefix {
 
   /** Ends it without what the sequence does not hold yet. */
   drop(): void {
-    this.#restoring.drop();
+    if (!this.#restoring.drop()) this.#empty();
   }
 
   /** @returns false when it could not be written: the sequence is empty then */
   end(): boolean {
     if (!this.#restoring.end()) {
-      this.#sequence.truncate(0);
-      this.#count = 0;
+      this.#empty();
       return false;
     }
     this.#append();
     return true;
+  }
+
+  #empty(): void {
+    this.#sequence.truncate(0);
+    this.#count = 0;
   }
 
   #append(): void {

@@ -1,5 +1,6 @@
 import { constants } from "node:buffer";
 import { expect, test } from "vitest";
+import { copyRows } from "../../../../test/support/state-rows.ts";
 import { isPayload, readLayout, type PayloadLayout } from "./sequence-state.ts";
 import { StateCells, type StateShape } from "./state-cells.ts";
 
@@ -45,11 +46,11 @@ test("what is made is a payload, in the layout that it was made in", () => {
 
 test("rows go from a payload into a sequence's state in a context of streams, and back", () => {
   const whole = made(12, 0, { streams: 4, sequence: 2 });
-  expect(whole.copyRows(marked(5, 0), 0, 5)).toBe(true);
-  expect(whole.copyRows(marked(9, 3), 5, 12)).toBe(true);
+  expect(copyRows(whole, marked(5, 0), 0, 5)).toBe(true);
+  expect(copyRows(whole, marked(9, 3), 5, 12)).toBe(true);
   expect(bytesOf(whole)).toEqual(bytesOf(marked(12, 0, { streams: 4, sequence: 2 })));
   const payload = made(4, 6);
-  expect(payload.copyRows(whole, 6, 10)).toBe(true);
+  expect(copyRows(payload, whole, 6, 10)).toBe(true);
   expect(bytesOf(payload)).toEqual(bytesOf(marked(4, 6)));
 });
 
@@ -58,12 +59,12 @@ test("cells in any order are copied by their positions; one that lacks is told",
   const view = new DataView(bytesOf(odd).buffer);
   for (const [cell, position] of [2, 3, 0, 1].entries()) view.setInt32(16 + 12 * cell, position, true);
   const straight = made(4, 0);
-  expect(straight.copyRows(odd, 0, 4)).toBe(true);
+  expect(copyRows(straight, odd, 0, 4)).toBe(true);
   const expected = made(4, 0);
   for (const [position, mark] of [2, 3, 0, 1].entries())
-    expected.copyRows(StateCells.of(renamed(marked(1, mark), position), { layout, cells: 1, streams: 1, sequence: 0 }), position, position + 1); // prettier-ignore
+    copyRows(expected, StateCells.of(renamed(marked(1, mark), position), { layout, cells: 1, streams: 1, sequence: 0 }), position, position + 1); // prettier-ignore
   expect(bytesOf(straight)).toEqual(bytesOf(expected));
-  expect(made(4, 0).copyRows(marked(3, 0), 0, 4)).toBe(false);
+  expect(copyRows(made(4, 0), marked(3, 0), 0, 4)).toBe(false);
 });
 
 /** One cell's state, at another position. */
@@ -82,8 +83,8 @@ test("a state may have more bytes than a typed array", () => {
   const state = StateCells.make({ buffer: new ArrayBuffer(byteLength), byteOffset: 0, byteLength }, shape, 0);
   const small = { layout: large, cells: 2, streams: 1, sequence: 0 };
   const payload = new Uint8Array(StateCells.bytesOf(small)).fill(7);
-  expect(state.copyRows(StateCells.make(payload, small, cells - 2), cells - 2, cells)).toBe(true);
+  expect(copyRows(state, StateCells.make(payload, small, cells - 2), cells - 2, cells)).toBe(true);
   const back = new Uint8Array(payload.length);
-  expect(StateCells.make(back, small, cells - 2).copyRows(state, cells - 2, cells)).toBe(true);
+  expect(copyRows(StateCells.make(back, small, cells - 2), state, cells - 2, cells)).toBe(true);
   expect(Buffer.compare(back, payload)).toBe(0);
 });

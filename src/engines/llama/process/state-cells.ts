@@ -84,23 +84,13 @@ export class StateCells {
     return undefined;
   }
 
-  /**
-   * Copies the rows of positions `[from, to)` from another state into those of this one.
-   *
-   * @returns false when one of them lacks a position; some rows may have been copied then
-   */
-  copyRows(source: StateCells, from: number, to: number): boolean {
-    for (let position = from; position < to;) {
-      const [here, there] = [this.cellOf(position), source.cellOf(position)];
-      if (here === undefined || there === undefined) return false;
-      const run = Math.min(this.#runFrom(here, position), source.#runFrom(there, position), to - position);
-      for (const [i, { at, bytes }] of this.rows.entries()) {
-        const first = source.rows[i]!.at + there * bytes; // of the same layout
-        this.view(at + here * bytes, run * bytes).set(source.view(first, run * bytes));
-      }
-      position += run;
+  /** Copies what some cells of another state of the same layout have into those from `cell` on: of the parts `[first, end)`, or all. */
+  copyRun(source: StateCells, run: CellRun, cell: number, [first, end] = [0, this.rows.length]): void {
+    for (let part = first; part < end; part += 1) {
+      const { at, bytes } = source.rows[part]!; // of the same layout
+      const length = run.count * bytes;
+      this.view(this.rows[part]!.at + cell * bytes, length).set(source.view(at + run.cell * bytes, length));
     }
-    return true;
   }
 
   /** Where positions `[from, to)` are, in runs; undefined when one of them is not there. */

@@ -1,9 +1,8 @@
 /** Copies of KV where each sequence has a stream of cells in memory (kv-copies.ts). */
 import { saveRows } from "./kv-copies.ts";
-import type { KvCopies, PayloadPlace, Restoring, StreamTools } from "./kv-copies.ts";
+import type { KvCopies, Restoring, StreamTools } from "./kv-copies.ts";
 import { restoreInPlace } from "./restored-in-place.ts";
 import { StateCells } from "./state-cells.ts";
-import type { StateShape } from "./state-cells.ts";
 
 /** What {@link StreamCopies} keeps for the next copy, although nothing is to be done. */
 const keptBytes = 64 * 2 ** 20;
@@ -11,7 +10,7 @@ const keptBytes = 64 * 2 ** 20;
 export class StreamCopies implements KvCopies {
   readonly pieceTokens = Infinity;
   readonly #tools: StreamTools;
-  /** Memory that texts are put together in. Fresh memory costs as much as the copy itself. */
+  /** What llama.cpp reads where it makes cells. Fresh memory costs more than that itself. */
   #room = new ArrayBuffer(0);
 
   constructor(tools: StreamTools) {
@@ -32,38 +31,8 @@ export class StreamCopies implements KvCopies {
   }
 
   restore(sequence: number, from: number, most: number): Promise<Restoring> {
-    const isThere = this.#tools.cells.there(sequence) >= most;
-    return Promise.resolve(
-      isThere ? restoreInPlace(this.#tools, { sequence, from, most }) : this.#restoreWhole(sequence, from, most),
-    );
-  }
-
-  /** Puts all that the sequence is to hold together in memory, and lets llama.cpp read that. */
-  #restoreWhole(sequence: number, from: number, most: number): Restoring {
-    const { layout } = this.#tools;
-    const room = this.#takeRoom(most);
-    const state = this.#stateIn(room, sequence, most);
-    let end = from;
-    const giveBack = () => {
-      if (room.byteLength > this.#room.byteLength) this.#room = room;
-    };
-    return {
-      isAtOnce: false,
-      add: (payload: Uint8Array, at: PayloadPlace) => {
-        const shape = { layout, cells: at.tokenCount, streams: 1, sequence };
-        const isNext = at.from === end && at.to <= most;
-        if (!isNext || !state.copyRows(StateCells.of(payload, shape), at.from, at.to)) return "no room" as const;
-        end = at.to;
-        return "restored" as const;
-      },
-      arrived: () => Promise.resolve(),
-      end: () => {
-        const isWritten = end === from || this.#writeIn(state, { sequence, from, end });
-        giveBack();
-        return isWritten;
-      },
-      drop: giveBack,
-    };
+    const isThere = this.#tools.cells.there(sequence) >= most || this.#makeCells(sequence, from, most);
+    return Promise.resolve(isThere ? restoreInPlace(this.#tools, { sequence, from, most }) : nothingRestored);
   }
 
   decoded(): void {}
@@ -78,36 +47,29 @@ export class StreamCopies implements KvCopies {
     if (this.#room.byteLength > keptBytes) this.#room = new ArrayBuffer(0);
   }
 
-  /** Replaces what the sequence holds, `[0, from)`, by that and what was added behind it. */
-  #writeIn(added: StateCells, { sequence, from, end }: { sequence: number; from: number; end: number }): boolean {
-    const { functions, context, rows, cells } = this.#tools;
-    let state = added;
-    if (end < added.cells) {
-      state = this.#stateIn(new ArrayBuffer(StateCells.bytesOf(this.#shapeOf(sequence, end))), sequence, end);
-      if (!state.copyRows(added, from, end)) return false;
-    }
+  /**
+   * Lets a sequence that holds `[0, from)` have cells up to `most`: llama.cpp makes them by reading a state, of which only what is held
+   * matters. @returns false when it could not: the sequence holds nothing then
+   */
+  #makeCells(sequence: number, from: number, most: number): boolean {
+    const { functions, context, layout, rows, cells, sequences } = this.#tools;
+    const shape = { layout, cells: most, streams: sequences, sequence };
+    const byteLength = StateCells.bytesOf(shape);
+    if (this.#room.byteLength < byteLength) this.#room = new ArrayBuffer(byteLength);
+    const state = StateCells.make({ buffer: this.#room, byteOffset: 0, byteLength }, shape, 0);
     if (from > 0) rows.get(state, { cell: 0, position: 0, count: from }, sequence);
     cells.replaced(sequence);
-    return functions.writeState(context, state.address, state.memory.byteLength, sequence, 0) > 0;
-  }
-
-  #stateIn(room: ArrayBuffer, sequence: number, cells: number): StateCells {
-    const shape = this.#shapeOf(sequence, cells);
-    const memory = { buffer: room, byteOffset: 0, byteLength: StateCells.bytesOf(shape) };
-    return StateCells.make(memory, shape, 0);
-  }
-
-  /** The memory that is kept, or new one: two may be under way. */
-  #takeRoom(cells: number): ArrayBuffer {
-    const bytes = StateCells.bytesOf(this.#shapeOf(0, cells));
-    if (this.#room.byteLength < bytes) return new ArrayBuffer(bytes);
-    const room = this.#room;
-    this.#room = new ArrayBuffer(0);
-    return room;
-  }
-
-  #shapeOf(sequence: number, cells: number): StateShape {
-    const { layout, sequences } = this.#tools;
-    return { layout, cells, streams: sequences, sequence };
+    const isMade = functions.writeState(context, state.address, byteLength, sequence, 0) > 0;
+    cells.cut(sequence, isMade ? from : 0);
+    return isMade;
   }
 }
+
+/** llama.cpp made no cells: what was held is gone, and nothing can be added. */
+const nothingRestored: Restoring = {
+  isAtOnce: false,
+  add: () => "no room",
+  arrived: () => Promise.resolve(),
+  end: () => false,
+  drop: () => false,
+};

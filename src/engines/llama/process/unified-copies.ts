@@ -33,7 +33,7 @@ export class UnifiedCopies implements KvCopies {
       },
       arrived: () => Promise.resolve(),
       end: () => true,
-      drop: () => {},
+      drop: () => true,
     });
   }
 
