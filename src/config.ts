@@ -141,7 +141,7 @@ export const settings = {
   maxGap: setting<number | undefined>(
     integer("MS", 1, 60_000),
     undefined,
-    "Milliseconds at most between two tokens of an answer while other prompts are read. Less makes prompts take longer.",
+    "Milliseconds at most between two tokens of an answer while other prompts are read; not with --deterministic. Less makes prompts take longer.",
     { defaultText: "120, or 80 on a GPU" },
   ),
   gpu: setting(
