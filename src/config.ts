@@ -130,13 +130,18 @@ export const settings = {
   ),
   sequences: setting(integer("N", 1, 255), 4, "Requests that run at the same time."),
   queue: setting(integer("N", 0, 100_000), 64, "Requests that may wait for a sequence; the next one gets a 429."),
-  threads: setting<number | undefined>(integer("N", 1, 1024), undefined, "Threads that compute, at most.", {
-    defaultText: "one per physical core that it may use",
-  }),
+  threads: setting<number | undefined>(
+    integer("N", 1, 1024),
+    undefined,
+    "Threads that compute, at most. More than there are processors are used only with --deterministic.",
+    {
+      defaultText: "one per physical core that it may use",
+    },
+  ),
   maxGap: setting<number | undefined>(
     integer("MS", 1, 60_000),
     undefined,
-    "Milliseconds at most between two tokens of an answer while other prompts are read. Less makes prompts take longer.",
+    "Milliseconds at most between two tokens of an answer while other prompts are read; not with --deterministic. Less makes prompts take longer.",
     { defaultText: "120, or 80 on a GPU" },
   ),
   gpu: setting(

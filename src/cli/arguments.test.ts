@@ -94,14 +94,44 @@ test("letters for the settings that are typed most, and what other servers call 
     port: 0,
     threads: 2,
   });
-  const typed = ["-ngl", "99", "--ctx-size", "1", "--max-num-seqs=4", "--unheard-of", "7", "file.gguf", "another"];
+  const typed = [
+    "-ngl",
+    "99",
+    "--ctx-size",
+    "1",
+    "--max-num-seqs=4",
+    "-tb",
+    "2",
+    "--draft-max",
+    "8",
+    "-mg",
+    "1",
+    "--unheard-of",
+    "7",
+    "file.gguf",
+    "another",
+  ];
   expect(() => parseCommand(typed, {}, serving)).toThrow(
     [
-      "--ngl: no such option; here it is called --gpu-layers",
+      "-ngl: no such option; here it is called --gpu-layers",
       "--ctx-size: no such option; here it is called --context",
       "--max-num-seqs: no such option; here it is called --sequences",
+      "-tb: no such option; here it is called --threads",
+      "--draft-max: no such option; here it is called --draft",
+      "-mg: no such option; CUDA_VISIBLE_DEVICES or GGML_VK_VISIBLE_DEVICES chooses among GPUs (docs/gpu.md)",
       "--unheard-of: no such option",
       '"another" is not expected here',
     ].join("\n"),
   );
+});
+
+test("an option without its value is told with what may stand there, at the end and before another option", () => {
+  const serving = { name: "serve", options: { users: { value: "N", help: "Users." } } };
+  expect(() => parseCommand(["--draft"], {}, serving)).toThrow(/^--draft needs a value: off\|lookup$/);
+  expect(() => parseCommand(["--users"], {}, serving)).toThrow(/^--users needs a value: N$/);
+  expect(() => parseCommand(["--config"], {}, serving)).toThrow(/^--config needs a value: FILE\.yaml$/);
+  expect(() => parseCommand(["--data-dir", "--port", "0"], {}, serving)).toThrow(/^--data-dir needs a value: DIR$/);
+  // Nobody's option: a folder may be called so.
+  expect(parseCommand(["--data-dir", "--odd"], {}, serving).config.dataDir).toBe("--odd");
+  expect(parseCommand(["--data-dir=--port"], {}, serving).config.dataDir).toBe("--port");
 });

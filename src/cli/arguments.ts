@@ -51,6 +51,13 @@ export function parseCommand(
     ),
   });
 
+  const kinds = new Map<string, string>(settings.map(([name, { kind }]) => [flagName(name), kind.name]));
+  /** What stands behind an option in the help; `--config` is neither a setting nor an option of the command. */
+  const valueOf = (name: string) => kinds.get(name) ?? ownOptions[name]?.value ?? "FILE.yaml";
+  /** `--data-dir --port 0`: parseArgs takes whatever comes next. */
+  const isNextOption = ({ value, inlineValue }: { value: string | undefined; inlineValue: boolean | undefined }) =>
+    inlineValue !== true && value?.startsWith("--") === true && known.includes(value.slice(2));
+
   const faults: string[] = [];
   const flags: Partial<Record<SettingName, string[]>> = {};
   const own: Record<string, string> = {};
@@ -63,14 +70,17 @@ export function parseCommand(
     if (token.kind === "positional" && token.index !== valueOfUnknown && given.push(token.value) > wanted.length)
       faults.push(`"${token.value}" is not expected here`);
     if (token.kind !== "option") continue;
-    const { name, rawName } = token;
+    const { name } = token;
+    const rawName = isManyLetters(rest[token.index]!) ? rest[token.index]! : token.rawName; // each token is of an argument
     if (!known.includes(name)) {
       const flags = known.map((each) => `--${each}`);
-      faults.push(`${rawName}: no such option${calledHere(rawName, known) ?? nearest(rawName, flags)}`);
+      faults.push(`${rawName}: no such option${calledHere(rawName, known) ?? nearest(token.rawName, flags)}`);
       valueOfUnknown = token.index + 1;
     } else if (switches.has(name) && token.value !== undefined) faults.push(`${rawName} takes no value`);
-    else if (!switches.has(name) && token.value === undefined) faults.push(`${rawName} needs a value`);
-    else if (name === "config") filePath = token.value;
+    else if (!switches.has(name) && (token.value === undefined || isNextOption(token))) {
+      faults.push(`${rawName} needs a value: ${valueOf(name)}`);
+      valueOfUnknown = token.index + 2; // what would stand behind the option that was taken for a value
+    } else if (name === "config") filePath = token.value;
     else if (ownOptions[name]?.repeated) (repeated[name] ??= []).push(token.value ?? "true");
     else if (name in ownOptions) own[name] = token.value ?? "true";
     else (flags[byFlag.get(name)!] ??= []).push(token.value ?? "true"); // every other known name is a setting's
@@ -91,7 +101,11 @@ export function parseCommand(
 
 /** `-ngl`, as llama-server has them, is one option and not three letters. */
 function withTwoDashes(typed: string): string {
-  return /^-[a-z]{2,}$/.test(typed) ? `-${typed}` : typed;
+  return isManyLetters(typed) ? `-${typed}` : typed;
+}
+
+function isManyLetters(typed: string): boolean {
+  return /^-[a-z]{2,}$/.test(typed);
 }
 
 function shortOf(name: SettingName | undefined): { readonly short?: string } {

@@ -22,7 +22,12 @@ const otherNames: Readonly<Record<string, SettingName>> = {
   "max-num-seqs": "sequences",
   ngl: "gpuLayers",
   "n-gpu-layers": "gpuLayers",
+  "threads-batch": "threads",
+  tb: "threads",
   "spec-type": "draft",
+  "model-draft": "draft",
+  md: "draft",
+  "draft-max": "draft",
   "speculative-config": "draft",
   "cache-ram": "memory",
   "swap-space": "memory",
@@ -35,8 +40,17 @@ const otherNames: Readonly<Record<string, SettingName>> = {
 };
 
 const noDownload = '; nothing is downloaded here: --model takes a file, or a name that "reprise models" lists';
+const noDevices = "; CUDA_VISIBLE_DEVICES or GGML_VK_VISIBLE_DEVICES chooses among GPUs (docs/gpu.md)";
 /** What other servers have and this one does not, and what to do instead. */
-const notHere: Readonly<Record<string, string>> = { hf: noDownload, "hf-repo": noDownload, "hf-file": noDownload };
+const notHere: Readonly<Record<string, string>> = {
+  hf: noDownload,
+  "hf-repo": noDownload,
+  "hf-file": noDownload,
+  device: noDevices,
+  dev: noDevices,
+  "main-gpu": noDevices,
+  mg: noDevices,
+};
 
 /** What people type who come from Ollama, by what it is here. */
 const otherCommands: Readonly<Record<string, string>> = {

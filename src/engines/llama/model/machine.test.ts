@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { repositoryRoot } from "../../../../test/support/repository.ts";
 import { execFileSync } from "node:child_process";
-import { type Processors, numbersOf, physicalCores } from "./machine.ts";
+import { type Processors, numbersOf, physicalCores, usableProcessors } from "./machine.ts";
 
 const builtMachine = join(repositoryRoot, "dist", "engines", "llama", "model", "machine.js");
 
@@ -43,6 +43,13 @@ test("a container's limit is rounded down to cores, and never to none", () => {
   expect(physicalCores(machine(16, cpuInfo(1, 8), { quota: 3.9 }))).toBe(3);
   expect(physicalCores(machine(16, cpuInfo(1, 8), { quota: 0.5 }))).toBe(1);
   expect(physicalCores(machine(16, cpuInfo(1, 8), { quota: 64 }))).toBe(8);
+});
+
+test("as many threads can run at once as there are processors and a container's limit, rounded up, allows", () => {
+  expect(usableProcessors(machine(8, cpuInfo(1, 4)))).toBe(8);
+  expect(usableProcessors(machine(3, cpuInfo(2, 4)))).toBe(3);
+  expect(usableProcessors(machine(16, cpuInfo(1, 8), { quota: 3.9 }))).toBe(4);
+  expect(usableProcessors(machine(16, cpuInfo(1, 8), { quota: 0 }))).toBe(1);
 });
 
 test("where nothing is told of cores, every processor counts", () => {

@@ -1,5 +1,5 @@
 /**
- * What this machine has: cores worth a thread each, and memory that may be used.
+ * What this machine has: processors, cores worth a thread each, and memory that may be used.
  */
 import { readFileSync } from "node:fs";
 import { availableParallelism, freemem, totalmem } from "node:os";
@@ -33,6 +33,14 @@ export function physicalCores(machine: Processors = processorsHere()): number {
   }
   const count = cores.size === 0 ? allowed : Math.min(allowed, cores.size);
   return Math.max(1, Math.min(count, Math.floor(quota)));
+}
+
+/**
+ * Processors whose time this process may use at once, 1 or more. Threads beyond them do not help, they hinder: all wait for each other
+ * by spinning, so that each wait takes a time slice of those that do not run.
+ */
+export function usableProcessors({ allowed, quota }: Processors = processorsHere()): number {
+  return Math.max(1, Math.min(allowed, Math.ceil(quota)));
 }
 
 /** Numbers of a list as Linux writes them: "0-3,8". */

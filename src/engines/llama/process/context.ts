@@ -118,7 +118,7 @@ export class Context {
     const perStore = layout === "unified" ? options.cells : Math.ceil(options.cells / options.sequences);
     const cells = stores * Math.max(batchTokens, Math.ceil(perStore / 256) * 256);
     const needBytes = contexts * keyValueBytes(model, cells) + workspaceBytes;
-    const need = `${gibibytes(needBytes)} for ${contexts * cells} tokens of context`;
+    const need = `${gibibytes(needBytes)} for ${(contexts * cells).toLocaleString("en")} tokens of context`;
     if (!isGpuBuild(library.build) && needBytes > availableMemoryBytes()) throw notEnough(need);
 
     const { result: context } = library.listening(() =>

@@ -18,7 +18,6 @@ import { headSizes, type Context } from "./context.ts";
 import { makeContexts } from "./contexts.ts";
 import { openLibrary } from "../model/library.ts";
 import { isGpuBuild } from "../model/library-places.ts";
-import { physicalCores } from "../model/machine.ts";
 import type { EngineSettings } from "../engine-settings.ts";
 import type { FromEngine, LoadedModel, StartOptions, ToEngine } from "../messages.ts";
 import { LoadableModel } from "../model/model-files.ts";
@@ -29,6 +28,7 @@ import { Scheduler } from "./scheduler.ts";
 import { failureOf, openServerChannel } from "../server-channel.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
+import { mostThreads } from "./thread-choice.ts";
 import { TiledAttention } from "./tiled-attention.ts";
 
 /** How long a stopped decode waits for the message that says why. */
@@ -80,7 +80,7 @@ class EngineProcess {
     this.#files = new LoadableModel(model);
     this.#model = Model.load({ library, file: this.#files, gpuLayers, onProgress: progressTeller() });
     this.#contextTokens = contextTokensOf(this.#model, settings.contextTokens);
-    this.#threads = settings.threads ?? physicalCores();
+    this.#threads = mostThreads(settings.threads, { deterministic, log: this.#log });
 
     const facts = familyFacts(this.#model);
     const { contexts, payloads, decodeMs, cells } = makeContexts({
@@ -247,13 +247,13 @@ function contextTokensOf(model: Model, wanted: number | undefined): number {
   if (wanted < leastContextTokens) {
     throw new RepriseError(
       "BAD_CONFIG",
-      `A context of ${wanted} tokens was asked for, answer included: use --context ${leastContextTokens} or more`,
+      `A context of ${wanted.toLocaleString("en")} tokens was asked for, answer included: use --context ${leastContextTokens} or more`,
     );
   }
   if (wanted <= trained) return wanted;
   throw new RepriseError(
     "BAD_CONFIG",
-    `A context of ${wanted} tokens was asked for; this model was trained for ${trained}: use --context ${trained} or less`,
+    `A context of ${wanted.toLocaleString("en")} tokens was asked for; this model was trained for ${trained.toLocaleString("en")}: use --context ${trained} or less`,
   );
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { StepThreads, ThreadChoice } from "./thread-choice.ts";
+import { StepThreads, ThreadChoice, mostThreads } from "./thread-choice.ts";
 
 /** Runs steps whose time is a function of the thread count; counts which were used. */
 function run(choice: ThreadChoice, steps: number, costMs: (threads: number) => number): Map<number, number> {
@@ -99,4 +99,22 @@ test.each(["small", "large"] as const)("less than one %s step in a hundred tries
   const tried = run(choice, 3000, (threads) => 100 / threads).get(1);
   expect(tried).toBeGreaterThan(3);
   expect(tried).toBeLessThan(15);
+});
+
+test("more threads than processors are not used, and a line says so", () => {
+  const warned: string[] = [];
+  const options = { deterministic: false, log: { warn: (line: string) => warned.push(line) } };
+  expect(mostThreads(4, options, 4)).toBe(4);
+  expect(warned).toEqual([]);
+  expect(mostThreads(64, options, 2)).toBe(2);
+  expect(warned).toEqual(["--threads 64: this process may use 2 processors, and no more threads than that compute"]);
+});
+
+test("deterministic mode keeps the threads that were asked for: their number shows in the last bits", () => {
+  const warned: string[] = [];
+  const log = { warn: (line: string) => warned.push(line) };
+  expect(mostThreads(4, { deterministic: true, log }, 1)).toBe(4);
+  expect(warned).toEqual([
+    "--threads 4: this process may use 1 processor, and more threads than that make every step much slower; use --threads 1 or less",
+  ]);
 });

@@ -10,6 +10,9 @@
  *
  * Deterministic mode keeps one count: how attention is split over threads shows in the last bits.
  */
+import type { Log } from "../../../log.ts";
+import { physicalCores, usableProcessors } from "../model/machine.ts";
+
 interface Candidate {
   readonly threads: number;
   stepMs: number | undefined;
@@ -85,6 +88,26 @@ export class ThreadChoice {
     // Good news is believed at once: should it be wrong, the next steps say so.
     return elapsedMs < stepMs ? elapsedMs : Math.max(stepMs, (stepMs + counted) / 2);
   }
+}
+
+/**
+ * Threads of an engine at most: what was asked for, as far as there are processors for them: with 64 threads on two processors the
+ * model that ships was not ready after ten minutes, and with two after two seconds. Where answers must be the same bit for bit the number stays, since it shows in them.
+ */
+export function mostThreads(
+  asked: number | undefined,
+  options: { readonly deterministic: boolean; readonly log: Pick<Log, "warn"> },
+  processors = usableProcessors(),
+): number {
+  if (asked === undefined) return physicalCores();
+  if (asked <= processors) return asked;
+  const most = options.deterministic ? asked : processors;
+  const there = `this process may use ${processors} ${processors === 1 ? "processor" : "processors"}`;
+  const therefore = options.deterministic
+    ? `more threads than that make every step much slower; use --threads ${processors} or less`
+    : `no more threads than that compute`;
+  options.log.warn(`--threads ${asked}: ${there}, and ${therefore}`);
+  return most;
 }
 
 /** The counts of one engine: its contexts share what is learned. */

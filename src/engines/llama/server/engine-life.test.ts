@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { EngineBench, ask, request, until } from "../../../../test/support/engine.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import { codeOf } from "../../../errors.ts";
+import { silentLog } from "../../../log.ts";
 
 test("a queue that one tenant has filled has room for another", async () => {
   await using bench = new EngineBench();
@@ -60,4 +61,15 @@ test("an engine that idles does not hang", async () => {
   await new Promise((resolve) => setTimeout(resolve, 2 * impatient.hungMs));
   expect((await ask(engine, someTokens(20, 6))).tokens).toHaveLength(8);
   expect(engine.stats()).toMatchObject({ state: "ready", restarts: 0 });
+});
+
+test("settings that have no effect here are told at the start, each in a line", async () => {
+  const warned: string[] = [];
+  const log = { ...silentLog, warn: (line: string) => void warned.push(line), named: () => log };
+  await using bench = new EngineBench();
+  await bench.start({ gpuLayers: 5, maxGapMs: 20, deterministic: true, sequences: 1 }, { log }).ready;
+  expect(warned).toEqual([
+    "--gpu-layers 5 has no effect: no GPU is used",
+    expect.stringMatching(/^--max-gap 20 has no effect/),
+  ]);
 });

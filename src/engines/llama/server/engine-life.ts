@@ -20,6 +20,7 @@ import type { FromEngine, LoadedModel, ToEngine } from "../messages.ts";
 import type { ModelFiles } from "../model/model-files.ts";
 import { Watchdog } from "./watchdog.ts";
 import type { WatchLimits } from "./watchdog.ts";
+import { withoutEffect } from "./without-effect.ts";
 
 export interface EngineLifeOptions {
   readonly launch: Pick<LaunchOptions, "modelPath" | "settings" | "program" | "dataDirectory">;
@@ -113,6 +114,7 @@ export class EngineLife {
   async #chooseAndStart(): Promise<Launch> {
     const { signal } = this.#closing;
     this.#settings = await chooseGpu({ ...this.#options.probe, settings: this.#settings, signal, log: this.#log });
+    for (const line of withoutEffect(this.#settings)) this.#log.warn(line);
     return this.#start();
   }
 
