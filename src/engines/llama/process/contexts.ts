@@ -68,13 +68,18 @@ function wantedLayout({ library, sequences, deterministic }: ContextsOptions): C
 }
 
 /** The threads of all contexts, also of those that are made in place of others: they live as long as the process. */
-function threadsFor({ library, gpuLayers, threads, deterministic }: ContextsOptions): Threads {
-  const isOnGpu = isGpuBuild(library.build) && gpuLayers === undefined;
+function threadsFor({ library, model, gpuLayers, threads, deterministic }: ContextsOptions): Threads {
+  const isOnGpu = isGpuBuild(library.build) && areAllLayers(gpuLayers, model.functions.layers(model.pointer));
   const most = isOnGpu ? 1 : threads; // what is left for the processor is too small to be shared
   return {
     threads: new StepThreads(most, { deterministic }),
     threadPool: most > 1 ? library.createThreadPool(most) : undefined,
   };
+}
+
+/** Does `--gpu-layers` take all of a model? llama.cpp counts what follows its last layer as one more; people say 99. */
+export function areAllLayers(gpuLayers: number | undefined, layers: number): boolean {
+  return gpuLayers === undefined || gpuLayers > layers;
 }
 
 function makeIn(layout: CellLayout, options: ContextsOptions, threads: Threads): Contexts {
