@@ -45,6 +45,8 @@ const graceMs = 50;
 const copyMs = 20;
 /** A device's link is others' as well: while they answer it gets no more at a time. */
 const copyBytes = 64 * 2 ** 20;
+/** By then the next step runs. What the server does for a message takes it a processor, and a step spins until it has all of them. */
+const afterStepBeganMs = 2;
 
 /** Appends what is stored of the generation's prompt to its sequence. Never throws: what fails is computed. */
 export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
@@ -64,7 +66,8 @@ export async function loadStoredPrefix(options: LoadOptions): Promise<void> {
     const deadlineMs = Math.min(longestLoadMs, Math.max(shortestLoadMs, gain * options.computeMsPerToken));
     await load(options, prompt.subarray(0, worthTokens), deadlineMs);
     const [askedMs, loadMs] = [asked - started, performance.now() - asked].map((ms) => ms.toFixed(1));
-    options.log.debug(`${sequence.count} of ${worthTokens} tokens are there: asked ${askedMs} ms, loaded ${loadMs} ms`);
+    const line = `${sequence.count} of ${worthTokens} tokens are there: asked ${askedMs} ms, loaded ${loadMs} ms`;
+    setTimeout(() => options.log.debug(line), afterStepBeganMs);
   } catch (error) {
     options.log.debug(`stored KV is not used: ${describe(error)}`);
   } finally {
@@ -152,7 +155,7 @@ async function attachAll(
   let before: Promise<void> = Promise.resolve();
   const giveBack = async (to: number) => {
     const leases = batch.slice(given, to).map(({ lease }) => lease);
-    const arrived = prefix.arrived().finally(() => stored.session.release(leases));
+    const arrived = prefix.arrived().finally(() => setTimeout(() => stored.session.release(leases), afterStepBeganMs));
     [given, bytes] = [to, 0];
     arrived.catch(() => {}); // said when it is waited for
     await before;
