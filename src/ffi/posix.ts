@@ -34,7 +34,8 @@ const mapAnonymous = isLinux ? 0x20 : 0x1000;
 const mapNoReserve = isLinux ? 0x4000 : 0;
 const keepSizeAndPunchHole = 1 | 2;
 const adviseHugePage = 14;
-const advisePopulateForWriting = 23; // since Linux 5.14
+const advisePopulateForReading = 22; // since Linux 5.14, as the next one
+const advisePopulateForWriting = 23;
 const mapFailed = 0xffff_ffff_ffff_ffffn;
 const lockExclusiveNow = 2 | 4;
 const getFlags = 3;
@@ -83,6 +84,11 @@ export function makePages(pointer: Pointer, bytes: number): Promise<void> {
   const advise = nativeAdvise;
   if (advise === undefined) return Promise.resolve();
   return new Promise((resolve) => advise.async(pointer, bytes, advisePopulateForWriting, () => resolve()));
+}
+
+/** Lets all pages of memory that nobody has written to be read without a fault each. Where that cannot be asked for it does nothing. */
+export function populateForReading(pointer: Pointer, bytes: number): void {
+  nativeAdvise?.(pointer, bytes, advisePopulateForReading);
 }
 
 /** Ends a mapping. Whoever still has a view of it must not touch it again. */

@@ -10,11 +10,11 @@
  *     pool ──chunk by chunk──► assembly ──llama_memory_seq_cp──► sequence            sequence ──range──► pool
  */
 import { assert } from "../../../errors.ts";
-import { mapMemory, memoryAt, unmap } from "../../../ffi/posix.ts";
 import { saveRows } from "./kv-copies.ts";
 import type { KvCopies, PayloadPlace, Restoring, StreamTools } from "./kv-copies.ts";
 import { restoreInPlace } from "./restored-in-place.ts";
-import { StateCells, writeState } from "./state-cells.ts";
+import { makeCells } from "./make-cells.ts";
+import { StateCells } from "./state-cells.ts";
 
 export interface DeviceTools extends StreamTools {
   /** Cells of the assembly that are taken: the longest text that is restored. One more is free. */
@@ -44,7 +44,9 @@ export class DeviceCopies implements KvCopies {
 
   /** @returns undefined when the assembly cannot be made */
   static make(tools: DeviceTools): DeviceCopies | undefined {
-    return takeCells(tools) ? new DeviceCopies(tools) : undefined;
+    const { layout, sequences, assemblyTokens: cells } = tools;
+    const isMade = makeCells(tools, { layout, cells, streams: sequences + 1, sequence: sequences });
+    return isMade ? new DeviceCopies(tools) : undefined;
   }
 
   restoreMs(sequence: number, tokens: number): number {
@@ -178,19 +180,5 @@ export class DeviceCopies implements KvCopies {
     this.#tools.runOne(this.#assembly, assemblyTokens);
     functions.removeTokens(memory, this.#assembly, assemblyTokens, -1);
     return !this.#isCopyDue;
-  }
-}
-
-/** Lets the assembly's cells be taken, by a state of that many tokens whose rows are memory that was never touched. */
-function takeCells(tools: DeviceTools): boolean {
-  const { functions, context, layout, sequences, assemblyTokens: cells } = tools;
-  const shape = { layout, cells, streams: sequences + 1, sequence: sequences };
-  const bytes = StateCells.bytesOf(shape);
-  const pointer = mapMemory(bytes);
-  try {
-    writeState((at, length) => new DataView(memoryAt(pointer + BigInt(at), length)), shape, 0);
-    return functions.writeState(context, pointer, bytes, sequences, 0) === bytes;
-  } finally {
-    unmap(pointer, bytes);
   }
 }

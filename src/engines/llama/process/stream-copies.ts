@@ -1,17 +1,13 @@
 /** Copies of KV where each sequence has a stream of cells in memory (kv-copies.ts). */
 import { saveRows } from "./kv-copies.ts";
 import type { KvCopies, Restoring, StreamTools } from "./kv-copies.ts";
+import { makeCells } from "./make-cells.ts";
 import { restoreInPlace } from "./restored-in-place.ts";
 import { StateCells } from "./state-cells.ts";
-
-/** What {@link StreamCopies} keeps for the next copy, although nothing is to be done. */
-const keptBytes = 64 * 2 ** 20;
 
 export class StreamCopies implements KvCopies {
   readonly pieceTokens = Infinity;
   readonly #tools: StreamTools;
-  /** What llama.cpp reads where it makes cells. Fresh memory costs more than that itself. */
-  #room = new ArrayBuffer(0);
 
   constructor(tools: StreamTools) {
     this.#tools = tools;
@@ -43,23 +39,19 @@ export class StreamCopies implements KvCopies {
     return Promise.resolve();
   }
 
-  rest(): void {
-    if (this.#room.byteLength > keptBytes) this.#room = new ArrayBuffer(0);
-  }
+  rest(): void {}
 
-  /**
-   * Lets a sequence that holds `[0, from)` have cells up to `most`: llama.cpp makes them by reading a state, of which only what is held
-   * matters. @returns false when it could not: the sequence holds nothing then
-   */
+  /** Lets a sequence that holds `[0, from)` have cells up to `most`. @returns false when it could not: the sequence holds nothing then */
   #makeCells(sequence: number, from: number, most: number): boolean {
-    const { functions, context, layout, rows, cells, sequences } = this.#tools;
-    const shape = { layout, cells: most, streams: sequences, sequence };
+    const { layout, rows, cells, sequences } = this.#tools;
+    const shape = { layout, cells: from, streams: 1, sequence };
     const byteLength = StateCells.bytesOf(shape);
-    if (this.#room.byteLength < byteLength) this.#room = new ArrayBuffer(byteLength);
-    const state = StateCells.make({ buffer: this.#room, byteOffset: 0, byteLength }, shape, 0);
-    if (from > 0) rows.get(state, { cell: 0, position: 0, count: from }, sequence);
+    const held = StateCells.make({ buffer: new ArrayBuffer(byteLength), byteOffset: 0, byteLength }, shape, 0);
+    const run = { cell: 0, position: 0, count: from };
+    if (from > 0) rows.get(held, run, sequence);
     cells.replaced(sequence);
-    const isMade = functions.writeState(context, state.address, byteLength, sequence, 0) > 0;
+    const isMade = makeCells(this.#tools, { layout, cells: most, streams: sequences, sequence });
+    if (isMade && from > 0) rows.put(held, run, sequence);
     cells.cut(sequence, isMade ? from : 0);
     return isMade;
   }
