@@ -71,3 +71,21 @@ test.each(["lookup", "load"] as const)(
     expect(performance.now() - began).toBeLessThan(900); // a lookup is waited for 1 s, a load 10
   },
 );
+
+test("where cells cannot be made what the cache gave meanwhile is given back, and the prompt is computed", async () => {
+  const prompt = someTokens(6 * chunkTokens, 34);
+  const first = new Rig(model, {});
+  rigs.push(first);
+  const cold = await first.ask(prompt);
+  await first.settled();
+
+  const second = new Rig(model, { cache: first.cache, layout: "streams" });
+  rigs.push(second);
+  const [{ copies }] = second.contexts as [Rig["contexts"][number]];
+  const asked = first.cache.leases.size;
+  copies.restore = () => Promise.reject(new Error("no cells"));
+  const warm = await second.ask(prompt);
+  expect(warm.report).toMatchObject({ computedTokens: prompt.length, reused: {} });
+  expect(warm.tokens).toEqual(cold.tokens);
+  await expect.poll(() => first.cache.leases.size).toBe(asked);
+});

@@ -101,10 +101,21 @@ function rootOf({ request: { cache } }: Generation): Root {
 }
 
 async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): Promise<void> {
-  const { generation, sequence } = options;
-  const prefix = await RestoredPrefix.begin(sequence, prompt);
+  const { generation, sequence, stored, computeMsPerToken } = options;
+  const waiting = { deadlineMs, computeMsPerToken, signal: generation.left };
+  const batches = stored.session.load(rootOf(generation), prompt, sequence.count, waiting)[Symbol.asyncIterator]();
+  // The cache reads while cells are made.
+  const first = batches.next();
+  first.catch(() => {}); // said when it is waited for
+  let prefix;
   try {
-    await addStored(options, prompt, { prefix, deadlineMs });
+    prefix = await RestoredPrefix.begin(sequence, prompt);
+  } catch (error) {
+    giveUp(options, { batches, next: first });
+    throw error;
+  }
+  try {
+    await addStored(options, { batches, next: first }, { prefix, end: performance.now() + deadlineMs });
   } finally {
     if (generation.cancelled) prefix.drop();
     else if (!prefix.end()) {
@@ -114,27 +125,30 @@ async function load(options: LoadOptions, prompt: Tokens, deadlineMs: number): P
   }
 }
 
-interface Loading {
+/** Where it goes, and until when. */
+interface Into {
   readonly prefix: RestoredPrefix;
-  readonly deadlineMs: number;
+  readonly end: number;
 }
 
-async function addStored(options: LoadOptions, prompt: Tokens, { prefix, deadlineMs }: Loading): Promise<void> {
-  const { generation, sequence, stored, computeMsPerToken } = options;
-  const root = rootOf(generation);
-  const waiting = { deadlineMs, computeMsPerToken, signal: generation.left };
-  const batches = stored.session.load(root, prompt, sequence.count, waiting)[Symbol.asyncIterator]();
-  const end = performance.now() + deadlineMs;
-  for (;;) {
-    const next = batches.next();
-    const result = await within(next, Math.max(1, end + graceMs - performance.now()), generation.left);
+type Batch = readonly LoadedPart[];
+
+/** Batches on their way, of which the next one was asked for. */
+interface Coming {
+  readonly batches: AsyncIterator<Batch, void>;
+  readonly next: Promise<IteratorResult<Batch, void>>;
+}
+
+async function addStored(options: LoadOptions, coming: Coming, into: Into): Promise<void> {
+  const { batches } = coming;
+  for (let { next } = coming; ; next = batches.next()) {
+    const result = await within(next, Math.max(1, into.end + graceMs - performance.now()), options.generation.left);
     if (result === "late") {
-      forgetLate(options, next);
-      void batches.return?.(); // ends when it ends: nobody waits for it
+      giveUp(options, { batches, next });
       return;
     }
     if (result.done === true) return;
-    if ((await attachAll(options, result.value, { prefix, end })) === "enough") {
+    if ((await attachAll(options, result.value, into)) === "enough") {
       await within(Promise.resolve(batches.return?.()), graceMs);
       return;
     }
@@ -142,11 +156,7 @@ async function addStored(options: LoadOptions, prompt: Tokens, { prefix, deadlin
 }
 
 /** Copies a batch and gives it back. "enough": what follows is to be computed. */
-async function attachAll(
-  options: LoadOptions,
-  batch: readonly LoadedPart[],
-  { prefix, end }: { readonly prefix: RestoredPrefix; readonly end: number },
-): Promise<"more" | "enough"> {
+async function attachAll(options: LoadOptions, batch: Batch, { prefix, end }: Into): Promise<"more" | "enough"> {
   const { generation, stored } = options;
   let pauseAt = performance.now() + copyMs;
   let given = 0;
@@ -179,14 +189,15 @@ async function attachAll(
   return "more";
 }
 
-/** What arrives after all is leased: it is given back unread. */
-function forgetLate(options: LoadOptions, next: Promise<IteratorResult<readonly LoadedPart[]>>): void {
+/** Nobody waits for what comes now: it is leased, and given back unread. */
+function giveUp(options: LoadOptions, { batches, next }: Coming): void {
   next.then(
     (result) => {
       if (result.done !== true) options.stored.session.release(result.value.map(({ lease }) => lease));
     },
     (error: unknown) => options.log.debug(`a late load failed: ${describe(error)}`),
   );
+  void batches.return?.(); // ends when it ends
 }
 
 /** Copies a chunk of the stored prefix. @returns false when the rest is to be computed. */
