@@ -11,6 +11,18 @@ import { openTestCache, temporaryFolder, testPool } from "./cache.ts";
 import { writeTinyGguf } from "./tiny-gguf.ts";
 import type { TinyModel } from "./tiny-gguf.ts";
 
+/** Big enough that reading its context takes seconds. */
+export const slowModel = {
+  family: "llama",
+  layers: 12,
+  embedding: 384,
+  heads: 6,
+  keyValueHeads: 2,
+  feedForward: 1024,
+  vocabulary: 8192,
+  context: 8192,
+} as const;
+
 export interface Answer {
   readonly report: PromptReport;
   readonly text: string;

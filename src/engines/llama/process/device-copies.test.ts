@@ -1,17 +1,16 @@
 /** Streams on a device, where the device is this machine's processor: the same calls, and rows that ggml copies. */
 import { beforeAll, beforeEach, expect, test } from "vitest";
-import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { StreamContext } from "../../../../test/support/stream-context.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import type { ContextPointer, LlamaFunctions, MemoryPointer } from "../../../ffi/llama.ts";
 import type { Model } from "../model/model.ts";
-import { Context } from "./context.ts";
+import type { Context } from "./context.ts";
 import { DeviceCopies } from "./device-copies.ts";
-import { measureLayout } from "./family.ts";
 import type { KvRows } from "./kv-rows.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
 import { StreamCells } from "./stream-cells.ts";
-import { StepThreads } from "./thread-choice.ts";
 
 const text = someTokens(96, 1);
 const half = 48;
@@ -19,6 +18,8 @@ const half = 48;
 let model: Model;
 let context: Context;
 let layout: PayloadLayout;
+let compute: StreamContext["compute"];
+let saved: StreamContext["saved"];
 /** What computing the text gives, in two payloads. */
 let computed: readonly Uint8Array[];
 
@@ -27,25 +28,12 @@ beforeAll(() => {
 });
 
 beforeEach(() => {
-  const threads = new StepThreads(1, { deterministic: true });
-  const shape = { library, model, threads, threadPool: undefined, abortFlag: undefined };
-  context = Context.create({ ...shape, cells: 3 * 512, sequences: 3, layout: "device" });
-  layout = measureLayout(context).layout!; // of a plain model
+  const streams = new StreamContext(model, "device");
+  ({ context, layout } = streams);
+  [compute, saved] = [streams.compute.bind(streams), streams.saved.bind(streams)];
   compute(0, text);
   computed = [saved(0, 0, half), saved(0, half, text.length)];
 });
-
-function compute(sequence: number, tokens: Uint32Array, from = 0): void {
-  context.begin();
-  for (const [i, token] of tokens.entries()) context.add(sequence, from + i, token, i === tokens.length - 1);
-  expect(context.decode()).toBe("done");
-}
-
-function saved(sequence: number, from: number, to: number): Uint8Array {
-  const bytes = new Uint8Array(payloadBytes(layout, to - from));
-  expect(context.copies.save(sequence, from, to, bytes)).toBe(bytes.length);
-  return bytes;
-}
 
 const place = (from: number, to: number) => ({ from, to, tokenCount: to - from });
 

@@ -1,13 +1,12 @@
 /** Restoring where a text before has left its cells, on a CPU and on a device, which is this machine's processor here as well. */
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { library, loadTiny } from "../../../../test/support/scheduler-rig.ts";
+import { StreamContext } from "../../../../test/support/stream-context.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import type { Model } from "../model/model.ts";
-import { Context } from "./context.ts";
-import { measureLayout } from "./family.ts";
+import type { Context } from "./context.ts";
 import { payloadBytes } from "./sequence-state.ts";
 import type { PayloadLayout } from "./sequence-state.ts";
-import { StepThreads } from "./thread-choice.ts";
 
 const text = someTokens(96, 1);
 const half = 48;
@@ -22,13 +21,14 @@ beforeAll(() => {
 describe.each(["streams", "device"] as const)("%s:", (cells) => {
   let context: Context;
   let layout: PayloadLayout;
+  let compute: StreamContext["compute"];
+  let saved: StreamContext["saved"];
   /** What computing the text gives, in two payloads. */
   let computed: readonly Uint8Array[];
   /** Sequences that llama.cpp was given a state of, or a copy. */
   let made: number[];
 
   beforeEach(() => {
-    const threads = new StepThreads(1, { deterministic: true });
     made = [];
     const { functions } = library;
     const listening = Object.assign(Object.create(library) as typeof library, {
@@ -44,25 +44,13 @@ describe.each(["streams", "device"] as const)("%s:", (cells) => {
         },
       },
     });
-    const shape = { library: listening, model, threads, threadPool: undefined, abortFlag: undefined };
-    context = Context.create({ ...shape, cells: 3 * 512, sequences: 3, layout: cells });
-    layout = measureLayout(context).layout!; // of a plain model
+    const streams = new StreamContext(model, cells, listening);
+    ({ context, layout } = streams);
+    [compute, saved] = [streams.compute.bind(streams), streams.saved.bind(streams)];
     compute(0, text);
     computed = [saved(0, 0, half), saved(0, half, text.length)];
     made = [];
   });
-
-  function compute(sequence: number, tokens: Uint32Array, from = 0): void {
-    context.begin();
-    for (const [i, token] of tokens.entries()) context.add(sequence, from + i, token, i === tokens.length - 1);
-    expect(context.decode()).toBe("done");
-  }
-
-  function saved(sequence: number, from: number, to: number): Uint8Array {
-    const bytes = new Uint8Array(payloadBytes(layout, to - from));
-    expect(context.copies.save(sequence, from, to, bytes)).toBe(bytes.length);
-    return bytes;
-  }
 
   const place = (from: number, to: number) => ({ from, to, tokenCount: to - from });
 
@@ -141,23 +129,12 @@ describe.each(["streams", "device"] as const)("%s:", (cells) => {
 });
 
 test("a stream that is to become a copy is one before rows are put where it was copied from", async () => {
-  const threads = new StepThreads(1, { deterministic: true });
-  const shape = { library, model, threads, threadPool: undefined, abortFlag: undefined };
-  const context = Context.create({ ...shape, cells: 3 * 512, sequences: 3, layout: "device" });
-  const layout = measureLayout(context).layout!; // of a plain model
-  const run = (sequence: number, tokens: Uint32Array) => {
-    context.begin();
-    for (const [i, token] of tokens.entries()) context.add(sequence, i, token, i === tokens.length - 1);
-    expect(context.decode()).toBe("done");
-  };
-  const saved = (sequence: number) => {
-    const bytes = new Uint8Array(payloadBytes(layout, half));
-    expect(context.copies.save(sequence, 0, half, bytes)).toBe(bytes.length);
-    return bytes;
-  };
-  run(0, other);
+  const streams = new StreamContext(model, "device");
+  const { context } = streams;
+  const saved = (sequence: number) => streams.saved(sequence, 0, half);
+  streams.compute(0, other);
   const ofOther = saved(0);
-  run(1, text);
+  streams.compute(1, text);
   const ofText = saved(1);
   context.truncate(2, 0);
   context.share(0, 2, 0, half);

@@ -6,23 +6,11 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { textContent } from "../../../chat/content.ts";
-import { EngineBench, ask, request, until } from "../../../../test/support/engine.ts";
+import { EngineBench, ask, request, slowModel, until } from "../../../../test/support/engine.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import { greedy } from "../../../engine.ts";
 import { codeOf } from "../../../errors.ts";
 import type { LlamaEngine } from "./engine.ts";
-
-/** Big enough that reading its context takes seconds. */
-const slowModel = {
-  family: "llama",
-  layers: 12,
-  embedding: 384,
-  heads: 6,
-  keyValueHeads: 2,
-  feedForward: 1024,
-  vocabulary: 8192,
-  context: 8192,
-} as const;
 
 test("a chat is rendered, answered and counted", async () => {
   await using bench = new EngineBench();

@@ -1,21 +1,9 @@
 /** Clients that leave, or ask for what cannot be: others lose nothing by it. */
 import { expect, test } from "vitest";
-import { EngineBench, ask, request, until } from "../../../../test/support/engine.ts";
+import { EngineBench, ask, request, slowModel, until } from "../../../../test/support/engine.ts";
 import { someTokens } from "../../../../test/support/tokens.ts";
 import type { GenerateRequest } from "../../../engine.ts";
 import type { LlamaEngine } from "./engine.ts";
-
-/** A step of a prompt takes longer than it takes until the next one leaves. */
-const slowModel = {
-  family: "llama",
-  layers: 12,
-  embedding: 384,
-  heads: 6,
-  keyValueHeads: 2,
-  feedForward: 1024,
-  vocabulary: 8192,
-  context: 8192,
-} as const;
 
 function of(tenant: string): Partial<GenerateRequest> {
   return { maxTokens: 1, cache: { salt: tenant, tenant, read: false, save: false } };
