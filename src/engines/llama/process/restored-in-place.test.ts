@@ -119,6 +119,18 @@ describe.each(["streams", "device"] as const)("%s:", (cells) => {
     expect([saved(1, 0, half), saved(1, half, text.length)]).toEqual(computed);
   });
 
+  test("where cells do not suffice, what the sequence holds stays", async () => {
+    compute(1, text.subarray(0, 20));
+    const before = saved(1, 0, 20);
+    const restoring = await context.copies.restore(1, 20, text.length);
+    expect(restoring.add(computed[0]!, { from: 20, to: half, tokenCount: half })).toBe("restored");
+    expect(restoring.add(computed[1]!, place(half, text.length))).toBe("restored");
+    expect(restoring.end()).toBe(true);
+    expect(saved(1, 0, 20)).toEqual(before);
+    expect(saved(1, 20, half)).toEqual(saved(0, 20, half));
+    expect(saved(1, half, text.length)).toEqual(computed[1]);
+  });
+
   test("more than was said is refused", async () => {
     holdOther(1);
     const restoring = await context.copies.restore(1, 0, half - 1);
