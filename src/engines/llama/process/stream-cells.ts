@@ -35,7 +35,7 @@ export class StreamCells {
     this.#cuts.set(sequence, Math.min(to, this.#cuts.get(sequence) ?? to));
   }
 
-  /** Rows were put into cells that are there: the sequence holds `[0, to)`. */
+  /** Cells were made, or rows were put into those that are there: the sequence holds `[0, to)`. */
   filled(sequence: number, to: number): void {
     this.#cuts.set(sequence, to);
   }

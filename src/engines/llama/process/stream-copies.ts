@@ -49,10 +49,9 @@ export class StreamCopies implements KvCopies {
     const held = StateCells.make({ buffer: new ArrayBuffer(byteLength), byteOffset: 0, byteLength }, shape, 0);
     const run = { cell: 0, position: 0, count: from };
     if (from > 0) rows.get(held, run, sequence);
-    cells.replaced(sequence);
     const isMade = makeCells(this.#tools, { layout, cells: most, streams: sequences, sequence });
     if (isMade && from > 0) rows.put(held, run, sequence);
-    cells.cut(sequence, isMade ? from : 0);
+    cells.filled(sequence, isMade ? from : 0);
     return isMade;
   }
 }
